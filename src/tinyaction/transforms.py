@@ -1,0 +1,343 @@
+"""The steps that a clip goes through, from a file name to a tensor.
+
+A transform is any callable ``dict -> dict``; a list of them is a pipeline (:class:`Compose`). The keys:
+
+    filename, label          given
+    video_reader             VideoInit puts it in, VideoDecode takes it out
+    total_frames             frames in the file
+    frame_inds               (num_clips * clip_len,) which frames, clip after clip
+    clip_len, num_clips      frames of a clip, clips of a video
+    imgs                     list of num_clips * clip_len frames (H, W, 3) uint8 RGB; after VideoFormat (V, C, T, H, W)
+    img_shape                (H, W) of the frames as they are now
+    rng                      the item's own random generator; put in by VideoDataset
+
+Random transforms draw once per video, in a method of their own, from ``rng``; without one (a transform called by hand)
+from numpy's global state. What is drawn is applied to every frame alike.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tinyaction.sampling import segment_indices, uniform_indices
+from tinyaction.video import UInt8Array, open_video
+
+Results = dict[str, Any]
+Transform = Callable[[Results], Results]
+
+FRAMES_READ_AT_ONCE = 8  # 50 MB of 1080x1920 frames; larger batches are not faster
+
+
+@dataclass
+class DataSample:
+    """What is known of one video beside its pixels, and later what the recognizer says of it.
+
+    Attributes:
+        label: (1,) int64, or None where the label is not known.
+        img_shape: (H, W) of the frames in ``inputs``.
+        num_clips: views of the video, V.
+        clip_len: frames of a view, T.
+        filename: where the video came from.
+        pred_score: (K,) scores of the classes after prediction ((V, K) with ``average_clips=None``).
+        pred_label: () int64, the class of the highest score after prediction.
+    """
+
+    label: torch.Tensor | None
+    img_shape: tuple[int, int]
+    num_clips: int
+    clip_len: int
+    filename: str = ""
+    pred_score: torch.Tensor | None = None
+    pred_label: torch.Tensor | None = None
+
+
+class Compose:
+    """Run transforms one after the other.
+
+    A :class:`VideoDecode` that is directly followed by a :class:`VideoResize` resizes the frames while it reads them,
+    so that the full-size frames of a video are never all in memory. The result is the same.
+    """
+
+    def __init__(self, transforms: Sequence[Transform]) -> None:
+        self.transforms = list(transforms)
+
+    def __call__(self, results: Results) -> Results:
+        for transform, following in zip_longest(self.transforms, self.transforms[1:]):
+            if isinstance(transform, VideoDecode) and isinstance(following, VideoResize):
+                results = transform(results, resize=following)
+            else:
+                results = transform(results)
+        return results
+
+    def __repr__(self) -> str:
+        return "Compose([\n" + "".join(f"    {transform!r},\n" for transform in self.transforms) + "])"
+
+
+class VideoInit:
+    """Open the video at ``filename``; adds ``video_reader`` and ``total_frames``."""
+
+    def __call__(self, results: Results) -> Results:
+        results["video_reader"] = open_video(results["filename"])
+        results["total_frames"] = len(results["video_reader"])
+        return results
+
+    def __repr__(self) -> str:
+        return "VideoInit()"
+
+
+class VideoSample:
+    """Choose frames as the guide does: one at random from each of ``clip_len`` equal intervals.
+
+    With ``test_mode`` the draw is the same for every video: that of ``numpy.random.RandomState(42)``, which gives the
+    guide's own test frames without touching numpy's global state. See :func:`tinyaction.sampling.segment_indices`.
+    """
+
+    def __init__(self, clip_len: int, num_clips: int, test_mode: bool = False) -> None:
+        self.clip_len = clip_len
+        self.num_clips = num_clips
+        self.test_mode = test_mode
+
+    def __call__(self, results: Results) -> Results:
+        rng = np.random.RandomState(42) if self.test_mode else _rng_of(results)
+        indices = segment_indices(results["total_frames"], self.clip_len, self.num_clips, rng)  # (V, T)
+        return _with_frame_inds(results, indices)
+
+    def __repr__(self) -> str:
+        return f"VideoSample(clip_len={self.clip_len}, num_clips={self.num_clips}, test_mode={self.test_mode})"
+
+
+class UniformSample:
+    """Choose frames that cover the whole video; random within equal intervals, or with ``test_mode`` evenly spread.
+
+    See :func:`tinyaction.sampling.uniform_indices`.
+    """
+
+    def __init__(self, clip_len: int, num_clips: int = 1, test_mode: bool = False) -> None:
+        self.clip_len = clip_len
+        self.num_clips = num_clips
+        self.test_mode = test_mode
+
+    def __call__(self, results: Results) -> Results:
+        rng = None if self.test_mode else _rng_of(results)
+        indices = uniform_indices(results["total_frames"], self.clip_len, self.num_clips, rng)  # (V, T)
+        return _with_frame_inds(results, indices)
+
+    def __repr__(self) -> str:
+        return f"UniformSample(clip_len={self.clip_len}, num_clips={self.num_clips}, test_mode={self.test_mode})"
+
+
+class VideoDecode:
+    """Decode ``frame_inds`` to ``imgs``, each distinct frame once and in file order, and let go of the reader.
+
+    Frames that are asked for twice are the same array object twice.
+    """
+
+    def __call__(self, results: Results, *, resize: "VideoResize | None" = None) -> Results:
+        reader = results.pop("video_reader")
+        distinct, places = np.unique(results["frame_inds"], return_inverse=True)  # sorted
+        frames: list[UInt8Array] = []
+        for start in range(0, len(distinct), FRAMES_READ_AT_ONCE):
+            batch = reader.get_batch(distinct[start : start + FRAMES_READ_AT_ONCE].tolist())  # (<=8, H, W, 3)
+            # A resized frame is an array of its own; an unresized one is a view that keeps its batch alive.
+            frames.extend(resize.resize_frame(frame) if resize else frame for frame in batch)
+        results["imgs"] = [frames[place] for place in places.reshape(-1)]
+        results["img_shape"] = frames[0].shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return "VideoDecode()"
+
+
+class VideoResize:
+    """Resize every frame, bilinear.
+
+    ``r_size`` an int: the short side in pixels, the other side in proportion. A tuple: the exact (width, height).
+    Source: ``cv2.resize`` with ``INTER_LINEAR``, as mmcv's ``imresize``; rounding ``int(x * scale + 0.5)``.
+    """
+
+    def __init__(self, r_size: int | tuple[int, int]) -> None:
+        sides = (r_size,) if isinstance(r_size, int) else tuple(r_size)
+        if len(sides) > 2 or min(sides) < 1:
+            raise ValueError(f"r_size is {r_size}; it must be a short side or (width, height), at least 1 pixel each")
+        self.r_size = r_size
+
+    def size_for(self, height: int, width: int) -> tuple[int, int]:
+        """The (width, height) to which a frame of this size is resized."""
+        if not isinstance(self.r_size, int):
+            return self.r_size[0], self.r_size[1]
+        scale = self.r_size / min(height, width)
+        return int(width * scale + 0.5), int(height * scale + 0.5)
+
+    def resize_frame(self, frame: UInt8Array) -> UInt8Array:
+        """(H, W, 3) to the size of :meth:`size_for`; always a new array."""
+        size = self.size_for(frame.shape[0], frame.shape[1])
+        if size == (frame.shape[1], frame.shape[0]):
+            return frame.copy()
+        return cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+
+    def __call__(self, results: Results) -> Results:
+        height, width = results["img_shape"]
+        if self.size_for(height, width) != (width, height):
+            results["imgs"] = _once_each(self.resize_frame, results["imgs"])
+            results["img_shape"] = results["imgs"][0].shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f"VideoResize(r_size={self.r_size})"
+
+
+class VideoCrop:
+    """Cut the square of ``c_size`` pixels from the centre of every frame.
+
+    Raises:
+        ValueError: the frame is smaller than the square.
+    """
+
+    def __init__(self, c_size: int) -> None:
+        if c_size < 1:
+            raise ValueError(f"c_size is {c_size}; it must be at least 1 pixel")
+        self.c_size = c_size
+
+    def __call__(self, results: Results) -> Results:
+        height, width = results["img_shape"]
+        if self.c_size > min(height, width):
+            raise ValueError(
+                f"{results.get('filename', 'video')}: a crop of {self.c_size} pixels does not fit into a frame of "
+                f"{width}x{height} (width x height); resize first, or crop less"
+            )
+        left, top = width // 2 - self.c_size // 2, height // 2 - self.c_size // 2
+        return _cropped(results, left, top, self.c_size, self.c_size)
+
+    def __repr__(self) -> str:
+        return f"VideoCrop(c_size={self.c_size})"
+
+
+class VideoRandomResizedCrop:
+    """Cut a random box, the same from every frame, and resize it to a square of ``size`` pixels, bilinear.
+
+    ``area``: range of the box's share of the frame; ``aspect``: range of its width / height, drawn evenly on a
+    logarithmic scale. After ten boxes that do not fit, the largest centred square is taken.
+    Source: Szegedy et al. 2015, "Going deeper with convolutions"; draws as in MMAction2's ``RandomResizedCrop``.
+    """
+
+    def __init__(
+        self, size: int, *, area: tuple[float, float] = (0.08, 1.0), aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    ) -> None:
+        if not (0 < area[0] <= area[1] <= 1):
+            raise ValueError(f"area is {area}; it must be (low, high) with 0 < low <= high <= 1")
+        if not (0 < aspect[0] <= aspect[1]):
+            raise ValueError(f"aspect is {aspect}; it must be (low, high) with 0 < low <= high")
+        self.size = size
+        self.area = area
+        self.aspect = aspect
+        self._resize = VideoResize((size, size))
+
+    def draw_box(self, height: int, width: int, rng: Any) -> tuple[int, int, int, int]:
+        """Draw (left, top, box width, box height) in pixels within a frame of ``height`` x ``width``."""
+        aspects = np.exp(rng.uniform(np.log(self.aspect[0]), np.log(self.aspect[1]), size=10))
+        areas = rng.uniform(self.area[0], self.area[1], size=10) * height * width
+        box_widths = np.round(np.sqrt(areas * aspects)).astype(int)
+        box_heights = np.round(np.sqrt(areas / aspects)).astype(int)
+        for box_width, box_height in zip(box_widths.tolist(), box_heights.tolist(), strict=True):
+            if 1 <= box_width <= width and 1 <= box_height <= height:
+                left = int(rng.randint(0, width - box_width + 1))
+                top = int(rng.randint(0, height - box_height + 1))
+                return left, top, box_width, box_height
+        side = min(height, width)
+        return (width - side) // 2, (height - side) // 2, side, side
+
+    def __call__(self, results: Results) -> Results:
+        height, width = results["img_shape"]
+        results = _cropped(results, *self.draw_box(height, width, _rng_of(results)))
+        return self._resize(results)
+
+    def __repr__(self) -> str:
+        return f"VideoRandomResizedCrop(size={self.size}, area={self.area}, aspect={self.aspect})"
+
+
+class VideoFlip:
+    """Mirror the whole video left to right with probability ``flip_ratio``; adds ``flip``.
+
+    Leave it out where left and right tell classes apart.
+    """
+
+    def __init__(self, flip_ratio: float = 0.5) -> None:
+        if not 0 <= flip_ratio <= 1:
+            raise ValueError(f"flip_ratio is {flip_ratio}; it must be a probability, 0 to 1")
+        self.flip_ratio = flip_ratio
+
+    def draw(self, rng: Any) -> bool:
+        return bool(rng.random_sample() < self.flip_ratio)
+
+    def __call__(self, results: Results) -> Results:
+        results["flip"] = self.draw(_rng_of(results))
+        if results["flip"]:
+            results["imgs"] = [frame[:, ::-1] for frame in results["imgs"]]
+        return results
+
+    def __repr__(self) -> str:
+        return f"VideoFlip(flip_ratio={self.flip_ratio})"
+
+
+class VideoFormat:
+    """Stack ``imgs`` from a list of V * T frames (H, W, 3) to one array (V, C, T, H, W) uint8."""
+
+    def __call__(self, results: Results) -> Results:
+        V, T = results["num_clips"], results["clip_len"]
+        frames = np.stack(results["imgs"])                             # (V*T, H, W, C)
+        clips = frames.reshape((V, T) + frames.shape[1:])              # (V, T, H, W, C)
+        results["imgs"] = np.ascontiguousarray(clips.transpose(0, 4, 1, 2, 3))  # (V, C, T, H, W)
+        return results
+
+    def __repr__(self) -> str:
+        return "VideoFormat()"
+
+
+class VideoPack:
+    """Make ``{"inputs": (V, C, T, H, W) uint8 tensor, "data_samples": DataSample}`` of what the steps collected."""
+
+    def __call__(self, results: Results) -> Results:
+        label = results.get("label")
+        sample = DataSample(
+            label=None if label is None else torch.tensor([label]),    # (1,) int64
+            img_shape=tuple(results["img_shape"]),
+            num_clips=results["num_clips"],
+            clip_len=results["clip_len"],
+            filename=str(results.get("filename", "")),
+        )
+        return {"inputs": torch.from_numpy(results["imgs"]), "data_samples": sample}
+
+    def __repr__(self) -> str:
+        return "VideoPack()"
+
+
+def _rng_of(results: Results) -> Any:
+    """The item's own generator, or numpy's global state where a transform is called by hand, as in the guide."""
+    return results.get("rng", np.random)
+
+
+def _with_frame_inds(results: Results, indices: npt.NDArray[np.int64]) -> Results:
+    results["num_clips"], results["clip_len"] = indices.shape
+    results["frame_inds"] = indices.reshape(-1)                        # (V*T,)
+    return results
+
+
+def _cropped(results: Results, left: int, top: int, width: int, height: int) -> Results:
+    results["imgs"] = [frame[top : top + height, left : left + width] for frame in results["imgs"]]
+    results["img_shape"] = (height, width)
+    return results
+
+
+def _once_each(change: Callable[[UInt8Array], UInt8Array], frames: list[UInt8Array]) -> list[UInt8Array]:
+    """Change each distinct array once: a frame that stands in several clips is one object (see VideoDecode)."""
+    changed: dict[int, UInt8Array] = {}
+    for frame in frames:
+        if id(frame) not in changed:
+            changed[id(frame)] = change(frame)
+    return [changed[id(frame)] for frame in frames]
