@@ -1,0 +1,359 @@
+"""Which videos, with which labels: annotation lists, CSV files, folders of classes.
+
+:func:`find_data` looks at a folder and understands three layouts, tried in this order:
+
+    lists           *train*.txt and *val*.txt with lines "path label", beside train/ and val/ (the guide's layout)
+    CSV             *train*.csv and *val*.csv, or one *.csv with a column "split"; columns "path,label[,split]"
+    class folders   train/<class>/*.mp4 and val/<class>/*.mp4, or <class>/*.mp4, which is split once and written down
+
+Class names come from the folders, from the CSV, or from a classes.txt or label_map*.txt beside the lists.
+"""
+
+import csv
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from os.path import join
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"}
+SPLIT_FILE = "split.csv"  # what find_data writes for class folders that have no train/ and val/
+
+
+class VideoList:
+    """Videos and their labels, held in three arrays, so that a million of them are one copy for all workers.
+
+    ``videos[i]`` is ``(filename, label)`` with ``prefix`` joined to the filename; ``videos.labels`` is (N,) int64.
+    """
+
+    def __init__(self, filenames: Iterable[str], labels: Iterable[int], *, prefix: str = "", source: str = "") -> None:
+        encoded = [name.encode("utf-8", "surrogateescape") for name in filenames]
+        self.labels: npt.NDArray[np.int64] = np.fromiter(labels, dtype=np.int64)
+        assert len(encoded) == len(self.labels)
+        self._ends = np.cumsum([0, *map(len, encoded)])
+        self._text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self.prefix = prefix
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[str, int]:
+        name = self._text[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
+        return join(self.prefix, name), int(self.labels[index])
+
+    def __repr__(self) -> str:
+        return f"VideoList({len(self)} videos, {len(set(self.labels.tolist()))} classes, from {self.source})"
+
+
+@dataclass
+class DataFolder:
+    """What :func:`find_data` found: two lists, the names of the classes, and what a person should be told."""
+
+    train: VideoList
+    val: VideoList
+    class_names: list[str]
+    notes: list[str] = field(default_factory=list)
+
+
+def read_list(ann_file: str | Path, *, prefix: str = "", num_classes: int | None = None) -> VideoList:
+    """Read lines "path label"; the label is the last word, so paths may contain spaces; blank lines are passed over.
+
+    Raises:
+        ValueError: no line at all, a line without a label, a label that is negative or not below ``num_classes``;
+            the message names the file and the line.
+        FileNotFoundError: there is no such file.
+    """
+    filenames, labels = [], []
+    with open(ann_file, encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            words = line.rsplit(maxsplit=1)
+            if not words:
+                continue
+            where = f"{ann_file}, line {number}"
+            if len(words) == 1:
+                raise ValueError(f"{where}: {words[0]!r} has no label; a line is 'path label'")
+            filenames.append(words[0].strip())
+            labels.append(_label(words[1], where, num_classes))
+    if not labels:
+        raise ValueError(f"{ann_file}: the list is empty; a line is 'path label'")
+    return VideoList(filenames, labels, prefix=prefix, source=str(ann_file))
+
+
+def find_data(folder: str | Path, *, val_share: float = 0.2, split_seed: int = 0) -> DataFolder:
+    """Find the training and validation videos in a folder; the layouts are those of this module's docstring.
+
+    Class folders without ``train/`` and ``val/`` are split once, class by class (``val_share`` of each, at least one
+    video), and the split is written to ``split.csv`` in the folder, so that every later run and evaluation uses it.
+
+    Raises:
+        ValueError: the folder is in none of the layouts, or a list has an error (file and line are named).
+        FileNotFoundError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    names_file = _one_file(folder, ("classes.txt", "label_map*.txt"))
+    class_names = _read_class_names(names_file) if names_file else None
+    lists = [path for path in folder.glob("*.txt") if path != names_file]
+    train_list, val_list = (_one_of(lists, word, folder) for word in ("train", "val"))
+    if train_list and val_list:
+        return _from_lists(folder, train_list, val_list, class_names)
+    tables = sorted(folder.glob("*.csv"))
+    if tables:
+        return _from_tables(folder, tables, class_names, val_share, split_seed)
+    if train_list or val_list:
+        raise ValueError(f"{folder}: found {train_list or val_list} but no list for the other split")
+    return _from_class_folders(folder, val_share, split_seed)
+
+
+# ---- lists ---------------------------------------------------------------------------------------------------------
+
+
+def _from_lists(folder: Path, train_list: Path, val_list: Path, class_names: list[str] | None) -> DataFolder:
+    num_classes = len(class_names) if class_names else None
+    train, val = (
+        read_list(path, prefix=_prefix_of(folder, split, path), num_classes=num_classes)
+        for path, split in ((train_list, "train"), (val_list, "val"))
+    )
+    if class_names is None:
+        class_names = [str(label) for label in range(int(max(train.labels.max(), val.labels.max())) + 1)]
+    return DataFolder(train, val, class_names)
+
+
+def _prefix_of(folder: Path, split: str, list_file: Path) -> str:
+    """Paths in a list are relative to train/ or val/ (the guide's layout) or to the folder: see which one is there."""
+    first, _ = read_list(list_file)[0]
+    in_split = folder / split
+    return str(in_split if (in_split / first).exists() or not (folder / first).exists() else folder)
+
+
+def _label(word: str, where: str, num_classes: int | None) -> int:
+    try:
+        label = int(word)
+    except ValueError:
+        raise ValueError(f"{where}: the label {word!r} is not a whole number; a line is 'path label'") from None
+    if label < 0:
+        raise ValueError(f"{where}: the label {label} is negative; labels count from 0")
+    if num_classes is not None and label >= num_classes:
+        raise ValueError(f"{where}: the label {label} is out of range; there are {num_classes} classes, so 0 to "
+                         f"{num_classes - 1}")
+    return label
+
+
+def _read_class_names(path: Path) -> list[str]:
+    """One name a line; the line's place is the label."""
+    names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    names = [name.strip() for name in names]
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise ValueError(f"{path}, line {number}: blank; each line names the class of its place, so none is blank")
+        if name in names[: number - 1]:
+            raise ValueError(f"{path}, line {number}: the class {name!r} is there twice")
+    if not names:
+        raise ValueError(f"{path}: no class names; one a line, in the order of the labels")
+    return names
+
+
+# ---- CSV -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Row:
+    path: str
+    label: str
+    split: str
+    where: str  # "file, line n", for messages
+
+
+def _from_tables(
+    folder: Path, tables: Sequence[Path], class_names: list[str] | None, val_share: float, split_seed: int
+) -> DataFolder:
+    train_table, val_table = (_one_of(tables, word, folder) for word in ("train", "val"))
+    notes: list[str] = []
+    if train_table and val_table:
+        train, val = _read_table(train_table), _read_table(val_table)
+    else:
+        if len(tables) > 1:
+            names = ", ".join(path.name for path in tables)
+            raise ValueError(f"{folder}: several CSV files ({names}); keep one with a column 'split', or *train*.csv "
+                             "and *val*.csv")
+        rows = _read_table(tables[0])
+        if not any(row.split for row in rows):
+            train_ids, val_ids = _split([row.label for row in rows], val_share, split_seed, tables[0])
+            train, val = [rows[i] for i in train_ids], [rows[i] for i in val_ids]
+            notes.append(f"{tables[0]} has no column 'split': {len(val)} of {len(rows)} videos were chosen for "
+                         f"validation, class by class (seed {split_seed})")
+        else:
+            train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
+            _check_splits(rows, tables[0])
+        if tables[0].name == SPLIT_FILE:
+            notes.extend(_unlisted(folder, rows))
+    class_names = _names_of_labels([*train, *val], class_names)
+    numbers = {name: number for number, name in enumerate(class_names)}
+
+    def listed(rows: list[_Row], source: Path) -> VideoList:
+        labels = [_row_label(row, numbers, len(class_names)) for row in rows]
+        return VideoList([row.path for row in rows], labels, prefix=str(folder), source=str(source))
+
+    return DataFolder(listed(train, train_table or tables[0]), listed(val, val_table or tables[0]), class_names, notes)
+
+
+def _read_table(path: Path) -> list[_Row]:
+    rows = []
+    with open(path, encoding="utf-8-sig", newline="") as lines:
+        table = csv.DictReader(lines, skipinitialspace=True)
+        columns = [(name or "").strip().lower() for name in table.fieldnames or []]
+        if "path" not in columns or "label" not in columns:
+            raise ValueError(f"{path}, line 1: columns {', '.join(columns) or '(none)'}; a table begins with "
+                             "'path,label' or 'path,label,split'")
+        table.fieldnames = columns
+        for values in table:
+            where = f"{path}, line {table.line_num}"
+            for column in ("path", "label"):
+                if not (values[column] or "").strip():
+                    raise ValueError(f"{where}: no {column}; a line is 'path,label[,split]'")
+            split = (values.get("split") or "").strip().lower()
+            rows.append(_Row(values["path"].strip(), values["label"].strip(), split, where))
+    if not rows:
+        raise ValueError(f"{path}: the table is empty; a line is 'path,label[,split]'")
+    return rows
+
+
+def _check_splits(rows: list[_Row], path: Path) -> None:
+    for row in rows:
+        if row.split not in ("train", "val", "test"):
+            raise ValueError(f"{row.where}: the split {row.split!r} is none of train, val, test")
+    for split in ("train", "val"):
+        if not any(row.split == split for row in rows):
+            raise ValueError(f"{path}: no line with the split {split!r}")
+
+
+def _names_of_labels(rows: list[_Row], class_names: list[str] | None) -> list[str]:
+    if class_names is not None:
+        return class_names
+    labels = {row.label for row in rows}
+    if all(label.lstrip("-").isdigit() for label in labels):
+        return [str(number) for number in range(max(int(label) for label in labels) + 1)]
+    return sorted(labels)
+
+
+def _row_label(row: _Row, numbers: dict[str, int], num_classes: int) -> int:
+    if row.label in numbers:
+        return numbers[row.label]
+    if row.label.lstrip("-").isdigit():
+        return _label(row.label, row.where, num_classes)
+    raise ValueError(f"{row.where}: the class {row.label!r} is not among the {num_classes} known class names")
+
+
+# ---- class folders -------------------------------------------------------------------------------------------------
+
+
+def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> DataFolder:
+    train_folder, val_folder = folder / "train", folder / "val"
+    if train_folder.is_dir() and val_folder.is_dir():
+        train, val = _videos_by_class(train_folder), _videos_by_class(val_folder)
+        if train and val:
+            unknown = sorted(set(val) - set(train))
+            if unknown:
+                raise ValueError(f"{val_folder}: class {unknown[0]!r} has no folder in {train_folder}")
+            class_names = sorted(train)
+            return DataFolder(_listed(train, class_names, train_folder), _listed(val, class_names, val_folder),
+                              class_names)
+        raise ValueError(f"{train_folder if not train else val_folder}: no class folders with videos in it")
+    classes = _videos_by_class(folder)
+    if not classes:
+        raise ValueError(
+            f"{folder}: no data found; expected *train*.txt and *val*.txt with lines 'path label', a CSV file with "
+            f"columns 'path,label[,split]', or folders of videos named after their classes"
+        )
+    if len(classes) == 1:
+        raise ValueError(f"{folder}: one class only ({next(iter(classes))!r}); a classifier needs at least two")
+    class_names = sorted(classes)
+    every = [(path, name) for name in class_names for path in classes[name]]
+    train_ids, val_ids = _split([name for _, name in every], val_share, split_seed, folder)
+    splits = {index: "val" for index in val_ids}
+    text = "path,label,split\n" + "".join(
+        f"{_quoted(str(path.relative_to(folder)))},{_quoted(name)},{splits.get(index, 'train')}\n"
+        for index, (path, name) in enumerate(every)
+    )
+    written = folder / SPLIT_FILE
+    try:
+        written.write_text(text, encoding="utf-8")
+        note = f"written to {written}: delete it to split anew"
+    except OSError as error:  # a read-only folder: the same seed gives the same split the next time
+        note = f"{written} could not be written ({error.strerror}); seed {split_seed} gives the same split again"
+    numbers = {name: number for number, name in enumerate(class_names)}
+    train_list, val_list = (
+        VideoList([str(every[i][0]) for i in ids], [numbers[every[i][1]] for i in ids], source=str(folder))
+        for ids in (train_ids, val_ids)
+    )
+    return DataFolder(train_list, val_list, class_names,
+                      [f"{folder} has no train/ and val/: {len(val_ids)} of {len(every)} videos were chosen for "
+                       f"validation, class by class; {note}"])
+
+
+def _videos_by_class(folder: Path) -> dict[str, list[Path]]:
+    """Class name -> its videos, sorted; folders without a video are no classes."""
+    found = {
+        child.name: sorted(path for path in child.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+        for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")
+    }
+    return {name: videos for name, videos in found.items() if videos}
+
+
+def _listed(classes: dict[str, list[Path]], class_names: list[str], source: Path) -> VideoList:
+    pairs = [(str(path), number) for number, name in enumerate(class_names) for path in classes.get(name, [])]
+    return VideoList([path for path, _ in pairs], [number for _, number in pairs], source=str(source))
+
+
+def _split(labels: Sequence[str], val_share: float, seed: int, source: Path) -> tuple[list[int], list[int]]:
+    """Choose validation items class by class; every class keeps at least one video on both sides."""
+    rng = random.Random(seed)
+    val_ids: list[int] = []
+    for label in sorted(set(labels)):
+        ids = [i for i, other in enumerate(labels) if other == label]
+        if len(ids) < 2:
+            raise ValueError(f"{source}: class {label!r} has one video only; two are needed, to train and to validate")
+        num_val = min(max(1, round(len(ids) * val_share)), len(ids) - 1)
+        val_ids.extend(rng.sample(ids, num_val))
+    chosen = set(val_ids)
+    return [i for i in range(len(labels)) if i not in chosen], sorted(val_ids)
+
+
+def _unlisted(folder: Path, rows: list[_Row]) -> list[str]:
+    """Videos that came into the class folders after the split was written down."""
+    listed = {row.path for row in rows}
+    new = [path for videos in _videos_by_class(folder).values() for path in videos
+           if str(path.relative_to(folder)) not in listed]
+    if not new:
+        return []
+    return [f"{len(new)} videos in {folder} are not in {SPLIT_FILE}, the first is {new[0]}: delete {SPLIT_FILE} to "
+            "split anew"]
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def _one_of(paths: Iterable[Path], word: str, folder: Path) -> Path | None:
+    """The one path whose name contains the word."""
+    found = sorted(path for path in paths if word in path.stem.lower())
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ValueError(f"{folder}: several lists for {word!r} ({names}); keep one")
+    return found[0] if found else None
+
+
+def _one_file(folder: Path, patterns: Sequence[str]) -> Path | None:
+    for pattern in patterns:
+        found = sorted(folder.glob(pattern))
+        if found:
+            return found[0]
+    return None
