@@ -1,0 +1,68 @@
+"""From features to scores."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tinyaction.transforms import DataSample
+
+AverageClips = Literal["prob", "score"] | None
+
+
+class TemporalAverageHead(nn.Module):
+    """Spatial mean, mean over frames, dropout, linear: (N, T, F, h, w) -> (N, K).
+
+    Args:
+        num_classes: K.
+        in_channels: F of the backbone's features.
+        dropout: share of the averaged features that is dropped in training.
+        average_clips: how the views of a video become one prediction: "prob" averages the softmax probabilities,
+            "score" the raw scores, None keeps them apart.
+
+    Source: the consensus of Temporal Segment Networks, Wang et al. 2016.
+    """
+
+    def __init__(
+        self, num_classes: int, in_channels: int, *, dropout: float = 0.5, average_clips: AverageClips = "prob"
+    ) -> None:
+        super().__init__()
+        if average_clips not in ("prob", "score", None):
+            raise ValueError(f"average_clips is {average_clips!r}; it must be 'prob', 'score' or None")
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.average_clips = average_clips
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(in_channels, num_classes)
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        x = features.mean(dim=(3, 4))                                  # (N, T, F)
+        x = x.mean(dim=1)                                              # (N, F)
+        return self.fc(self.dropout(x))                                # (N, K)
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of logits (B, V, K) with labels (B,): each view carries the label of its video."""
+        B, V, K = logits.shape
+        return F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(V))
+
+    def average(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (B, V, K) to the scores of videos (B, K); with ``average_clips=None`` as they are."""
+        if self.average_clips == "prob":
+            return logits.softmax(dim=2).mean(dim=1)                   # (B, K)
+        if self.average_clips == "score":
+            return logits.mean(dim=1)                                  # (B, K)
+        return logits
+
+    def predict(self, logits: torch.Tensor, data_samples: Sequence[DataSample]) -> list[DataSample]:
+        """Write ``pred_score`` and ``pred_label`` of logits (B, V, K) into the samples and return them."""
+        scores = self.average(logits)                                  # (B, K) or (B, V, K)
+        labels = (scores if scores.ndim == 2 else scores.mean(dim=1)).argmax(dim=1)  # (B,)
+        for sample, score, label in zip(data_samples, scores, labels, strict=True):
+            sample.pred_score, sample.pred_label = score, label
+        return list(data_samples)
+
+

@@ -1,0 +1,105 @@
+"""The recognizer: pixels to scores, in the order in which the forward pass reads."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, overload
+
+import torch
+from torch import nn
+
+from tinyaction.models.heads import TemporalAverageHead
+from tinyaction.transforms import DataSample
+
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+
+
+class VideoPreprocessor(nn.Module):
+    """Pixels 0..255 (..., C, T, H, W), uint8 or float, to normalized float: ``(pixels - mean) / std`` per channel.
+
+    ``mean`` and ``std`` are RGB, 0..255; the defaults are ImageNet's. They are no part of the state dict.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1, 1), persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return (pixels - self.mean) / self.std
+
+
+class Recognizer(nn.Module):
+    """Preprocessor, backbone and head.
+
+    Args:
+        backbone: maps frames (N, C, H, W) to (N, F, h, w), or, with an attribute ``takes_clips = True``, clips
+            (N, C, T, H, W) to (N, F, t, h, w).
+        cls_head: maps features (N, T, F, h, w) to logits (N, K); see :class:`TemporalAverageHead`.
+        data_preprocessor: normalizes pixels; see :class:`VideoPreprocessor`.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, cls_head: TemporalAverageHead, data_preprocessor: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.data_preprocessor = VideoPreprocessor() if data_preprocessor is None else data_preprocessor
+        self.backbone = backbone
+        self.cls_head = cls_head
+
+    def extract_features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, V, C, T, H, W) to features (B*V, T, F, h, w), whatever the backbone."""
+        if inputs.ndim != 6:
+            raise ValueError(f"inputs are {tuple(inputs.shape)}; they must be (B, V, C, T, H, W)")
+        clips = self.data_preprocessor(inputs).flatten(0, 1)           # (B*V, C, T, H, W)
+        if getattr(self.backbone, "takes_clips", False):
+            return self.backbone(clips).transpose(1, 2)                # (B*V, t, F, h, w)
+        N, T = clips.shape[0], clips.shape[2]
+        frames = clips.transpose(1, 2).flatten(0, 1)                   # (B*V*T, C, H, W)
+        return self.backbone(frames).unflatten(0, (N, T))              # (B*V, T, F, h, w)
+
+    def compute_logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, V, C, T, H, W) to logits (B, V, K)."""
+        B, V = inputs.shape[:2]
+        features = self.extract_features(inputs)                       # (B*V, T, F, h, w)
+        return self.cls_head(features).unflatten(0, (B, V))            # (B, V, K)
+
+    @overload
+    def forward(self, inputs: torch.Tensor, data_samples: Sequence[DataSample] | None = None,
+                mode: Literal["tensor", "logits"] = "tensor") -> torch.Tensor: ...
+    @overload
+    def forward(self, inputs: torch.Tensor, data_samples: Sequence[DataSample],
+                mode: Literal["loss"]) -> dict[str, torch.Tensor]: ...
+    @overload
+    def forward(self, inputs: torch.Tensor, data_samples: Sequence[DataSample],
+                mode: Literal["predict"]) -> list[DataSample]: ...
+
+    def forward(self, inputs: torch.Tensor, data_samples: Sequence[DataSample] | None = None,
+                mode: str = "tensor") -> Any:
+        """Pixels (B, V, C, T, H, W), 0..255, to what ``mode`` asks for.
+
+        "tensor": features (B*V, T, F, h, w). "logits": (B, V, K). "loss": ``{"loss_cls": ()}``, with the labels of
+        ``data_samples``. "predict": the samples with ``pred_score`` and ``pred_label``.
+        """
+        if mode == "tensor":
+            return self.extract_features(inputs)
+        if mode == "logits":
+            return self.compute_logits(inputs)
+        if mode not in ("loss", "predict"):
+            raise ValueError(f"mode is {mode!r}; it must be 'tensor', 'logits', 'loss' or 'predict'")
+        if data_samples is None:
+            raise ValueError(f"mode {mode!r} needs data_samples")
+        logits = self.compute_logits(inputs)                           # (B, V, K)
+        if mode == "loss":
+            return {"loss_cls": self.cls_head.loss(logits, stack_labels(data_samples).to(logits.device))}
+        return self.cls_head.predict(logits, data_samples)
+
+
+def stack_labels(data_samples: Sequence[DataSample]) -> torch.Tensor:
+    """Labels of B samples, (B,) int64; ValueError names the first sample without one."""
+    for sample in data_samples:
+        if sample.label is None:
+            raise ValueError(f"{sample.filename or 'a sample'} has no label; a loss needs one")
+    return torch.cat([sample.label for sample in data_samples if sample.label is not None])
