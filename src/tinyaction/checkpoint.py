@@ -1,0 +1,74 @@
+"""Checkpoints: one plain dict, written atomically, read without running anything.
+
+    format         FORMAT, so that other files are told apart
+    model          {"name", "num_classes"}: the arguments of create_model
+    state_dict     the weights
+    class_names    list of K
+    eval_pipeline  {"clip_len", "size", "num_clips"}: the arguments of presets.eval_pipeline
+    epoch          epochs done
+    metrics        of that epoch, on the validation videos
+    config         the run's flags
+    stand_in       True where the run trained on generated clips
+    versions       of tinyaction and torch
+"""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyaction.models import Recognizer, create_model
+from tinyaction.version import __version__
+
+FORMAT = "tinyaction-1"
+
+Checkpoint = dict[str, Any]
+
+
+def versions() -> dict[str, str]:
+    return {"tinyaction": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write to a temporary file beside ``path``, flush it to the disk and rename it: never half a checkpoint."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, "versions": versions(), **checkpoint}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint with ``weights_only=True``, onto the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, is cut, carries code, or is not one of tinyaction's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises half a dozen kinds for a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path}: not a readable checkpoint ({reason[:160]})") from None
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        found = checkpoint.get("format") if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        raise ValueError(f"{path}: not a checkpoint of this version of tinyaction (format {found!r}, not {FORMAT!r})")
+    return checkpoint
+
+
+def load_model(path: str | Path) -> tuple[Recognizer, Checkpoint]:
+    """The recognizer of a checkpoint, in evaluation mode on the CPU, and the checkpoint's dict."""
+    checkpoint = load_checkpoint(path)
+    model = create_model(**checkpoint["model"])
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval(), checkpoint

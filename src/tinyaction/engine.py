@@ -1,0 +1,285 @@
+"""The loop, by hand: :func:`train_one_epoch`, :func:`evaluate`, :func:`fit`.
+
+Nothing here knows of files or flags, and nothing prints: results are returned, progress goes to a callback.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from tinyaction.dataset import Batch
+from tinyaction.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
+from tinyaction.models.recognizer import Recognizer, stack_labels
+
+
+class Loader(Protocol):
+    """What the loop asks of a loader; :class:`tinyaction.dataset.VideoLoader` is one."""
+
+    def set_epoch(self, epoch: int) -> None: ...
+    def __iter__(self) -> Iterator[Batch]: ...
+    def __len__(self) -> int: ...
+
+
+@dataclass
+class Progress:
+    """Where an epoch is, after a batch."""
+
+    kind: str  # "train" or "val"
+    batch: int  # batches done
+    num_batches: int
+    loss: float  # mean over the videos so far
+    top1: float  # share right so far
+    videos_per_second: float
+    seconds_left: float
+
+
+@dataclass
+class TrainResult:
+    """One epoch of training. ``seconds_waiting`` were spent waiting for the loader, ``seconds_computing`` the rest."""
+
+    loss: float
+    top1: float
+    num_videos: int
+    seconds_waiting: float
+    seconds_computing: float
+
+
+@dataclass
+class Evaluation:
+    """What a recognizer said of every video of a loader, in the loader's order."""
+
+    loss: float
+    scores: npt.NDArray[np.float64]  # (N, K)
+    labels: npt.NDArray[np.int64]  # (N,)
+    filenames: list[str]
+    seconds_waiting: float
+    seconds_computing: float
+
+    @property
+    def num_classes(self) -> int:
+        return self.scores.shape[1]
+
+    @property
+    def top1(self) -> float:
+        return top_k_accuracy(self.scores, self.labels, (1,))[0]
+
+    @property
+    def top5(self) -> float | None:
+        """None where there are five classes or fewer: it would be 1.0 even if every prediction were wrong."""
+        return top_k_accuracy(self.scores, self.labels, (5,))[0] if self.num_classes > 5 else None
+
+    @property
+    def mean_class(self) -> float:
+        return mean_class_accuracy(self.scores, self.labels)
+
+    @property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """(K, K) counts, row = true class, column = predicted class."""
+        predicted = self.scores.argmax(axis=1)
+        return confusion_matrix(predicted, self.labels, num_classes=self.num_classes).astype(np.int64)
+
+
+@dataclass
+class EpochRecord:
+    """One line of a run's history; ``epoch`` counts from 0, ``lr`` is that of the epoch's last step."""
+
+    epoch: int
+    lr: float
+    train: TrainResult
+    val: Evaluation
+
+
+OnBatch = Callable[[Progress], None]
+LearningRateAt = Callable[[int], float]  # optimizer step, from 0 -> learning rate
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of a name; "auto" is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: there is no such device on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} is not usable here ({reason}); try auto or cpu") from None
+    return device
+
+
+def create_optimizer(name: str, model: nn.Module, *, lr: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """"sgd" (momentum 0.9), "adam" or "adamw" over all parameters of the model."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay)
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+    raise ValueError(f"optimizer {name!r} is not known; it must be sgd, adam or adamw")
+
+
+def train_one_epoch(
+    model: Recognizer,
+    loader: Loader,
+    optimizer: torch.optim.Optimizer,
+    *,
+    device: torch.device,
+    lr_at: LearningRateAt | None = None,
+    first_step: int = 0,
+    clip_grad_norm: float = 0.0,
+    on_batch: OnBatch | None = None,
+) -> TrainResult:
+    """Go once over the loader and update the model after each batch.
+
+    Args:
+        model: on ``device`` already.
+        lr_at: learning rate of an optimizer step; None leaves the optimizer's own.
+        first_step: number of the first step, for ``lr_at``.
+        clip_grad_norm: largest norm of all gradients together; 0 clips nothing.
+        on_batch: called after each batch.
+
+    Raises:
+        ValueError: a loss is not finite (step and files are named), or what the loader raises.
+    """
+    model.train()
+    total_loss, num_right, num_videos = 0.0, 0, 0
+    waiting = WaitingClock(loader)
+    for number, batch in enumerate(waiting):
+        step = first_step + number
+        if lr_at is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = lr_at(step)
+        inputs = batch["inputs"].to(device, non_blocking=True)         # (B, V, C, T, H, W) uint8
+        labels = stack_labels(batch["data_samples"]).to(device, non_blocking=True)  # (B,)
+        logits = model(inputs, mode="logits")                          # (B, V, K)
+        loss = model.cls_head.loss(logits, labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if clip_grad_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm)
+        optimizer.step()
+
+        if not math.isfinite(loss.item()):
+            files = ", ".join(sample.filename for sample in batch["data_samples"])
+            raise ValueError(f"the loss of step {step} is {loss.item()}; lower the learning rate, or look at the "
+                             f"videos of that batch: {files}")
+        B = len(labels)
+        total_loss += loss.item() * B
+        num_right += int((logits.mean(dim=1).argmax(dim=1) == labels).sum())
+        num_videos += B
+        if on_batch is not None:
+            on_batch(waiting.progress("train", number + 1, len(loader), total_loss, num_right, num_videos))
+    if num_videos == 0:
+        raise ValueError("the loader gave no batch; an epoch needs at least one video")
+    return TrainResult(total_loss / num_videos, num_right / num_videos, num_videos,
+                       waiting.seconds_waiting, waiting.seconds_computing)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Recognizer, loader: Loader, *, device: torch.device, on_batch: OnBatch | None = None
+) -> Evaluation:
+    """Predict every video of the loader, in evaluation mode; the model is put back into the mode it was in.
+
+    Raises:
+        ValueError: a label is not below the model's number of classes, or what the loader raises.
+    """
+    was_training = model.training
+    model.eval()
+    total_loss, num_right = 0.0, 0
+    scores: list[torch.Tensor] = []
+    labels: list[torch.Tensor] = []
+    filenames: list[str] = []
+    waiting = WaitingClock(loader)
+    for number, batch in enumerate(waiting):
+        inputs = batch["inputs"].to(device, non_blocking=True)         # (B, V, C, T, H, W) uint8
+        batch_labels = stack_labels(batch["data_samples"])             # (B,)
+        num_classes = model.cls_head.num_classes
+        if int(batch_labels.max()) >= num_classes:
+            raise ValueError(f"label {int(batch_labels.max())} is out of range; the model knows {num_classes} classes")
+        logits = model(inputs, mode="logits")                          # (B, V, K)
+        samples = model.cls_head.predict(logits, batch["data_samples"])
+        batch_scores = torch.stack([sample.pred_score for sample in samples if sample.pred_score is not None])
+        if batch_scores.ndim == 3:                                     # average_clips=None keeps the views apart
+            batch_scores = batch_scores.mean(dim=1)                    # (B, K)
+        total_loss += model.cls_head.loss(logits, batch_labels.to(device)).item() * len(samples)
+        num_right += int((batch_scores.argmax(dim=1).cpu() == batch_labels).sum())
+        scores.append(batch_scores.cpu())
+        labels.append(batch_labels)
+        filenames += [sample.filename for sample in samples]
+        if on_batch is not None:
+            on_batch(waiting.progress("val", number + 1, len(loader), total_loss, num_right, len(filenames)))
+    model.train(was_training)
+    if not filenames:
+        raise ValueError("the loader gave no batch; an accuracy needs at least one video")
+    return Evaluation(total_loss / len(filenames), torch.cat(scores).double().numpy(), torch.cat(labels).numpy(),
+                      filenames, waiting.seconds_waiting, waiting.seconds_computing)
+
+
+def fit(
+    model: Recognizer,
+    train_loader: Loader,
+    val_loader: Loader,
+    optimizer: torch.optim.Optimizer,
+    *,
+    num_epochs: int,
+    device: torch.device,
+    lr_at: LearningRateAt | None = None,
+    clip_grad_norm: float = 0.0,
+    on_batch: OnBatch | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> list[EpochRecord]:
+    """Train and evaluate ``num_epochs`` times; arguments as in :func:`train_one_epoch`.
+
+    ``on_epoch`` is called with each record: to save, to print, to stop early by raising.
+    """
+    history = []
+    for epoch in range(num_epochs):
+        train_loader.set_epoch(epoch)
+        train = train_one_epoch(model, train_loader, optimizer, device=device, lr_at=lr_at,
+                                first_step=epoch * len(train_loader), clip_grad_norm=clip_grad_norm, on_batch=on_batch)
+        val = evaluate(model, val_loader, device=device, on_batch=on_batch)
+        record = EpochRecord(epoch, optimizer.param_groups[0]["lr"], train, val)
+        history.append(record)
+        if on_epoch is not None:
+            on_epoch(record)
+    return history
+
+
+class WaitingClock:
+    """Goes over a loader with two clocks: the time until a batch is there, and the time until the next is asked."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self.loader = loader
+        self.seconds_waiting = 0.0
+        self.seconds_computing = 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.loader)
+        asked = time.perf_counter()
+        for batch in batches:
+            given = time.perf_counter()
+            self.seconds_waiting += given - asked
+            self._given, self._computed_before = given, self.seconds_computing
+            yield batch
+            asked = time.perf_counter()
+            self.seconds_computing = self._computed_before + asked - given
+        self.seconds_waiting += time.perf_counter() - asked
+
+    def progress(self, kind: str, batch: int, num_batches: int, total_loss: float, num_right: int,
+                 num_videos: int) -> Progress:
+        self.seconds_computing = self._computed_before + time.perf_counter() - self._given
+        seconds = self.seconds_waiting + self.seconds_computing
+        return Progress(kind, batch, num_batches, total_loss / num_videos, num_right / num_videos,
+                        num_videos / seconds, seconds / batch * (num_batches - batch))

@@ -1,0 +1,78 @@
+"""Accuracy and the confusion matrix, as functions of scores and labels. Nothing is remembered between calls.
+
+One rule for ties, everywhere: of equal scores the class with the lowest number is predicted (``argmax``).
+MMAction2's ``top_k_accuracy`` prefers the highest number, its ``mean_class_accuracy`` the lowest.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+IntArray = npt.NDArray[np.integer]
+
+
+def top_k_accuracy(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, topk: Sequence[int] = (1, 5)
+) -> list[float]:
+    """Share of videos whose label is among their ``k`` highest scores, for each ``k``.
+
+    ``scores`` (N, K), ``labels`` (N,). With ``k`` >= K it is 1.0 by definition; it says nothing there, so the commands
+    print top-5 only where there are more than five classes.
+    """
+    scores, labels = _checked(scores, labels)
+    order = np.argsort(-scores, axis=1, kind="stable")                 # (N, K), best first, ties by number
+    ranks = np.argmax(order == labels[:, None], axis=1)                # (N,) place of the label, 0 = best
+    return [float(np.mean(ranks < k)) for k in topk]
+
+
+def mean_class_accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Mean over the classes that occur in ``labels`` of the share of their videos that are predicted right."""
+    scores, labels = _checked(scores, labels)
+    matrix = confusion_matrix(np.argmax(scores, axis=1), labels, num_classes=scores.shape[1])
+    num_videos = matrix.sum(axis=1)
+    present = num_videos > 0
+    return float(np.mean(np.diag(matrix)[present] / num_videos[present]))
+
+
+def confusion_matrix(
+    predicted: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    num_classes: int | None = None,
+    normalize: Literal["true", "pred", "all"] | None = None,
+) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
+    """(K, K): row = true class, column = predicted class; counts, or shares of the row, the column or the whole.
+
+    A row or column without videos is zero, not NaN. Raises ValueError for a class outside 0 .. num_classes - 1.
+    """
+    predicted, labels = np.asarray(predicted, dtype=np.int64), np.asarray(labels, dtype=np.int64)
+    if predicted.shape != labels.shape or labels.ndim != 1:
+        raise ValueError(f"predicted {predicted.shape} and labels {labels.shape} must be one list of the same length")
+    highest = int(max(predicted.max(initial=-1), labels.max(initial=-1)))
+    lowest = int(min(predicted.min(initial=0), labels.min(initial=0)))
+    K = highest + 1 if num_classes is None else num_classes
+    if lowest < 0 or highest >= K:
+        raise ValueError(f"class {lowest if lowest < 0 else highest} is out of range; there are {K} classes")
+    matrix = np.bincount(labels * K + predicted, minlength=K * K).reshape(K, K)
+    if normalize is None:
+        return matrix.astype(np.int64)
+    totals = {"true": matrix.sum(axis=1, keepdims=True), "pred": matrix.sum(axis=0, keepdims=True),
+              "all": matrix.sum()}
+    if normalize not in totals:
+        raise ValueError(f"normalize is {normalize!r}; it must be one of 'true', 'pred', 'all' or None")
+    return matrix / np.maximum(totals[normalize], 1)
+
+
+def _checked(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, IntArray]:
+    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+        raise ValueError(f"scores must be (N, K) and labels (N,); they are {scores.shape} and {labels.shape}")
+    if len(labels) == 0:
+        raise ValueError("no videos: an accuracy needs at least one")
+    if labels.min() < 0 or labels.max() >= scores.shape[1]:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise ValueError(f"label {wrong} is out of range; there are {scores.shape[1]} classes")
+    return scores, labels
