@@ -1,0 +1,3 @@
+from tinyaction.cli.evaluate import main
+
+raise SystemExit(main())

@@ -1,0 +1,3 @@
+from tinyaction.cli.predict import main
+
+raise SystemExit(main())

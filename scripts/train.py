@@ -1,0 +1,3 @@
+from tinyaction.cli.train import main
+
+raise SystemExit(main())

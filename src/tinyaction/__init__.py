@@ -1,0 +1,55 @@
+"""tinyaction: video action recognition in plain PyTorch.
+
+Read the rooms in the order in which a clip goes through them: video, sampling, transforms, presets, annotations,
+dataset, models, metrics, schedule, engine, checkpoint, inference, runfolder, cli.
+
+Letters of dimensions, everywhere:
+
+    B videos of a batch    V views (clips) of a video    T frames of a view    C colour channels, RGB
+    H W height and width in pixels    F features    K classes    N any of these flattened together
+"""
+
+import torch  # noqa: F401  (before decord: the other order has crashed)
+
+from tinyaction.annotations import DataFolder, VideoList, find_data, read_list
+from tinyaction.checkpoint import load_checkpoint, load_model, save_checkpoint
+from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader, collate
+from tinyaction.engine import Evaluation, choose_device, create_optimizer, evaluate, fit, train_one_epoch
+from tinyaction.inference import Prediction, Predictor
+from tinyaction.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
+from tinyaction.models import (
+    Conv3dBackbone,
+    ConvBackbone,
+    Recognizer,
+    TemporalAverageHead,
+    VideoPreprocessor,
+    create_model,
+)
+from tinyaction.presets import eval_pipeline, train_pipeline
+from tinyaction.schedule import learning_rate
+from tinyaction.transforms import (
+    Compose,
+    DataSample,
+    UniformSample,
+    VideoCrop,
+    VideoDecode,
+    VideoFlip,
+    VideoFormat,
+    VideoInit,
+    VideoPack,
+    VideoRandomResizedCrop,
+    VideoResize,
+    VideoSample,
+)
+from tinyaction.version import __version__
+from tinyaction.video import VideoError, open_video
+
+__all__ = [
+    "Compose", "Conv3dBackbone", "ConvBackbone", "DataFolder", "DataSample", "Evaluation", "Prediction", "Predictor",
+    "Recognizer", "TemporalAverageHead", "UniformSample", "VideoCrop", "VideoDataset", "VideoDecode", "VideoError",
+    "VideoFlip", "VideoFormat", "VideoInit", "VideoList", "VideoLoader", "VideoPack", "VideoPreprocessor",
+    "VideoRandomResizedCrop", "VideoResize", "VideoSample", "__version__", "build_dataloader", "choose_device",
+    "collate", "confusion_matrix", "create_model", "create_optimizer", "eval_pipeline", "evaluate", "find_data",
+    "fit", "learning_rate", "load_checkpoint", "load_model", "mean_class_accuracy", "open_video", "read_list",
+    "save_checkpoint", "top_k_accuracy", "train_one_epoch", "train_pipeline",
+]

@@ -1,0 +1,3 @@
+from tinyaction.cli import main
+
+raise SystemExit(main())

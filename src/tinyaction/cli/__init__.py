@@ -1,0 +1,68 @@
+"""The commands: each module parses, assembles and calls. ``tinyaction NAME ...`` is ``python scripts/NAME.py ...``."""
+
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+COMMANDS = {
+    "prepare": "download or generate videos",
+    "train": "train a recognizer on a folder of videos",
+    "evaluate": "accuracy of a checkpoint on a folder of videos",
+    "predict": "classes and scores of video files",
+}
+
+
+class Main(Protocol):
+    """A command: takes flags (default those of the process), returns the exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console command ``tinyaction``."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: tinyaction COMMAND ...   (COMMAND --help for its flags)\n")
+        for name, text in COMMANDS.items():
+            print(f"  {name:<10}{text}")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from tinyaction.version import __version__
+
+        print(__version__)
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        print(f"error: {name!r} is no command of tinyaction; it must be one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    command: Main = importlib.import_module(f"tinyaction.cli.{name}").main
+    return command(arguments[1:])
+
+
+def errors_to_exit_code(command: Callable[[Sequence[str] | None], int]) -> Main:
+    """What a user or a file got wrong becomes one sentence on stderr and exit code 2; Ctrl-C becomes 130."""
+
+    @functools.wraps(command)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        try:
+            return command(argv)
+        except BrokenPipeError:  # the reader of our output has gone, as in "... | head"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except (ValueError, OSError) as error:
+            print(f"error: {_sentence(error)}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+    return wrapped
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)

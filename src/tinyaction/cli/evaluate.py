@@ -1,0 +1,116 @@
+"""``evaluate.py``: the accuracy of a checkpoint on the validation videos of a folder."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tinyaction.annotations import DataFolder, VideoList, find_data
+from tinyaction.checkpoint import Checkpoint, load_model
+from tinyaction.cli import errors_to_exit_code
+from tinyaction.cli.progress import ProgressLine
+from tinyaction.config import default_num_workers
+from tinyaction.dataset import VideoDataset, build_dataloader
+from tinyaction.engine import Evaluation, choose_device, evaluate
+from tinyaction.presets import eval_pipeline
+
+
+@errors_to_exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_args(argv)
+    device = choose_device(arguments.device)
+    model, checkpoint = load_model(arguments.checkpoint)
+    data = find_data(arguments.data)
+    check_classes(data, checkpoint, arguments)
+    videos = data.train if arguments.split == "train" else data.val
+    check_files(videos)
+    pipeline_arguments = dict(checkpoint["eval_pipeline"])
+    if arguments.num_clips is not None:
+        pipeline_arguments["num_clips"] = arguments.num_clips
+    dataset = VideoDataset(videos, eval_pipeline(**pipeline_arguments), test_mode=True)
+    loader = build_dataloader(dataset, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
+                              pin_memory=device.type == "cuda")
+    if checkpoint["stand_in"]:
+        print("NOTE: this checkpoint was trained on generated stand-in clips.")
+    result = evaluate(model.to(device), loader, device=device, on_batch=ProgressLine())
+    for line in result_lines(result, checkpoint["class_names"]):
+        print(line)
+    return 0
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="evaluate.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--data", required=True, help="folder of the videos and their lists")
+    parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="which videos (default val)")
+    parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
+    parser.add_argument("--batch-size", type=int, default=8, help="videos of a batch (default 8)")
+    parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="processes that decode")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    arguments = parser.parse_args(argv)
+    for name, least in (("num_clips", 1), ("batch_size", 1), ("num_workers", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+    return arguments
+
+
+def check_classes(data: DataFolder, checkpoint: Checkpoint, arguments: argparse.Namespace) -> None:
+    """Raise ValueError where the data and the checkpoint do not speak of the same classes."""
+    known, given = checkpoint["class_names"], data.class_names
+    if len(known) != len(given):
+        raise ValueError(f"{arguments.checkpoint} knows {len(known)} classes ({_some(known)}), {arguments.data} has "
+                         f"{len(given)} ({_some(given)}); use the data that the checkpoint was trained for")
+    named = [names for names in (known, given) if names != [str(number) for number in range(len(names))]]
+    if len(named) == 2 and known != given:
+        raise ValueError(f"{arguments.checkpoint} knows the classes {_some(known)}, {arguments.data} has "
+                         f"{_some(given)}; the order counts too")
+
+
+def check_files(*lists: VideoList) -> None:
+    """Raise FileNotFoundError for the first video that is not there, before anything is computed."""
+    for videos in lists:
+        missing = [name for name, _ in (videos[i] for i in range(len(videos))) if not Path(name).is_file()]
+        if missing:
+            raise FileNotFoundError(f"{missing[0]}: no such file; {len(missing)} of {len(videos)} videos listed in "
+                                    f"{videos.source} are missing")
+
+
+def result_lines(result: Evaluation, class_names: Sequence[str]) -> list[str]:
+    """Accuracy and confusion matrix in text, at most 80 columns wide."""
+    lines = [f"accuracy {result.top1:.4f} over {len(result.labels)} videos, mean over classes {result.mean_class:.4f}"]
+    if result.top5 is not None:
+        lines[0] += f", top-5 {result.top5:.4f}"
+    return lines + confusion_lines(result, class_names)
+
+
+def confusion_lines(result: Evaluation, class_names: Sequence[str]) -> list[str]:
+    """The matrix where it fits into 80 columns, else the pairs that are confused most."""
+    matrix = result.confusion
+    cell = max(4, len(str(int(matrix.max()))) + 1)
+    width = min(24, max(len(name) for name in class_names))
+    if width + 6 + cell * len(class_names) > 80:
+        wrong = matrix - np.diag(np.diag(matrix))
+        order = np.argsort(-wrong, axis=None, kind="stable")[:10]
+        pairs = [np.unravel_index(place, wrong.shape) for place in order if wrong.flat[place] > 0]
+        return ["most confused (true -> predicted):"] + [
+            f"  {int(wrong[true, predicted]):>5}  {class_names[true][:30]} -> {class_names[predicted][:30]}"
+            for true, predicted in pairs
+        ] if pairs else ["no video was confused"]
+    lines = ["confusion matrix (row = true class, column = predicted class):",
+             " " * (width + 6) + "".join(f"{number:>{cell}}" for number in range(len(class_names)))]
+    for number, name in enumerate(class_names):
+        counts = "".join(f"{int(count):>{cell}}" for count in matrix[number])
+        lines.append(f"  {name[:width]:<{width}} {number:>3}{counts}")
+    return lines
+
+
+def command(*words: str | Path) -> str:
+    """A line for a shell."""
+    return shlex.join(map(str, words))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -1,0 +1,149 @@
+"""``train.py``: train a recognizer on a folder of videos and leave a run folder that explains itself."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tinyaction.annotations import DataFolder, find_data
+from tinyaction.checkpoint import save_checkpoint, versions
+from tinyaction.cli import errors_to_exit_code
+from tinyaction.cli.evaluate import check_files, command, result_lines
+from tinyaction.cli.progress import ProgressLine
+from tinyaction.config import RunConfig, add_flags
+from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader
+from tinyaction.download import prepare_kinetics400_tiny
+from tinyaction.engine import EpochRecord, choose_device, create_optimizer, fit
+from tinyaction.models import create_model
+from tinyaction.presets import eval_pipeline, train_pipeline
+from tinyaction.runfolder import RunFolder
+from tinyaction.schedule import learning_rate, scaled_learning_rate
+from tinyaction.synthetic import is_stand_in
+
+STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
+
+
+@errors_to_exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    config = parse_args(argv)
+    if Path(config.data).name == "kinetics400_tiny":
+        prepare_kinetics400_tiny(config.data)
+    train(config)
+    return 0
+
+
+def parse_args(argv: Sequence[str] | None = None) -> RunConfig:
+    parser = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False)
+    add_flags(parser)
+    return RunConfig(**vars(parser.parse_args(argv)))
+
+
+def train(config: RunConfig) -> RunFolder:
+    """Train as the config says; everything that is found wrong beforehand is raised before a folder is made."""
+    device = choose_device(config.device)
+    data = find_data(config.data)
+    check_files(data.train, data.val)
+    torch.manual_seed(config.seed)
+    model = create_model(config.model, len(data.class_names)).to(device)
+    lr = scaled_learning_rate(config.lr, batch_size=config.batch_size,
+                              reference_batch_size=RunConfig.REFERENCE_BATCH_SIZE)
+    optimizer = create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay)
+    train_loader, val_loader = _loaders(config, data, pin_memory=device.type == "cuda")
+    total_steps = config.epochs * len(train_loader)
+    warmup_steps = round(config.warmup_epochs * len(train_loader))
+
+    run = RunFolder(config.out, name=config.model)
+    stand_in = is_stand_in(config.data)
+    if stand_in:
+        run.log(STAND_IN)
+    for note in data.notes:
+        run.log(f"note: {note}")
+    run.log(f"{len(data.train)} training and {len(data.val)} validation videos of {len(data.class_names)} classes in "
+            f"{config.data}")
+    run.log(f"{config.model}, {config.clip_len} frames of {config.size}x{config.size}, on {device}; run folder "
+            f"{run.path}")
+    run.write_config({**asdict(config), "lr_of_the_batch": lr, "class_names": data.class_names, "stand_in": stand_in,
+                      "device_used": str(device), "num_train": len(data.train), "num_val": len(data.val),
+                      "versions": versions()})
+    best: list[EpochRecord] = []
+
+    def on_epoch(record: EpochRecord) -> None:
+        row = run.add_metrics(record)
+        checkpoint = {
+            "model": {"name": config.model, "num_classes": len(data.class_names)},
+            "state_dict": model.state_dict(),
+            "class_names": data.class_names,
+            "eval_pipeline": {"clip_len": config.clip_len, "size": config.size, "num_clips": config.num_clips},
+            "epoch": record.epoch + 1,
+            "metrics": row,
+            "config": asdict(config),
+            "stand_in": stand_in,
+        }
+        save_checkpoint(run.path / "last.pt", checkpoint)
+        is_best = not best or (record.val.top1, -record.val.loss) > (best[0].val.top1, -best[0].val.loss)
+        if is_best:
+            best[:] = [record]
+            save_checkpoint(run.path / "best.pt", checkpoint)
+        run.log(epoch_line(record, config.epochs, is_best))
+
+    progress = ProgressLine()
+    try:
+        history = fit(
+            model, train_loader, val_loader, optimizer, num_epochs=config.epochs, device=device,
+            lr_at=lambda step: learning_rate(step, base_lr=lr, total_steps=total_steps, warmup_steps=warmup_steps),
+            clip_grad_norm=config.clip_grad_norm, on_batch=progress, on_epoch=on_epoch,
+        )
+    finally:
+        progress.close()
+    for line in summary_lines(config, data, run.path, best[0], history):
+        run.log(line)
+    if stand_in:
+        run.log(STAND_IN)
+    return run
+
+
+def _loaders(config: RunConfig, data: DataFolder, *, pin_memory: bool) -> tuple[VideoLoader, VideoLoader]:
+    train_set = VideoDataset(
+        data.train,
+        train_pipeline(clip_len=config.clip_len, size=config.size, num_clips=config.train_clips,
+                       flip_ratio=config.flip),
+        class_names=data.class_names, seed=config.seed,
+    )
+    val_set = VideoDataset(
+        data.val, eval_pipeline(clip_len=config.clip_len, size=config.size, num_clips=config.num_clips),
+        test_mode=True, class_names=data.class_names, seed=config.seed,
+    )
+    return (
+        build_dataloader(train_set, batch_size=config.batch_size, shuffle=True, num_workers=config.num_workers,
+                         pin_memory=pin_memory),
+        build_dataloader(val_set, batch_size=config.batch_size, num_workers=config.num_workers,
+                         pin_memory=pin_memory),
+    )
+
+
+def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
+    train, val = record.train, record.val
+    waiting = train.seconds_waiting + val.seconds_waiting
+    seconds = waiting + train.seconds_computing + val.seconds_computing
+    return (f"epoch {record.epoch + 1:>3}/{num_epochs}  train {train.loss:.3f} {train.top1:.3f}  "
+            f"val {val.loss:.3f} {val.top1:.3f}  {seconds:.1f} s, {waiting / seconds:.0%} waiting"
+            f"{'  best' if is_best else ''}")
+
+
+def summary_lines(
+    config: RunConfig, data: DataFolder, folder: Path, best: EpochRecord, history: Sequence[EpochRecord]
+) -> list[str]:
+    seconds = np.sum([[record.train.seconds_waiting + record.val.seconds_waiting,
+                       record.train.seconds_computing + record.val.seconds_computing] for record in history], axis=0)
+    checkpoint = folder / "best.pt"
+    example, _ = data.val[0]
+    return [
+        f"best epoch {best.epoch + 1} of {config.epochs}; {seconds.sum():.0f} s, {seconds[0]:.0f} s of them waiting "
+        "for data",
+        *result_lines(best.val, data.class_names),
+        f"evaluate: {command('tinyaction', 'evaluate', '--data', config.data, '--checkpoint', checkpoint)}",
+        f"predict:  {command('tinyaction', 'predict', example, '--checkpoint', checkpoint)}",
+    ]
