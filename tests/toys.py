@@ -1,0 +1,44 @@
+"""A tiny set of clips that a network learns in seconds: a bright bar, lying (class 0) or standing (class 1)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyaction.synthetic import write_video
+
+CLASSES = ("lying", "standing")
+
+
+def bar_frames(label: int, seed: int, *, num_frames: int = 10, side: int = 64) -> Iterator[npt.NDArray[np.uint8]]:
+    """The bar moves 4 pixels a frame over a background that is the seed's own."""
+    background = np.random.RandomState(seed).randint(0, 80, (side, side, 3)).astype(np.uint8)
+    for time in range(num_frames):
+        frame = background.copy()
+        start = (8 * seed + 4 * time) % (side - 16)
+        if label == 0:
+            frame[start : start + 16] = 230
+        else:
+            frame[:, start : start + 16] = 230
+        yield frame
+
+
+def write_clip(path: Path, label: int, seed: int, *, num_frames: int = 10, side: int = 64) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, bar_frames(label, seed, num_frames=num_frames, side=side), fps=10)
+    return path
+
+
+def write_set(folder: Path, *, num_train: int = 8, num_val: int = 4, num_frames: int = 10) -> Path:
+    """The guide's layout: lists beside train/ and val/; the labels alternate, and the names have a space."""
+    for split, num_clips in (("train", num_train), ("val", num_val)):
+        lines = []
+        for number in range(num_clips):
+            label = number % 2
+            seed = number + (100 if split == "val" else 0)
+            write_clip(folder / split / f"clip {number}.mp4", label, seed, num_frames=num_frames)
+            lines.append(f"clip {number}.mp4 {label}\n")
+        (folder / f"bars_{split}_list.txt").write_text("".join(lines))
+    (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    return folder
