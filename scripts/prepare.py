@@ -1,0 +1,3 @@
+from tinyaction.cli.prepare import main
+
+raise SystemExit(main())

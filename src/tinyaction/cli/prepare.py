@@ -1,0 +1,96 @@
+"""Put a set of videos in place: the tutorial's (or its generated stand-in), or the generated set "direction"."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from tinyaction.cli import errors_to_exit_code
+from tinyaction.download import prepare_kinetics400_tiny
+from tinyaction.synthetic import STAND_IN_TITLE, is_stand_in, make_direction_set
+
+
+@errors_to_exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = args.command
+    command(args)
+    return 0
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="prepare.py", description=__doc__, allow_abbrev=False)
+    sets = parser.add_subparsers(metavar="SET", help="left out: kinetics400_tiny")
+
+    tiny = sets.add_parser("kinetics400_tiny", help="the tutorial's 40 clips", allow_abbrev=False)
+    tiny.add_argument("--data", default="data/kinetics400_tiny", help="folder to fill (%(default)s)")
+    tiny.add_argument("--force", action="store_true", help="replace a stand-in by the real set")
+    tiny.set_defaults(command=run_kinetics400_tiny)
+
+    direction = sets.add_parser("direction", help="a shape that moves right, or left", allow_abbrev=False)
+    direction.add_argument("--data", default="data/direction", help="folder to fill (%(default)s)")
+    direction.add_argument("--seed", type=int, default=0, help="another seed gives other clips (%(default)s)")
+    direction.add_argument("--num-train", type=int, default=200, help="training clips, even (%(default)s)")
+    direction.add_argument("--num-val", type=int, default=60, help="validation clips, even (%(default)s)")
+    direction.set_defaults(command=run_direction)
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments.insert(0, "kinetics400_tiny")
+    return parser.parse_args(arguments)
+
+
+def run_kinetics400_tiny(args: argparse.Namespace) -> None:
+    state = put_kinetics400_tiny(args.data, force=args.force)
+    print(f"{args.data}: {state}")
+    if is_stand_in(args.data):
+        print(f"{STAND_IN_TITLE}\nprepare.py --force tries again to replace it by the real set")
+
+
+def put_kinetics400_tiny(folder: str | os.PathLike[str], *, force: bool = False) -> str:
+    """prepare_kinetics400_tiny, telling on stdout what it does; silent where the set is in place already."""
+    line = CountLine()
+    state = prepare_kinetics400_tiny(folder, force=force, on_progress=line, log=line.print)
+    line.clear()
+    return state
+
+
+def run_direction(args: argparse.Namespace) -> None:
+    line = CountLine()
+    make_direction_set(
+        args.data,
+        num_train=args.num_train,
+        num_val=args.num_val,
+        seed=args.seed,
+        on_progress=lambda done, total: line("clips", done, total),
+    )
+    line.print(f"{args.data}: {args.num_train} training and {args.num_val} validation clips")
+
+
+class CountLine:
+    """Counts on one line of a terminal that is written over; nothing where the output is a file."""
+
+    def __init__(self) -> None:
+        self._on = sys.stdout.isatty()
+        self._text = ""
+
+    def __call__(self, unit: str, num_done: int, num_all: int | None) -> None:
+        """unit: "bytes", shown in MB, or a word in the plural. num_all: None where it is not known."""
+        scale, digits, unit = (1e6, 1, "MB") if unit == "bytes" else (1, 0, unit)
+        of_all = "" if num_all is None else f" of {num_all / scale:.{digits}f}"
+        text = f"{num_done / scale:.{digits}f}{of_all} {unit}"
+        if self._on and text != self._text:
+            self.clear()
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            self._text = text
+
+    def clear(self) -> None:
+        if self._text:
+            sys.stdout.write("\r" + " " * len(self._text) + "\r")
+            self._text = ""
+
+    def print(self, sentence: str) -> None:
+        """A line that stays."""
+        self.clear()
+        print(sentence, flush=True)
