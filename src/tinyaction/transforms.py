@@ -143,9 +143,10 @@ class VideoDecode:
         distinct, places = np.unique(results["frame_inds"], return_inverse=True)  # sorted
         frames: list[UInt8Array] = []
         for start in range(0, len(distinct), FRAMES_READ_AT_ONCE):
-            batch = reader.get_batch(distinct[start : start + FRAMES_READ_AT_ONCE].tolist())  # (<=8, H, W, 3)
-            # A resized frame is an array of its own; an unresized one is a view that keeps its batch alive.
-            frames.extend(resize.resize_frame(frame) if resize else frame for frame in batch)
+            wanted = distinct[start : start + FRAMES_READ_AT_ONCE].tolist()
+            # A resized frame is an array of its own; an unresized one is a view that keeps its batch alive. The batch
+            # has no name, so that it is gone before the next one is read.
+            frames.extend(resize.resize_frame(frame) if resize else frame for frame in reader.get_batch(wanted))
         results["imgs"] = [frames[place] for place in places.reshape(-1)]
         results["img_shape"] = frames[0].shape[:2]
         return results
@@ -162,8 +163,8 @@ class VideoResize:
     """
 
     def __init__(self, r_size: int | tuple[int, int]) -> None:
-        sides = (r_size,) if isinstance(r_size, int) else tuple(r_size)
-        if len(sides) > 2 or min(sides) < 1:
+        sides = (r_size, r_size) if isinstance(r_size, int) else tuple(r_size)
+        if len(sides) != 2 or min(sides) < 1:
             raise ValueError(f"r_size is {r_size}; it must be a short side or (width, height), at least 1 pixel each")
         self.r_size = r_size
 
@@ -229,6 +230,8 @@ class VideoRandomResizedCrop:
     def __init__(
         self, size: int, *, area: tuple[float, float] = (0.08, 1.0), aspect: tuple[float, float] = (3 / 4, 4 / 3)
     ) -> None:
+        if size < 1:
+            raise ValueError(f"size is {size}; it must be at least 1 pixel")
         if not (0 < area[0] <= area[1] <= 1):
             raise ValueError(f"area is {area}; it must be (low, high) with 0 < low <= high <= 1")
         if not (0 < aspect[0] <= aspect[1]):
