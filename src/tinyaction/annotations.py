@@ -10,16 +10,20 @@ Class names come from the folders, from the CSV, or from a classes.txt or label_
 """
 
 import csv
+import io
 import random
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os.path import join
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"}
+MAX_CLASSES = 100_000
 SPLIT_FILE = "split.csv"  # what find_data writes for class folders that have no train/ and val/
 
 
@@ -68,16 +72,15 @@ def read_list(ann_file: str | Path, *, prefix: str = "", num_classes: int | None
         FileNotFoundError: there is no such file.
     """
     filenames, labels = [], []
-    with open(ann_file, encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            words = line.rsplit(maxsplit=1)
-            if not words:
-                continue
-            where = f"{ann_file}, line {number}"
-            if len(words) == 1:
-                raise ValueError(f"{where}: {words[0]!r} has no label; a line is 'path label'")
-            filenames.append(words[0].strip())
-            labels.append(_label(words[1], where, num_classes))
+    for number, line in enumerate(_read_text(ann_file).split("\n"), start=1):
+        words = line.rsplit(maxsplit=1)
+        if not words:
+            continue
+        where = f"{ann_file}, line {number}"
+        if len(words) == 1:
+            raise ValueError(f"{where}: {words[0]!r} has no label; a line is 'path label'")
+        filenames.append(words[0].strip())
+        labels.append(_label(words[1], where, num_classes))
     if not labels:
         raise ValueError(f"{ann_file}: the list is empty; a line is 'path label'")
     return VideoList(filenames, labels, prefix=prefix, source=str(ann_file))
@@ -94,6 +97,8 @@ def find_data(folder: str | Path, *, val_share: float = 0.2, split_seed: int = 0
         FileNotFoundError: there is no such folder.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise ValueError(f"{folder}: a file; give the folder that holds the lists, the CSV file or the class folders")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     names_file = _one_file(folder, ("classes.txt", "label_map*.txt"))
@@ -114,13 +119,12 @@ def find_data(folder: str | Path, *, val_share: float = 0.2, split_seed: int = 0
 
 
 def _from_lists(folder: Path, train_list: Path, val_list: Path, class_names: list[str] | None) -> DataFolder:
+    """Without class names the training list says how many classes there are."""
     num_classes = len(class_names) if class_names else None
-    train, val = (
-        read_list(path, prefix=_prefix_of(folder, split, path), num_classes=num_classes)
-        for path, split in ((train_list, "train"), (val_list, "val"))
-    )
+    train = read_list(train_list, prefix=_prefix_of(folder, "train", train_list), num_classes=num_classes)
     if class_names is None:
-        class_names = [str(label) for label in range(int(max(train.labels.max(), val.labels.max())) + 1)]
+        class_names = [str(label) for label in range(int(train.labels.max()) + 1)]
+    val = read_list(val_list, prefix=_prefix_of(folder, "val", val_list), num_classes=len(class_names))
     return DataFolder(train, val, class_names)
 
 
@@ -132,22 +136,27 @@ def _prefix_of(folder: Path, split: str, list_file: Path) -> str:
 
 
 def _label(word: str, where: str, num_classes: int | None) -> int:
-    try:
-        label = int(word)
-    except ValueError:
-        raise ValueError(f"{where}: the label {word!r} is not a whole number; a line is 'path label'") from None
+    if not _is_number(word):
+        raise ValueError(f"{where}: the label {word!r} is not a whole number; a line is 'path label'")
+    label = int(word)
     if label < 0:
         raise ValueError(f"{where}: the label {label} is negative; labels count from 0")
     if num_classes is not None and label >= num_classes:
         raise ValueError(f"{where}: the label {label} is out of range; there are {num_classes} classes, so 0 to "
                          f"{num_classes - 1}")
+    if label >= MAX_CLASSES:  # a slip of the key would make a network of that many classes
+        raise ValueError(f"{where}: the label {label} is out of range; labels go from 0 to {MAX_CLASSES - 1}")
     return label
+
+
+def _is_number(word: str) -> bool:
+    return re.fullmatch("-?[0-9]+", word) is not None
 
 
 def _read_class_names(path: Path) -> list[str]:
     """One name a line; the line's place is the label."""
-    names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    names = [name.strip() for name in names]
+    text = _read_text(path).rstrip()
+    names = [name.strip() for name in text.split("\n")] if text else []
     for number, name in enumerate(names, start=1):
         if not name:
             raise ValueError(f"{path}, line {number}: blank; each line names the class of its place, so none is blank")
@@ -192,6 +201,8 @@ def _from_tables(
             _check_splits(rows, tables[0])
         if tables[0].name == SPLIT_FILE:
             notes.extend(_unlisted(folder, rows))
+    if _is_of_class_folders(tables[0], [*train, *val]):  # a folder named "7" is a name, not the number of a class
+        class_names = sorted({row.label for row in [*train, *val]})
     class_names = _names_of_labels([*train, *val], class_names)
     numbers = {name: number for number, name in enumerate(class_names)}
 
@@ -204,23 +215,35 @@ def _from_tables(
 
 def _read_table(path: Path) -> list[_Row]:
     rows = []
-    with open(path, encoding="utf-8-sig", newline="") as lines:
-        table = csv.DictReader(lines, skipinitialspace=True)
-        columns = [(name or "").strip().lower() for name in table.fieldnames or []]
-        if "path" not in columns or "label" not in columns:
-            raise ValueError(f"{path}, line 1: columns {', '.join(columns) or '(none)'}; a table begins with "
-                             "'path,label' or 'path,label,split'")
-        table.fieldnames = columns
-        for values in table:
-            where = f"{path}, line {table.line_num}"
-            for column in ("path", "label"):
-                if not (values[column] or "").strip():
-                    raise ValueError(f"{where}: no {column}; a line is 'path,label[,split]'")
-            split = (values.get("split") or "").strip().lower()
-            rows.append(_Row(values["path"].strip(), values["label"].strip(), split, where))
+    table = csv.DictReader(io.StringIO(_read_text(path), newline=""), skipinitialspace=True)
+    columns = [(name or "").strip().lower() for name in table.fieldnames or []]
+    if "path" not in columns or "label" not in columns:
+        raise ValueError(f"{path}, line 1: columns {', '.join(columns) or '(none)'}; a table begins with "
+                         "'path,label' or 'path,label,split'")
+    table.fieldnames = columns
+    for values in _rows_of(table, path):
+        where = f"{path}, line {table.line_num}"
+        if None in values:
+            raise ValueError(f"{where}: {len(columns)} columns, but more cells; a path with a comma goes into quotes")
+        for column in ("path", "label"):
+            if not (values[column] or "").strip():
+                raise ValueError(f"{where}: no {column}; a line is 'path,label[,split]'")
+        split = (values.get("split") or "").strip().lower()
+        rows.append(_Row(values["path"].strip(), values["label"].strip(), split, where))
     if not rows:
         raise ValueError(f"{path}: the table is empty; a line is 'path,label[,split]'")
     return rows
+
+
+def _rows_of(table: "csv.DictReader[str]", path: Path) -> Iterator[dict[Any, Any]]:
+    try:
+        yield from table
+    except csv.Error as error:  # a quote that is never closed, mostly
+        raise ValueError(f"{path}, line {table.line_num + 1}: {error}") from None
+
+
+def _is_of_class_folders(table: Path, rows: list[_Row]) -> bool:
+    return table.name == SPLIT_FILE and all(row.path.split("/")[0] == row.label for row in rows)
 
 
 def _check_splits(rows: list[_Row], path: Path) -> None:
@@ -236,15 +259,16 @@ def _names_of_labels(rows: list[_Row], class_names: list[str] | None) -> list[st
     if class_names is not None:
         return class_names
     labels = {row.label for row in rows}
-    if all(label.lstrip("-").isdigit() for label in labels):
-        return [str(number) for number in range(max(int(label) for label in labels) + 1)]
+    if all(map(_is_number, labels)):
+        highest = max((_label(row.label, row.where, None) for row in rows), default=0)
+        return [str(number) for number in range(highest + 1)]
     return sorted(labels)
 
 
 def _row_label(row: _Row, numbers: dict[str, int], num_classes: int) -> int:
     if row.label in numbers:
         return numbers[row.label]
-    if row.label.lstrip("-").isdigit():
+    if _is_number(row.label):
         return _label(row.label, row.where, num_classes)
     raise ValueError(f"{row.where}: the class {row.label!r} is not among the {num_classes} known class names")
 
@@ -264,6 +288,9 @@ def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> Data
             return DataFolder(_listed(train, class_names, train_folder), _listed(val, class_names, val_folder),
                               class_names)
         raise ValueError(f"{train_folder if not train else val_folder}: no class folders with videos in it")
+    for there, missing in ((train_folder, val_folder), (val_folder, train_folder)):
+        if there.is_dir() and _videos_by_class(there):  # else "train" and, say, "test" would become two classes
+            raise ValueError(f"{there} has class folders, but there is no {missing} beside it")
     classes = _videos_by_class(folder)
     if not classes:
         raise ValueError(
@@ -277,13 +304,16 @@ def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> Data
     train_ids, val_ids = _split([name for _, name in every], val_share, split_seed, folder)
     splits = {index: "val" for index in val_ids}
     text = "path,label,split\n" + "".join(
-        f"{_quoted(str(path.relative_to(folder)))},{_quoted(name)},{splits.get(index, 'train')}\n"
+        f"{_quoted(path.relative_to(folder).as_posix())},{_quoted(name)},{splits.get(index, 'train')}\n"
         for index, (path, name) in enumerate(every)
     )
     written = folder / SPLIT_FILE
     try:
-        written.write_text(text, encoding="utf-8")
+        written.write_bytes(text.encode("utf-8"))
         note = f"written to {written}: delete it to split anew"
+    except UnicodeEncodeError:
+        wrong = next(path for path, _ in every if not str(path).isprintable())
+        raise ValueError(f"{str(wrong)!a}: the file name is not UTF-8; rename it") from None
     except OSError as error:  # a read-only folder: the same seed gives the same split the next time
         note = f"{written} could not be written ({error.strerror}); seed {split_seed} gives the same split again"
     numbers = {name: number for number, name in enumerate(class_names)}
@@ -299,8 +329,8 @@ def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> Data
 def _videos_by_class(folder: Path) -> dict[str, list[Path]]:
     """Class name -> its videos, sorted; folders without a video are no classes."""
     found = {
-        child.name: sorted(path for path in child.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-        for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")
+        child.name: sorted(path for path in child.rglob("[!.]*") if path.suffix.lower() in VIDEO_SUFFIXES)
+        for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith(".")
     }
     return {name: videos for name, videos in found.items() if videos}
 
@@ -328,7 +358,7 @@ def _unlisted(folder: Path, rows: list[_Row]) -> list[str]:
     """Videos that came into the class folders after the split was written down."""
     listed = {row.path for row in rows}
     new = [path for videos in _videos_by_class(folder).values() for path in videos
-           if str(path.relative_to(folder)) not in listed]
+           if path.relative_to(folder).as_posix() not in listed]
     if not new:
         return []
     return [f"{len(new)} videos in {folder} are not in {SPLIT_FILE}, the first is {new[0]}: delete {SPLIT_FILE} to "
@@ -340,6 +370,15 @@ def _quoted(text: str) -> str:
 
 
 # ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def _read_text(path: str | Path) -> str:
+    """A text file, whatever ends its lines; ValueError names the line that is not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8") from None
 
 
 def _one_of(paths: Iterable[Path], word: str, folder: Path) -> Path | None:

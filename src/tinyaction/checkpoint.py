@@ -14,6 +14,8 @@
 
 import os
 import platform
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +58,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of how foreign files are pickled
+            warnings.simplefilter("ignore")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen kinds for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path}: not a readable checkpoint ({reason[:160]})") from None
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"reading it would run code, {code[1]}" if code else "it is damaged, cut, or of another kind"
+        raise ValueError(f"{path}: not a readable checkpoint: {reason}") from None
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         found = checkpoint.get("format") if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(f"{path}: not a checkpoint of this version of tinyaction (format {found!r}, not {FORMAT!r})")
@@ -67,8 +72,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def load_model(path: str | Path) -> tuple[Recognizer, Checkpoint]:
-    """The recognizer of a checkpoint, in evaluation mode on the CPU, and the checkpoint's dict."""
+    """The recognizer of a checkpoint, in evaluation mode on the CPU, and the checkpoint's dict.
+
+    Raises as :func:`load_checkpoint` does, and ValueError where the weights are not those of the model.
+    """
     checkpoint = load_checkpoint(path)
-    model = create_model(**checkpoint["model"])
-    model.load_state_dict(checkpoint["state_dict"])
+    try:
+        model = create_model(**checkpoint["model"])
+        model.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: its model cannot be made ({reason[:160]})") from None
     return model.eval(), checkpoint

@@ -1,6 +1,7 @@
 """One dataclass holds a run: its fields are the flags of ``train.py``, and it is stored in the checkpoint."""
 
 import argparse
+import math
 import os
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -31,7 +32,7 @@ class RunConfig:
     clip_len: int = _flag(8, "frames of a clip")
     num_clips: int = _flag(1, "clips of a validation video, whose scores are averaged")
     train_clips: int = _flag(1, "clips of a training video in each epoch")
-    size: int = _flag(112, "side of the square that the network sees, in pixels")
+    size: int = _flag(64, "side of the square that the network sees, in pixels")
     flip: float = _flag(0.5, "share of training videos that are mirrored; 0 where left and right matter")
     seed: int = _flag(0, "of every random draw")
     device: str = _flag("auto", "auto, cpu, cuda, mps")
@@ -50,8 +51,10 @@ class RunConfig:
             value = getattr(self, name)
             if not value >= least:
                 raise ValueError(f"{flag_of(name)} is {value}; it must be at least {least}")
-        if not self.lr > 0:
-            raise ValueError(f"--lr is {self.lr}; it must be above 0")
+        if self.seed >= 2**32:
+            raise ValueError(f"--seed is {self.seed}; it must be below {2**32}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"--lr is {self.lr}; it must be above 0 and finite")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"--flip is {self.flip}; it must be a share, 0 to 1")
 

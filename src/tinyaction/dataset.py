@@ -55,8 +55,8 @@ class VideoDataset(Dataset[Item]):
         if not isinstance(ann_file, VideoList):
             beside = join(data_root, ann_file)
             num_classes = None if class_names is None else len(class_names)
-            ann_file = read_list(beside if exists(beside) else ann_file, prefix=join(data_root, data_prefix),
-                                 num_classes=num_classes)
+            ann_file = read_list(ann_file if exists(ann_file) and not exists(beside) else beside,
+                                 prefix=join(data_root, data_prefix), num_classes=num_classes)
         self.videos = ann_file
         self.pipeline = pipeline
         self.test_mode = test_mode
@@ -159,6 +159,7 @@ def build_dataloader(
         collate_fn=_collate_or_error,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
+        generator=torch.Generator(),  # else each epoch draws from torch's global state: dropout would see the workers
         worker_init_fn=_start_worker,
     )
 
@@ -172,7 +173,7 @@ class _ErrorsAsItems(Dataset[Item | Exception]):
     def __getitem__(self, key: tuple[int, int]) -> Item | Exception:
         try:
             return self.dataset[key]
-        except ValueError as error:  # VideoError too
+        except (ValueError, OSError) as error:  # VideoError is a ValueError
             return error
 
 

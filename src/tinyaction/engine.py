@@ -6,6 +6,7 @@ Nothing here knows of files or flags, and nothing prints: results are returned, 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -143,16 +144,17 @@ def train_one_epoch(
     """Go once over the loader and update the model after each batch.
 
     Args:
-        model: on ``device`` already.
+        model: is moved to ``device``.
         lr_at: learning rate of an optimizer step; None leaves the optimizer's own.
         first_step: number of the first step, for ``lr_at``.
         clip_grad_norm: largest norm of all gradients together; 0 clips nothing.
         on_batch: called after each batch.
 
     Raises:
-        ValueError: a loss is not finite (step and files are named), or what the loader raises.
+        ValueError: a loss is not finite (step and files are named), a label is not below the model's number of
+            classes, or what the loader raises.
     """
-    model.train()
+    model.to(device).train()
     total_loss, num_right, num_videos = 0.0, 0, 0
     waiting = WaitingClock(loader)
     for number, batch in enumerate(waiting):
@@ -161,19 +163,19 @@ def train_one_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(step)
         inputs = batch["inputs"].to(device, non_blocking=True)         # (B, V, C, T, H, W) uint8
-        labels = stack_labels(batch["data_samples"]).to(device, non_blocking=True)  # (B,)
+        labels = _labels_of(batch, model.cls_head.num_classes).to(device, non_blocking=True)  # (B,)
         logits = model(inputs, mode="logits")                          # (B, V, K)
         loss = model.cls_head.loss(logits, labels)
+        if not math.isfinite(loss.item()):                             # before the weights take harm
+            files = ", ".join(sample.filename for sample in batch["data_samples"])
+            raise ValueError(f"the loss of step {step} is {loss.item()}; lower the learning rate, or look at the "
+                             f"videos of that batch: {files}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if clip_grad_norm:
             nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm)
         optimizer.step()
 
-        if not math.isfinite(loss.item()):
-            files = ", ".join(sample.filename for sample in batch["data_samples"])
-            raise ValueError(f"the loss of step {step} is {loss.item()}; lower the learning rate, or look at the "
-                             f"videos of that batch: {files}")
         B = len(labels)
         total_loss += loss.item() * B
         num_right += int((logits.mean(dim=1).argmax(dim=1) == labels).sum())
@@ -186,41 +188,38 @@ def train_one_epoch(
                        waiting.seconds_waiting, waiting.seconds_computing)
 
 
-@torch.inference_mode()
 def evaluate(
     model: Recognizer, loader: Loader, *, device: torch.device, on_batch: OnBatch | None = None
 ) -> Evaluation:
     """Predict every video of the loader, in evaluation mode; the model is put back into the mode it was in.
 
+    The model is moved to ``device``. Nothing is drawn at random, and nothing is kept from one call to the next.
+
     Raises:
         ValueError: a label is not below the model's number of classes, or what the loader raises.
     """
-    was_training = model.training
-    model.eval()
     total_loss, num_right = 0.0, 0
     scores: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
     filenames: list[str] = []
     waiting = WaitingClock(loader)
-    for number, batch in enumerate(waiting):
-        inputs = batch["inputs"].to(device, non_blocking=True)         # (B, V, C, T, H, W) uint8
-        batch_labels = stack_labels(batch["data_samples"])             # (B,)
-        num_classes = model.cls_head.num_classes
-        if int(batch_labels.max()) >= num_classes:
-            raise ValueError(f"label {int(batch_labels.max())} is out of range; the model knows {num_classes} classes")
-        logits = model(inputs, mode="logits")                          # (B, V, K)
-        samples = model.cls_head.predict(logits, batch["data_samples"])
-        batch_scores = torch.stack([sample.pred_score for sample in samples if sample.pred_score is not None])
-        if batch_scores.ndim == 3:                                     # average_clips=None keeps the views apart
-            batch_scores = batch_scores.mean(dim=1)                    # (B, K)
-        total_loss += model.cls_head.loss(logits, batch_labels.to(device)).item() * len(samples)
-        num_right += int((batch_scores.argmax(dim=1).cpu() == batch_labels).sum())
-        scores.append(batch_scores.cpu())
-        labels.append(batch_labels)
-        filenames += [sample.filename for sample in samples]
-        if on_batch is not None:
-            on_batch(waiting.progress("val", number + 1, len(loader), total_loss, num_right, len(filenames)))
-    model.train(was_training)
+    model.to(device)  # not within inference mode: weights that are moved there could not be trained afterwards
+    with torch.inference_mode(), _evaluation_mode(model):
+        for number, batch in enumerate(waiting):
+            inputs = batch["inputs"].to(device, non_blocking=True)     # (B, V, C, T, H, W) uint8
+            batch_labels = _labels_of(batch, model.cls_head.num_classes)  # (B,)
+            logits = model(inputs, mode="logits")                      # (B, V, K)
+            samples = model.cls_head.predict(logits, batch["data_samples"])
+            batch_scores = torch.stack([sample.pred_score for sample in samples if sample.pred_score is not None])
+            if batch_scores.ndim == 3:                                 # average_clips=None keeps the views apart
+                batch_scores = batch_scores.mean(dim=1)                # (B, K)
+            total_loss += model.cls_head.loss(logits, batch_labels.to(device)).item() * len(samples)
+            num_right += int((batch_scores.argmax(dim=1).cpu() == batch_labels).sum())
+            scores.append(batch_scores.cpu())
+            labels.append(batch_labels)
+            filenames += [sample.filename for sample in samples]
+            if on_batch is not None:
+                on_batch(waiting.progress("val", number + 1, len(loader), total_loss, num_right, len(filenames)))
     if not filenames:
         raise ValueError("the loader gave no batch; an accuracy needs at least one video")
     return Evaluation(total_loss / len(filenames), torch.cat(scores).double().numpy(), torch.cat(labels).numpy(),
@@ -255,6 +254,28 @@ def fit(
         if on_epoch is not None:
             on_epoch(record)
     return history
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Every part is put back into the mode it was in, also where the loader raises, and also a frozen one."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _labels_of(batch: Batch, num_classes: int) -> torch.Tensor:
+    """(B,) int64; ValueError names the video whose label the model does not know."""
+    labels = stack_labels(batch["data_samples"])
+    for sample, label in zip(batch["data_samples"], labels.tolist(), strict=True):
+        if not 0 <= label < num_classes:
+            raise ValueError(f"{sample.filename or 'a sample'}: the label {label} is out of range; the model knows "
+                             f"{num_classes} classes, so 0 to {num_classes - 1}")
+    return labels
 
 
 class WaitingClock:

@@ -9,6 +9,7 @@
 import csv
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ class RunFolder:
         print(line, flush=True)
         with open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def remove(self) -> None:
+        """Take back a run that came to nothing, so that the same command can be given again."""
+        for name in ("config.json", "log.txt"):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # somebody else's file is in it
+            self.path.rmdir()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         text = json.dumps(config, indent=2, ensure_ascii=False)

@@ -1,11 +1,12 @@
 """The commands: each module parses, assembles and calls. ``tinyaction NAME ...`` is ``python scripts/NAME.py ...``."""
 
+import argparse
 import functools
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 COMMANDS = {
     "prepare": "download or generate videos",
@@ -13,6 +14,13 @@ COMMANDS = {
     "evaluate": "accuracy of a checkpoint on a folder of videos",
     "predict": "classes and scores of video files",
 }
+
+
+class Parser(argparse.ArgumentParser):
+    """A wrong flag is one sentence, like every other error, and not twenty lines of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help")
 
 
 class Main(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyaction.annotations import DataFolder, VideoList, find_data
 from tinyaction.checkpoint import Checkpoint, load_model
-from tinyaction.cli import errors_to_exit_code
+from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.progress import ProgressLine
 from tinyaction.config import default_num_workers
 from tinyaction.dataset import VideoDataset, build_dataloader
@@ -34,14 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
                               pin_memory=device.type == "cuda")
     if checkpoint["stand_in"]:
         print("NOTE: this checkpoint was trained on generated stand-in clips.")
-    result = evaluate(model.to(device), loader, device=device, on_batch=ProgressLine())
+    progress = ProgressLine()
+    try:
+        result = evaluate(model, loader, device=device, on_batch=progress)
+    finally:
+        progress.close()
     for line in result_lines(result, checkpoint["class_names"]):
         print(line)
     return 0
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="evaluate.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="evaluate.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
     parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which videos (default val)")

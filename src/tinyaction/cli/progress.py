@@ -1,6 +1,8 @@
-"""Progress on the terminal: a bar of tqdm where it is installed, one rewritten line where not, nothing in a file."""
+"""Progress on stderr: a bar of tqdm, without tqdm one line that is written over, in a file a line now and then."""
 
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 from tinyaction.engine import Progress
@@ -11,20 +13,27 @@ except ImportError:
     tqdm = None
 
 
-class ProgressLine:
-    """A callback for the loop. Where the output is no terminal it writes nothing: the epoch's own line is enough."""
+SECONDS_BETWEEN_LINES = 30  # in a file; short epochs have only their own line there
 
-    def __init__(self) -> None:
+
+class ProgressLine:
+    """A callback for the loop: where an epoch is, its loss, accuracy, clips a second and seconds left."""
+
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         self._on = sys.stderr.isatty()
         self._bar: Any = None
+        self._now = now
+        self._last_line = now()
 
     def __call__(self, progress: Progress) -> None:
-        if not self._on:
-            return
         text = f"loss {progress.loss:.3f} top1 {progress.top1:.3f} {progress.videos_per_second:.1f} clips/s"
+        line = f"{progress.kind:<5} {progress.batch}/{progress.num_batches} {text} {progress.seconds_left:.0f} s left"
+        if not self._on:
+            if self._now() - self._last_line >= SECONDS_BETWEEN_LINES:
+                self._last_line = self._now()
+                print(line, file=sys.stderr, flush=True)
+            return
         if tqdm is None:
-            line = (f"{progress.kind:<5} {progress.batch}/{progress.num_batches} {text} "
-                    f"{progress.seconds_left:.0f} s left")
             sys.stderr.write("\r" + line[:79].ljust(79))
             sys.stderr.flush()
         else:

@@ -1,6 +1,5 @@
 """``train.py``: train a recognizer on a folder of videos and leave a run folder that explains itself."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,12 +9,12 @@ import torch
 
 from tinyaction.annotations import DataFolder, find_data
 from tinyaction.checkpoint import save_checkpoint, versions
-from tinyaction.cli import errors_to_exit_code
+from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.evaluate import check_files, command, result_lines
+from tinyaction.cli.prepare import put_kinetics400_tiny
 from tinyaction.cli.progress import ProgressLine
 from tinyaction.config import RunConfig, add_flags
 from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader
-from tinyaction.download import prepare_kinetics400_tiny
 from tinyaction.engine import EpochRecord, choose_device, create_optimizer, fit
 from tinyaction.models import create_model
 from tinyaction.presets import eval_pipeline, train_pipeline
@@ -29,14 +28,17 @@ STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its a
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     config = parse_args(argv)
+    # Wrong names are found before anything is downloaded.
+    choose_device(config.device)
+    create_optimizer(config.optimizer, create_model(config.model, 2), lr=config.lr)
     if Path(config.data).name == "kinetics400_tiny":
-        prepare_kinetics400_tiny(config.data)
+        put_kinetics400_tiny(config.data)
     train(config)
     return 0
 
 
 def parse_args(argv: Sequence[str] | None = None) -> RunConfig:
-    parser = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="train.py", description=__doc__, allow_abbrev=False)
     add_flags(parser)
     return RunConfig(**vars(parser.parse_args(argv)))
 
@@ -96,6 +98,10 @@ def train(config: RunConfig) -> RunFolder:
             lr_at=lambda step: learning_rate(step, base_lr=lr, total_steps=total_steps, warmup_steps=warmup_steps),
             clip_grad_norm=config.clip_grad_norm, on_batch=progress, on_epoch=on_epoch,
         )
+    except BaseException:
+        if not best:
+            run.remove()
+        raise
     finally:
         progress.close()
     for line in summary_lines(config, data, run.path, best[0], history):

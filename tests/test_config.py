@@ -1,0 +1,74 @@
+"""The fields of a run are its flags."""
+
+import argparse
+import re
+from dataclasses import asdict, fields
+
+import pytest
+
+from tinyaction.cli.train import parse_args
+from tinyaction.config import RunConfig, add_flags
+
+
+def test_each_field_is_a_flag_with_its_default_and_its_text():
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    text = " ".join(parser.format_help().split())
+    for field in fields(RunConfig):
+        assert "--" + field.name.replace("_", "-") in text
+        assert field.metadata["help"] in text
+    assert RunConfig(**vars(parser.parse_args(["--data", "clips"]))) == RunConfig("clips")
+
+
+def test_the_flags_that_were_promised():
+    """Those of the issue, by name; a script may rely on them."""
+    names = "data model epochs batch_size lr optimizer num_workers clip_len num_clips size seed device out".split()
+    assert set(names) <= {field.name for field in fields(RunConfig)}
+
+
+def test_each_flag_arrives():
+    argv = ("--data d --model conv3d --epochs 2 --batch-size 3 --lr 0.5 --optimizer adam --weight-decay 0.25 "
+            "--warmup-epochs 1.5 --clip-grad-norm 2 --num-workers 4 --clip-len 5 --num-clips 6 --train-clips 7 "
+            "--size 8 --flip 0 --seed 9 --device cpu --out o").split()
+    assert asdict(parse_args(argv)) == {
+        "data": "d", "model": "conv3d", "epochs": 2, "batch_size": 3, "lr": 0.5, "optimizer": "adam",
+        "weight_decay": 0.25, "warmup_epochs": 1.5, "clip_grad_norm": 2.0, "num_workers": 4, "clip_len": 5,
+        "num_clips": 6, "train_clips": 7, "size": 8, "flip": 0.0, "seed": 9, "device": "cpu", "out": "o"}
+
+
+def test_workers_are_one_a_core_at_most_eight(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(3)), raising=False)
+    assert RunConfig("d").num_workers == 3
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert RunConfig("d").num_workers == 8
+    assert RunConfig("d", num_workers=0).num_workers == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("--data d --epochs 0", "--epochs is 0; it must be at least 1"),
+        ("--data d --batch-size 0", "--batch-size is 0; it must be at least 1"),
+        ("--data d --clip-len 0", "--clip-len is 0; it must be at least 1"),
+        ("--data d --num-clips 0", "--num-clips is 0; it must be at least 1"),
+        ("--data d --train-clips -1", "--train-clips is -1; it must be at least 1"),
+        ("--data d --size 0", "--size is 0; it must be at least 1"),
+        ("--data d --num-workers -2", "--num-workers is -2; it must be at least 0"),
+        ("--data d --seed -1", "--seed is -1; it must be at least 0"),
+        ("--data d --seed 4294967296", "--seed is 4294967296; it must be below 4294967296"),
+        ("--data d --lr 0", "--lr is 0.0; it must be above 0 and finite"),
+        ("--data d --lr nan", "--lr is nan; it must be above 0 and finite"),
+        ("--data d --lr inf", "--lr is inf; it must be above 0 and finite"),
+        ("--data d --weight-decay nan", "--weight-decay is nan; it must be at least 0"),
+        ("--data d --warmup-epochs -1", "--warmup-epochs is -1.0; it must be at least 0"),
+        ("--data d --clip-grad-norm -1", "--clip-grad-norm is -1.0; it must be at least 0"),
+        ("--data d --flip 1.5", "--flip is 1.5; it must be a share, 0 to 1"),
+        ("--data d --lr fast", "argument --lr: invalid float value: 'fast'"),
+        ("--data d --epochs 1.5", "argument --epochs: invalid int value: '1.5'"),
+        ("--data d --epoch 3", "unrecognized arguments: --epoch 3"),  # no abbreviations: they hide slips of the key
+        ("--epochs 3", "the following arguments are required: --data"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_flag_and_its_rule(argv, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        parse_args(argv.split())
