@@ -4,16 +4,17 @@ Randomness: every random draw of an item comes from one generator that is seeded
 the order of an epoch from (run seed, epoch). So the batches are the same whatever the number of workers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from os.path import exists, join
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from tinyaction.annotations import VideoList, read_list
+from tinyaction.loader import BadVideo, EpochSampler, OnError, VideoLoader
 from tinyaction.transforms import DataSample, Transform
 from tinyaction.video import VideoError
 
@@ -75,6 +76,9 @@ class VideoDataset(Dataset[Item]):
         rng = np.random.RandomState([self.seed, 0 if self.test_mode else epoch, index])
         return self.pipeline({"filename": filename, "label": label, "rng": rng})
 
+    def filename(self, index: int) -> str:
+        return self.videos[index][0]
+
     def __repr__(self) -> str:
         mode = "test" if self.test_mode else "train"
         return f"VideoDataset({len(self)} videos from {self.videos.source}, {mode} mode)\n{self.pipeline!r}"
@@ -96,40 +100,6 @@ def collate(items: Sequence[Item]) -> Batch:
     return {"inputs": torch.stack([item["inputs"] for item in items]), "data_samples": samples}
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Keys (epoch, index) of one epoch, in an order drawn from (seed, epoch); set ``epoch`` before each."""
-
-    def __init__(self, num_items: int, *, shuffle: bool, seed: int) -> None:
-        self.num_items = num_items
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self.num_items
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.num_items)
-        if self.shuffle:
-            np.random.RandomState([self.seed, self.epoch]).shuffle(order)
-        return ((self.epoch, int(index)) for index in order)
-
-
-class VideoLoader(DataLoader[Item]):
-    """A DataLoader whose errors read as they were raised: one sentence with the video, not a worker's traceback."""
-
-    sampler: EpochSampler
-
-    def set_epoch(self, epoch: int) -> None:
-        self.sampler.epoch = epoch
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, Exception):
-                raise batch
-            yield batch
-
-
 def build_dataloader(
     dataset: VideoDataset,
     *,
@@ -138,6 +108,9 @@ def build_dataloader(
     num_workers: int = 0,
     seed: int | None = None,
     pin_memory: bool = False,
+    on_error: OnError = "raise",
+    max_bad_share: float = 0.1,
+    time_limit: float = 300.0,
 ) -> VideoLoader:
     """Batches of a dataset; call ``loader.set_epoch(epoch)`` before each training epoch.
 
@@ -147,52 +120,17 @@ def build_dataloader(
         num_workers: processes that decode; 0 decodes in this process.
         seed: of the order; default the dataset's.
         pin_memory: page-locked batches, for faster copies to a CUDA device.
+        on_error: "raise" a video's error, or "skip" it: its batch is smaller by one, and ``loader.bad`` lists it.
+        max_bad_share: share of an epoch's videos that may be skipped.
+        time_limit: seconds in which a worker must have read one video; it is stopped after that. Without workers
+            nothing watches.
 
     Iterating raises what an item raised: :class:`VideoError`, or ``ValueError`` of a transform.
     """
     sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=dataset.seed if seed is None else seed)
-    return VideoLoader(
-        _ErrorsAsItems(dataset),  # type: ignore[arg-type]
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=_collate_or_error,
-        pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
-        generator=torch.Generator(),  # else each epoch draws from torch's global state: dropout would see the workers
-        worker_init_fn=_start_worker,
-    )
+    return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=collate, num_workers=num_workers,
+                       pin_memory=pin_memory, on_error=on_error, max_bad_share=max_bad_share, time_limit=time_limit)
 
 
-class _ErrorsAsItems(Dataset[Item | Exception]):
-    """Hands an error on as an item: torch would turn it into a worker's traceback in the message of another error."""
-
-    def __init__(self, dataset: VideoDataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, key: tuple[int, int]) -> Item | Exception:
-        try:
-            return self.dataset[key]
-        except (ValueError, OSError) as error:  # VideoError is a ValueError
-            return error
-
-
-def _collate_or_error(items: Sequence[Item | Exception]) -> Batch | Exception:
-    for item in items:
-        if isinstance(item, Exception):
-            return item
-    try:
-        return collate(items)  # type: ignore[arg-type]
-    except ValueError as error:
-        return error
-
-
-def _start_worker(worker_id: int) -> None:
-    """One core for each worker: OpenCV would start a thread for every core in every worker."""
-    import cv2
-
-    cv2.setNumThreads(0)
-
-
-__all__ = ["Batch", "DataSample", "EpochSampler", "Item", "VideoDataset", "VideoError", "VideoLoader",
+__all__ = ["BadVideo", "Batch", "DataSample", "EpochSampler", "Item", "VideoDataset", "VideoError", "VideoLoader",
            "build_dataloader", "collate"]
