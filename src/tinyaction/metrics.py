@@ -1,8 +1,8 @@
 """Accuracy and the confusion matrix, as functions of scores and labels. Nothing is remembered between calls.
 
 One rule for ties, everywhere: of equal scores the class with the lowest number is predicted (``argmax``).
-MMAction2's ``mean_class_accuracy`` has this rule too; its ``top_k_accuracy`` takes what an unstable sort puts last, often
-the highest number.
+MMAction2's ``mean_class_accuracy`` has this rule too; its ``top_k_accuracy`` takes what an unstable sort puts last,
+often the highest number.
 """
 
 from collections.abc import Sequence
