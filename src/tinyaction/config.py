@@ -36,6 +36,7 @@ class RunConfig:
     flip: float = _flag(0.5, "share of training videos that are mirrored; 0 where left and right matter")
     seed: int = _flag(0, "of every random draw")
     device: str = _flag("auto", "auto, cpu, cuda, mps")
+    tensorboard: bool = _flag(False, "write the columns of metrics.csv for TensorBoard as well")
     out: str = _flag("", "folder of the run; default a new one under runs/")
 
     REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
@@ -68,6 +69,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for item in fields(RunConfig):
         required = item.default is MISSING
         text = item.metadata["help"]
+        if item.type is bool:
+            parser.add_argument(flag_of(item.name), action="store_true", help=text)
+            continue
         if not required and item.default != "":
             text += f" (default {item.default})"
         parser.add_argument(flag_of(item.name), type=item.type if callable(item.type) else str, required=required,

@@ -12,6 +12,7 @@ COMMANDS = {
     "prepare": "download or generate videos",
     "train": "train a recognizer on a folder of videos",
     "evaluate": "accuracy of a checkpoint on a folder of videos",
+    "report": "make the page and the pictures of a run again",
     "predict": "classes and scores of video files",
 }
 

@@ -18,7 +18,8 @@ from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader
 from tinyaction.engine import EpochRecord, choose_device, create_optimizer, fit
 from tinyaction.models import create_model
 from tinyaction.presets import eval_pipeline, train_pipeline
-from tinyaction.runfolder import RunFolder
+from tinyaction.report import write_report
+from tinyaction.runfolder import RunFolder, usage_lines
 from tinyaction.schedule import learning_rate, scaled_learning_rate
 from tinyaction.synthetic import is_stand_in
 
@@ -53,11 +54,12 @@ def train(config: RunConfig) -> RunFolder:
     lr = scaled_learning_rate(config.lr, batch_size=config.batch_size,
                               reference_batch_size=RunConfig.REFERENCE_BATCH_SIZE)
     optimizer = create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay)
-    train_loader, val_loader = _loaders(config, data, pin_memory=device.type == "cuda")
+    train_set, val_set = datasets(config, data)
+    train_loader, val_loader = _loaders(config, train_set, val_set, pin_memory=device.type == "cuda")
     total_steps = config.epochs * len(train_loader)
     warmup_steps = round(config.warmup_epochs * len(train_loader))
 
-    run = RunFolder(config.out, name=config.model)
+    run = RunFolder(config.out, name=config.model, tensorboard=config.tensorboard)
     stand_in = is_stand_in(config.data)
     if stand_in:
         run.log(STAND_IN)
@@ -89,6 +91,7 @@ def train(config: RunConfig) -> RunFolder:
         if is_best:
             best[:] = [record]
             save_checkpoint(run.path / "best.pt", checkpoint)
+            run.write_predictions(record.val, data.class_names)
         run.log(epoch_line(record, config.epochs, is_best))
 
     progress = ProgressLine()
@@ -106,12 +109,22 @@ def train(config: RunConfig) -> RunFolder:
         progress.close()
     for line in summary_lines(config, data, run.path, best[0], history):
         run.log(line)
+    report(run, train_set, val_set, notice=STAND_IN if stand_in else "")
     if stand_in:
         run.log(STAND_IN)
     return run
 
 
-def _loaders(config: RunConfig, data: DataFolder, *, pin_memory: bool) -> tuple[VideoLoader, VideoLoader]:
+def report(run: RunFolder, train_set: VideoDataset, val_set: VideoDataset, *, notice: str) -> None:
+    """Write the report; where that fails the run itself is whole, so it is said and no error."""
+    try:
+        run.log(f"report:   {write_report(run.path, train_set=train_set, val_set=val_set, notice=notice)}")
+    except (ValueError, OSError) as error:
+        run.log(f"no report: {error}; try again with: {command('tinyaction', 'report', run.path)}")
+
+
+def datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, VideoDataset]:
+    """The training videos with their augmentation, and the validation videos."""
     train_set = VideoDataset(
         data.train,
         train_pipeline(clip_len=config.clip_len, size=config.size, num_clips=config.train_clips,
@@ -122,6 +135,12 @@ def _loaders(config: RunConfig, data: DataFolder, *, pin_memory: bool) -> tuple[
         data.val, eval_pipeline(clip_len=config.clip_len, size=config.size, num_clips=config.num_clips),
         test_mode=True, class_names=data.class_names, seed=config.seed,
     )
+    return train_set, val_set
+
+
+def _loaders(
+    config: RunConfig, train_set: VideoDataset, val_set: VideoDataset, *, pin_memory: bool
+) -> tuple[VideoLoader, VideoLoader]:
     return (
         build_dataloader(train_set, batch_size=config.batch_size, shuffle=True, num_workers=config.num_workers,
                          pin_memory=pin_memory),
@@ -144,12 +163,10 @@ def summary_lines(
 ) -> list[str]:
     seconds = np.sum([[record.train.seconds_waiting + record.val.seconds_waiting,
                        record.train.seconds_computing + record.val.seconds_computing] for record in history], axis=0)
-    checkpoint = folder / "best.pt"
     example, _ = data.val[0]
     return [
         f"best epoch {best.epoch + 1} of {config.epochs}; {seconds.sum():.0f} s, {seconds[0]:.0f} s of them waiting "
         "for data",
         *result_lines(best.val, data.class_names),
-        f"evaluate: {command('tinyaction', 'evaluate', '--data', config.data, '--checkpoint', checkpoint)}",
-        f"predict:  {command('tinyaction', 'predict', example, '--checkpoint', checkpoint)}",
+        *usage_lines(folder, config.data, example),
     ]

@@ -1,0 +1,3 @@
+from tinyaction.cli.report import main
+
+raise SystemExit(main())

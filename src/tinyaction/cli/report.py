@@ -1,0 +1,42 @@
+"""``report.py``: make the page and the pictures of a run again, from its folder and its videos."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from tinyaction.annotations import find_data
+from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli.train import STAND_IN, datasets
+from tinyaction.config import RunConfig
+from tinyaction.dataset import VideoDataset
+from tinyaction.report import write_report
+from tinyaction.runfolder import Run, read_run
+
+
+@errors_to_exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(prog="report.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("run", help="folder of a run, as runs/conv2d-1")
+    parser.add_argument("--data", help="folder of its videos, where they have moved since")
+    arguments = parser.parse_args(argv)
+    run = read_run(arguments.run)
+    data = arguments.data or run.config["data"]
+    train_set: VideoDataset | None = None
+    val_set: VideoDataset | None = None
+    if arguments.data or Path(data).is_dir():
+        train_set, val_set = _datasets(run, data)
+    else:
+        print(f"note: {data} is not there, so the report has no clips; say with --data where the videos are")
+    print(write_report(arguments.run, train_set=train_set, val_set=val_set,
+                       notice=STAND_IN if run.config.get("stand_in") else ""))
+    return 0
+
+
+def _datasets(run: Run, data: str) -> tuple[VideoDataset, VideoDataset]:
+    known = {item.name for item in fields(RunConfig)}
+    config = RunConfig(**{name: value for name, value in run.config.items() if name in known})
+    found = find_data(data)
+    if found.class_names != run.class_names:
+        raise ValueError(f"{data}: its classes are not those of the run ({len(found.class_names)} and "
+                         f"{len(run.class_names)}); name the folder that the run was trained on with --data")
+    return datasets(config, found)
