@@ -20,7 +20,8 @@ def default_num_workers() -> int:
 @dataclass
 class RunConfig:
     data: str = field(metadata={"help": "folder of the videos and their lists, a CSV, or class folders"})
-    model: str = _flag("conv2d", "conv2d or conv3d")
+    model: str = _flag("conv2d", "name of the recognizer; `tinyaction models` lists them")
+    weights: str = _flag("", "pretrained weights: imagenet, kinetics, or a file; default none")
     epochs: int = _flag(30, "times over the training videos")
     batch_size: int = _flag(8, "videos of a batch")
     lr: float = _flag(0.01, "highest learning rate, for a batch of 8 videos; other batches in proportion")

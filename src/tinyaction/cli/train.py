@@ -16,7 +16,7 @@ from tinyaction.cli.progress import ProgressLine
 from tinyaction.config import RunConfig, add_flags
 from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader
 from tinyaction.engine import EpochRecord, choose_device, create_optimizer, fit
-from tinyaction.models import create_model
+from tinyaction.models import create_model, load_weights, model_arguments
 from tinyaction.presets import eval_pipeline, train_pipeline
 from tinyaction.report import write_report
 from tinyaction.runfolder import RunFolder, usage_lines
@@ -50,7 +50,9 @@ def train(config: RunConfig) -> RunFolder:
     data = find_data(config.data)
     check_files(data.train, data.val)
     torch.manual_seed(config.seed)
-    model = create_model(config.model, len(data.class_names)).to(device)
+    model = create_model(config.model, len(data.class_names))
+    loaded = load_weights(model, config.model, config.weights) if config.weights else None
+    model.to(device)
     lr = scaled_learning_rate(config.lr, batch_size=config.batch_size,
                               reference_batch_size=RunConfig.REFERENCE_BATCH_SIZE)
     optimizer = create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay)
@@ -69,6 +71,8 @@ def train(config: RunConfig) -> RunFolder:
             f"{config.data}")
     run.log(f"{config.model}, {config.clip_len} frames of {config.size}x{config.size}, on {device}; run folder "
             f"{run.path}")
+    for line in loaded.lines() if loaded else ():
+        run.log(line)
     run.write_config({**asdict(config), "lr_of_the_batch": lr, "class_names": data.class_names, "stand_in": stand_in,
                       "device_used": str(device), "num_train": len(data.train), "num_val": len(data.val),
                       "versions": versions()})
@@ -77,7 +81,7 @@ def train(config: RunConfig) -> RunFolder:
     def on_epoch(record: EpochRecord) -> None:
         row = run.add_metrics(record)
         checkpoint = {
-            "model": {"name": config.model, "num_classes": len(data.class_names)},
+            "model": model_arguments(config.model, model),
             "state_dict": model.state_dict(),
             "class_names": data.class_names,
             "eval_pipeline": {"clip_len": config.clip_len, "size": config.size, "num_clips": config.num_clips},

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from tinyaction.models.temporal_shift import TemporalShift
+
 
 class ConvBackbone(nn.Module):
     """The guide's two-layer network on single frames: (N, 3, H, W) -> (N, 128, H/8, W/8).
@@ -26,6 +28,23 @@ class ConvBackbone(nn.Module):
         x = self.conv1(frames)                                         # (N, 64, H/2, W/2)
         x = self.maxpool(x)                                            # (N, 64, H/4, W/4)
         return self.conv(x)                                            # (N, 128, H/8, W/8)
+
+
+class TemporalShiftConvBackbone(ConvBackbone):
+    """The guide's two-layer network with the temporal shift between: (N, 3, T, H, W) -> (N, 128, T, H/8, W/8)."""
+
+    takes_clips = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = TemporalShift()
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        N, T = clips.shape[0], clips.shape[2]
+        x = self.conv1(clips.transpose(1, 2).flatten(0, 1))            # (N*T, 64, H/2, W/2)
+        x = self.maxpool(x)                                            # (N*T, 64, H/4, W/4)
+        x = self.conv(self.shift(x, T))                                # (N*T, 128, H/8, W/8)
+        return x.unflatten(0, (N, T)).transpose(1, 2)                  # (N, 128, T, H/8, W/8)
 
 
 class Conv3dBackbone(nn.Module):

@@ -1,35 +1,100 @@
 """Recognizers by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
+from typing import Any
 
 from torch import nn
 
-from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone
+from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone, TemporalShiftConvBackbone
 from tinyaction.models.heads import AverageClips, TemporalAverageHead
-from tinyaction.models.recognizer import Recognizer
+from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
+from tinyaction.models.torchvision_backbones import (
+    CLASSIFICATION_NETS,
+    SHIFTED_NETS,
+    VIDEO_NETS,
+    clip_backbone,
+    default_weights,
+    frame_backbone,
+    net_name,
+    shifted_backbone,
+)
+from tinyaction.models.weights import load_weights
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "conv2d": ConvBackbone,
     "conv3d": Conv3dBackbone,
+    "tsm-conv2d": TemporalShiftConvBackbone,
+    **{f"tsm-{net}": partial(shifted_backbone, net) for net in SHIFTED_NETS},
+    **{f"tsn-{net}": partial(frame_backbone, net) for net in CLASSIFICATION_NETS},
+    **{net: partial(clip_backbone, net) for net in VIDEO_NETS},
 }
 
 
 def create_model(
-    name: str, num_classes: int, *, dropout: float = 0.5, average_clips: AverageClips = "prob"
+    name: str,
+    num_classes: int,
+    *,
+    weights: str | None = None,
+    dropout: float = 0.5,
+    average_clips: AverageClips = "prob",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Recognizer:
     """Make a recognizer by its name, freshly initialised from torch's global random state.
 
-    ``conv2d`` and ``conv3d`` are the guide's networks on frames and on clips.
+    ``conv2d`` and ``conv3d`` are the guide's networks on frames and on clips; ``tsn-<net>`` is a classification
+    network of torchvision on single frames, ``tsm-<net>`` one with the temporal shift; the rest are torchvision's
+    video networks by their own names.
+
+    Args:
+        weights: pretrained ones, see :func:`tinyaction.models.weights.load_weights`.
+        dropout: share of the averaged features that is dropped in training.
+        average_clips: see :class:`TemporalAverageHead`.
+        mean, std: of the pixels, RGB, 0..255; default those that torchvision's weights of the network ask for.
 
     Raises:
-        ValueError: there is no such name (the nearest are given), or fewer than two classes.
+        ValueError: there is no such name (the nearest are given), fewer than two classes, weights that do not fit.
     """
-    if name not in MODELS:
-        near = get_close_matches(name, MODELS, n=3) or sorted(MODELS)
-        raise ValueError(f"model {name!r} is not known; did you mean {' or '.join(near)}?")
+    backbone = create_backbone(name)
     if num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}; a classifier needs at least two")
-    backbone = MODELS[name]()
     head = TemporalAverageHead(num_classes, backbone.out_channels, dropout=dropout, average_clips=average_clips)  # type: ignore[arg-type]
-    return Recognizer(backbone, head)
+    own_mean, own_std = normalization(name)
+    preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
+    model = Recognizer(backbone, head, preprocessor)
+    if weights is not None:
+        load_weights(model, name, weights)
+    return model
+
+
+def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
+    """What :func:`create_model` needs to build ``model`` again, in plain values; a checkpoint carries it."""
+    preprocessor = model.data_preprocessor
+    assert isinstance(preprocessor, VideoPreprocessor)
+    return {"name": name, "num_classes": model.cls_head.num_classes, "dropout": model.cls_head.dropout.p,
+            "average_clips": model.cls_head.average_clips, "mean": [round(value, 4) for value in preprocessor.mean.flatten().tolist()],
+            "std": [round(value, 4) for value in preprocessor.std.flatten().tolist()]}
+
+
+def create_backbone(name: str) -> nn.Module:
+    """The backbone of a recognizer's name. Raises ValueError where there is no such name."""
+    check_name(name)
+    return MODELS[name]()
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError, with the nearest names, where there is no such model."""
+    if name not in MODELS:
+        near = get_close_matches(name, MODELS, n=3) or ["conv2d", "tsn-resnet18", "tsm-resnet18", "r3d_18"]
+        raise ValueError(f"model {name!r} is not known; did you mean {' or '.join(near)}?")
+
+
+def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and std of the pixels, RGB, 0..255, as torchvision's weights of the network ask for; else ImageNet's."""
+    net = net_name(name)
+    if net is None:
+        return MEAN, STD
+    recipe: Any = default_weights(net).transforms()
+    return [255 * value for value in recipe.mean], [255 * value for value in recipe.std]
