@@ -73,9 +73,14 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
     """What :func:`create_model` needs to build ``model`` again, in plain values; a checkpoint carries it."""
     preprocessor = model.data_preprocessor
     assert isinstance(preprocessor, VideoPreprocessor)
-    return {"name": name, "num_classes": model.cls_head.num_classes, "dropout": model.cls_head.dropout.p,
-            "average_clips": model.cls_head.average_clips, "mean": [round(value, 4) for value in preprocessor.mean.flatten().tolist()],
-            "std": [round(value, 4) for value in preprocessor.std.flatten().tolist()]}
+    return {
+        "name": name,
+        "num_classes": model.cls_head.num_classes,
+        "dropout": model.cls_head.dropout.p,
+        "average_clips": model.cls_head.average_clips,
+        "mean": [round(value, 4) for value in preprocessor.mean.flatten().tolist()],
+        "std": [round(value, 4) for value in preprocessor.std.flatten().tolist()],
+    }
 
 
 def create_backbone(name: str) -> nn.Module:
