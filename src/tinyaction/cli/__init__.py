@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "accuracy of a checkpoint on a folder of videos",
     "report": "make the page and the pictures of a run again",
     "predict": "classes and scores of video files",
+    "models": "the recognizers there are: parameters, input, GFLOPs, weights",
 }
 
 

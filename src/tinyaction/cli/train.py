@@ -16,7 +16,7 @@ from tinyaction.cli.progress import ProgressLine
 from tinyaction.config import RunConfig, add_flags
 from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader
 from tinyaction.engine import EpochRecord, choose_device, create_optimizer, fit
-from tinyaction.models import create_model, load_weights, model_arguments
+from tinyaction.models import check_input, create_model, load_weights, model_arguments
 from tinyaction.presets import eval_pipeline, train_pipeline
 from tinyaction.report import write_report
 from tinyaction.runfolder import RunFolder, usage_lines
@@ -47,6 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> RunConfig:
 def train(config: RunConfig) -> RunFolder:
     """Train as the config says; everything that is found wrong beforehand is raised before a folder is made."""
     device = choose_device(config.device)
+    check_input(config.model, clip_len=config.clip_len, size=config.size)
     data = find_data(config.data)
     check_files(data.train, data.val)
     torch.manual_seed(config.seed)

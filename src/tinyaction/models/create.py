@@ -1,6 +1,7 @@
 """Recognizers by name."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -96,10 +97,58 @@ def check_name(name: str) -> None:
         raise ValueError(f"model {name!r} is not known; did you mean {' or '.join(near)}?")
 
 
+@dataclass(frozen=True)
+class InputRule:
+    """What a network takes: clips of ``clip_len`` frames of ``size`` pixels a side, or other clips within bounds.
+
+    ``clip_len`` and ``size`` are those that its weights were made with. ``exact_*``: no other is possible.
+    """
+
+    clip_len: int
+    size: int
+    least_clip_len: int = 1
+    least_size: int = 1
+    exact_clip_len: bool = False
+    exact_size: bool = False
+
+
+def input_rule(name: str) -> InputRule:
+    """The rule of a recognizer's name, of torchvision's own numbers. Raises ValueError for an unknown name."""
+    check_name(name)
+    net = net_name(name)
+    if net is None:
+        return InputRule(clip_len=8, size=112)
+    weights = default_weights(net)
+    is_video = net in VIDEO_NETS
+    return InputRule(
+        clip_len=16 if is_video else 8,
+        size=weights.transforms().crop_size[0],
+        least_clip_len=weights.meta.get("min_temporal_size", 1),
+        least_size=max(weights.meta["min_size"]),
+        exact_clip_len=net.startswith("mvit"),
+        exact_size=net.startswith(("mvit", "vit", "maxvit")),
+    )
+
+
+def check_input(name: str, *, clip_len: int, size: int) -> None:
+    """Raise ValueError where a recognizer cannot take clips of ``clip_len`` frames of ``size`` pixels a side."""
+    rule = input_rule(name)
+    if rule.exact_clip_len and clip_len != rule.clip_len:
+        raise ValueError(f"clip_len is {clip_len}; {name} takes exactly {rule.clip_len} frames")
+    if clip_len < rule.least_clip_len:
+        raise ValueError(f"clip_len is {clip_len}; {name} takes at least {rule.least_clip_len} frames")
+    if rule.exact_size and size != rule.size:
+        raise ValueError(f"size is {size}; {name} takes exactly {rule.size} pixels a side")
+    if size < rule.least_size:
+        raise ValueError(f"size is {size}; {name} takes at least {rule.least_size} pixels a side")
+
+
 def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and std of the pixels, RGB, 0..255, as torchvision's weights of the network ask for; else ImageNet's."""
     net = net_name(name)
     if net is None:
         return MEAN, STD
+    if net in ("googlenet", "inception_v3"):  # torchvision's own forward turns ImageNet's into -1 to 1
+        return [127.5] * 3, [127.5] * 3
     recipe: Any = default_weights(net).transforms()
     return [255 * value for value in recipe.mean], [255 * value for value in recipe.std]

@@ -37,12 +37,12 @@ def translate_keys(keys: Collection[str]) -> tuple[str, dict[str, str]]:
     if any(name.startswith("base_model.") for name in names):
         _check_shift_place(names)
         new = {name: _from_tsm_repository(name) for name in names}
-        origin = "the TSM repository"
+        origin = _with_shift("the TSM repository", names)
     elif any(name.startswith("cls_head.fc_cls.") for name in names) or "backbone.conv1.conv.weight" in names:
         _check_shift_place(names)
         is_mobilenet = any(name.startswith("backbone.layer1.0.conv.0.") for name in names)
         new = {name: _from_mmaction2_mobilenet(name) if is_mobilenet else _from_mmaction2(name) for name in names}
-        origin = "MMAction2"
+        origin = _with_shift("MMAction2", names)
     elif any(name.startswith("backbone.") for name in names):
         new = {name: name for name in names}
         origin = "tinyaction"
@@ -53,6 +53,10 @@ def translate_keys(keys: Collection[str]) -> tuple[str, dict[str, str]]:
     if "backbone.features.1.conv.4.weight" in new.values():
         new = {name: _nested_mobilenet(key) for name, key in new.items()}
     return origin, {key: new[name] for key, name in bare.items()}
+
+
+def _with_shift(origin: str, names: Collection[str]) -> str:
+    return f"{origin} (TSM)" if any(".net." in name for name in names) else f"{origin} (TSN)"
 
 
 def _check_shift_place(names: Collection[str]) -> None:

@@ -1,22 +1,27 @@
 """Pretrained weights of every origin: torchvision's own, or a file whose keys say where it comes from."""
 
+import http.client
 import logging
+import re
+import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 
+from tinyaction.models.inert_pickle import read_inert
 from tinyaction.models.openmmlab import translate_keys
-from tinyaction.models.recognizer import Recognizer
-from tinyaction.models.torchvision_backbones import PooledBackbone, net_name
+from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
+from tinyaction.models.torchvision_backbones import PooledBackbone, default_weights, net_name
+
+DATASETS = ("imagenet", "kinetics")
+SECONDS_TO_ANSWER = 15.0
 
 # Names of the last linear layer in torchvision's networks.
 TORCHVISION_HEADS = ("fc", "classifier", "classifier.1", "classifier.2", "head", "head.1", "heads.head")
-
-WEIGHTS_OF_TORCHVISION = ("imagenet", "kinetics")
 
 logger = logging.getLogger(__name__)
 
@@ -45,47 +50,92 @@ class LoadedWeights:
 def load_weights(model: Recognizer, name: str, weights: str | Path) -> LoadedWeights:
     """Load pretrained weights into a recognizer and say what was loaded.
 
-    The backbone must be filled completely. A head of another number of classes is left out, with a note.
+    The backbone must be filled completely. A head of another number of classes is left out, with a note. Where the
+    file is a checkpoint of tinyaction, the model takes over its mean and std.
 
     Args:
         name: the recognizer's, as for :func:`tinyaction.create_model`.
-        weights: "imagenet" or "kinetics" (torchvision's best for the network, downloaded and kept by torch.hub), or a
-            file: a state dict of torchvision, tinyaction, the TSM repository or MMAction2 1.x (TSN, TSM).
+        weights: "imagenet" or "kinetics" (torchvision's best for the network, or by torchvision's own name such as
+            "IMAGENET1K_V1"; fetched once and kept by torch.hub), or a file: a state dict of torchvision, tinyaction,
+            the TSM repository or MMAction2 1.x (TSN, TSM), alone or within a checkpoint.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, or its tensors are not those of this network.
+        ValueError: it is no checkpoint, carries code, its tensors are not those of this network, or torchvision's
+            weights do not exist or cannot be fetched.
     """
-    if str(weights) in WEIGHTS_OF_TORCHVISION:
-        source, state = str(weights), download_torchvision(name, str(weights))
-    else:
-        source, state = str(weights), read_state_dict(weights)
-    loaded = fit_state_dict(model, name, state, source=source)
+    published = find_published(name, str(weights))
+    path = Path(weights) if published is None else fetch_published(published)
+    source = str(weights) if published is None else f"{published} ({path.name})"
+    content = read_checkpoint(path)
+    loaded = fit_state_dict(model, name, find_state_dict(content, path), source=source)
+    made_with = content.get("model") if isinstance(content, Mapping) else None
+    if isinstance(made_with, Mapping) and "mean" in made_with and "std" in made_with:
+        model.data_preprocessor = VideoPreprocessor(made_with["mean"], made_with["std"])
+        loaded.notes.append(f"pixels are normalized with its mean {made_with['mean']} and std {made_with['std']}")
     for line in loaded.lines():
         logger.info(line)
     return loaded
 
 
-def download_torchvision(name: str, dataset: str) -> dict[str, torch.Tensor]:
-    """The state dict of torchvision's best weights for the network of a recognizer."""
+def published_weights(name: str) -> list[Any]:
+    """torchvision's weights for the network of a recognizer, as members of its enum, the best first."""
     net = net_name(name)
-    choices: list[Any] = [] if net is None else list(torchvision.models.get_model_weights(net))
-    choices = [choice for choice in choices if choice.name.lower().startswith(dataset)]
-    if net is None or not choices:
-        raise ValueError(f"{name} has no {dataset} weights")
-    best = torchvision.models.get_model_weights(net).DEFAULT
-    return (best if best in choices else choices[-1]).get_state_dict(progress=False)
+    if net is None:
+        return []
+    best = default_weights(net)
+    return [best] + [choice for choice in type(best) if choice is not best]
 
 
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint file by their names there."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such weights; it must be {', '.join(WEIGHTS_OF_TORCHVISION)} or a file")
+def find_published(name: str, weights: str) -> Any:
+    """The best of torchvision's weights of that name, or None where ``weights`` is no such name but a file."""
+    choices = published_weights(name)
+    for choice in choices:
+        if weights == choice.name or (weights in DATASETS and choice.name.lower().startswith(weights)):
+            return choice
+    if weights not in DATASETS:
+        return None
+    there = sorted({choice.name.split("_")[0].rstrip("0123456789kK").lower() for choice in choices})
+    raise ValueError(f"{name} has no weights {weights!r}; " + (
+        f"torchvision has {' and '.join(there)} for it" if there else "torchvision has none for it; name a file"))
+
+
+def hub_path(published: Any) -> Path:
+    """Where torch.hub keeps the file of torchvision's weights, whether it is there or not."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
+
+
+def fetch_published(published: Any) -> Path:
+    """The file of torchvision's weights, from torch.hub's folder or the network."""
+    address, path = published.url, hub_path(published)
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = re.search(r"-([a-f0-9]{8,})\.", path.name)
+    timeout_before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SECONDS_TO_ANSWER)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path}: not a readable checkpoint ({reason[:160]})") from None
+        torch.hub.download_url_to_file(address, str(path), digest[1] if digest else None, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise ValueError(f"the weights {path.name} are not on this machine and could not be fetched ({error}); bring "
+                         f"{address} and put it into {path.parent}, or name the file with --weights") from None
+    finally:
+        socket.setdefaulttimeout(timeout_before)
+    return path
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What a file of ``torch.save`` holds; nothing that it names is run."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights; they must be {' or '.join(DATASETS)}, or a file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # half a dozen kinds; most often the pickle names a class that is not torch's
+        return read_inert(path)[0]
+
+
+def find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The names and tensors in a checkpoint's content: alone, or under the usual keys."""
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -94,50 +144,72 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
         if state:
             return state
-    raise ValueError(f"{path}: holds no state dict (names and tensors)")
+    raise ValueError(f"{path}: holds no state dict, names with tensors, neither alone nor under 'state_dict' or "
+                     "'model'")
 
 
 def fit_state_dict(model: Recognizer, name: str, state: Mapping[str, torch.Tensor], *, source: str) -> LoadedWeights:
     """Load tensors by name, after the names are translated; arguments and errors as in :func:`load_weights`."""
     origin, new_names = translate_keys(state)
+    if origin == "torchvision":
+        new_names = _torchvision_names(model, state, new_names)
     own = model.state_dict()
-    if isinstance(model.backbone, PooledBackbone) and origin == "torchvision":
-        new_names = {key: new.replace("backbone.", "backbone.net.", 1) for key, new in new_names.items()}
-    for head in TORCHVISION_HEADS:                                     # torchvision's classifier becomes ours
-        for key, new in new_names.items():
-            if key in (f"{head}.weight", f"{head}.bias") and new not in own and origin == "torchvision":
-                weight = state[f"{head}.weight"]
-                if weight.ndim in (2, 5) and weight.shape[1] == model.cls_head.in_channels:
-                    new_names[key] = f"cls_head.fc.{key.rsplit('.', 1)[1]}"
-
     loaded, left_over, notes = {}, [], []
     for key, tensor in state.items():
         new = new_names[key]
         if new == "cls_head.fc.weight":
             tensor = tensor.flatten(1)                                 # S3D has a 1x1x1 convolution
+            fits = tensor.shape == own[new].shape
+            notes.append(f"its head of {len(tensor)} classes is loaded too" if fits else
+                         f"its head of {len(tensor)} classes is left out: this model has "
+                         f"{model.cls_head.num_classes}")
         if new not in own:
             left_over.append(key)
         elif tensor.shape == own[new].shape:
             loaded[new] = tensor
         elif new.startswith("cls_head."):
             left_over.append(key)
-            if new.endswith("weight"):
-                notes.append(f"its head of {len(tensor)} classes is left out: this model has "
-                             f"{model.cls_head.num_classes}")
         else:
             raise ValueError(f"{source} does not fit {name}: its {key} is {tuple(tensor.shape)}, that of the model "
                              f"{tuple(own[new].shape)}; the weights are of another network")
+
     missing = [key for key in own if key not in loaded and not key.endswith("num_batches_tracked")]
     trunk = [key for key in own if key.startswith("backbone.") and not key.endswith("num_batches_tracked")]
     holes = [key for key in missing if key.startswith("backbone.")]
+    stages = {_stage(key) for key in trunk}
+    deeper = [key for key in left_over if _stage(new_names[key]) in stages]
     if len(holes) == len(trunk):
-        raise ValueError(f"{source} fits nowhere in {name}: none of its {len(state)} tensors has a name of the model "
-                         f"(it begins with {next(iter(state))}, the model with {trunk[0]})")
-    if holes:
-        raise ValueError(f"{source} does not fit {name}: {len(holes)} of the {len(trunk)} tensors of its backbone are "
-                         f"missing, {holes[0]} first; the weights are of another network")
+        raise ValueError(f"{source} fits nowhere in {name}: none of its {len(state)} tensors has a place in the "
+                         f"backbone (its names are like {next(iter(state))}, the model's like {trunk[0]})")
+    if holes or deeper:
+        what = (f"{len(holes)} of the backbone's {len(trunk)} tensors are missing in it, {holes[0]} first" if holes
+                else f"{len(deeper)} of its tensors have no place in the backbone, {deeper[0]} first")
+        raise ValueError(f"{source} does not fit {name}: {what}; the weights are of another network")
+    if origin.endswith(("(TSM)", "(TSN)")) and origin.endswith("(TSM)") != hasattr(model.backbone, "shift"):
+        notes.append(f"{origin[-4:-1]} weights in {name}: a start for training, but not the same scores")
     model.load_state_dict(loaded, strict=False)
     return LoadedWeights(source, origin, list(loaded), left_over, missing, notes)
+
+
+def _torchvision_names(
+    model: Recognizer, state: Mapping[str, torch.Tensor], new_names: Mapping[str, str]
+) -> dict[str, str]:
+    """torchvision's names within ``model``: its last linear layer is our head, and some networks stand deeper."""
+    prefix = "backbone.net." if isinstance(model.backbone, PooledBackbone) else "backbone."
+    names = {key: new.replace("backbone.", prefix, 1) for key, new in new_names.items()}
+    own = model.state_dict()
+    for head in TORCHVISION_HEADS:
+        weight = state.get(f"{head}.weight")
+        if weight is None or names[f"{head}.weight"] in own or weight.ndim not in (2, 5):
+            continue
+        if weight.shape[1] == model.cls_head.in_channels:
+            names |= {f"{head}.{part}": f"cls_head.fc.{part}" for part in ("weight", "bias")}
+    return names
+
+
+def _stage(key: str) -> str:
+    """backbone.layer1.0.conv1.weight -> backbone.layer1"""
+    return ".".join(key.replace("backbone.net.", "backbone.net-").split(".")[:2])
 
 
 def _some(names: list[str]) -> str:

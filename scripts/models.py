@@ -1,0 +1,3 @@
+from tinyaction.cli.models import main
+
+raise SystemExit(main())

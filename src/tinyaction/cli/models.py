@@ -1,0 +1,125 @@
+"""``models.py``: the recognizers there are, and what one of them takes and costs."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tinyaction.cli import errors_to_exit_code
+from tinyaction.models.create import (
+    MODELS,
+    check_input,
+    check_name,
+    create_model,
+    input_rule,
+    normalization,
+)
+from tinyaction.models.weights import hub_path, published_weights
+
+LIST_NOTES = """\
+input   frames x height x width that the weights are for; most networks take others
+GFLOPs  of one view of that input, a multiplication with its addition counted once
+Of torchvision's networks these are the numbers it publishes, with its own
+classifier; `tinyaction models NAME` counts the recognizer itself."""
+
+
+@errors_to_exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_args(argv)
+    if not arguments.names:
+        print(text_of_list(list(MODELS)))
+    for word in arguments.names:
+        found = [name for name in MODELS if word in name]
+        if word in MODELS or not found:
+            print(text_of_model(word, clip_len=arguments.clip_len, size=arguments.size,
+                                num_classes=arguments.num_classes))
+        else:
+            print(text_of_list(found))
+    return 0
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="models.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a model; or a part of names, to list those models")
+    parser.add_argument("--clip-len", type=int, help="count for so many frames; default those of the weights")
+    parser.add_argument("--size", type=int, help="count for such a square of pixels; default that of the weights")
+    parser.add_argument("--num-classes", type=int, default=2, help="classes of the head (default 2)")
+    arguments = parser.parse_args(argv)
+    for name in ("clip_len", "size"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+    return arguments
+
+
+def text_of_list(names: Sequence[str]) -> str:
+    """A line a model; nothing is built for torchvision's networks, so that a hundred take no time."""
+    lines = [f"{'model':<27}{'parameters':>10}  {'input':<11}{'GFLOPs':>9}  weights"]
+    for name in names:
+        rule = input_rule(name)
+        published = published_weights(name)
+        if published:
+            meta = published[0].meta
+            num_parameters = meta["num_params"]
+            gflops = meta["_ops"] * (rule.clip_len if name.startswith(("tsn-", "tsm-")) else 1)
+        else:
+            num_parameters, gflops = count(name, clip_len=rule.clip_len, size=rule.size)
+        shape = f"{rule.clip_len}x{rule.size}x{rule.size}"
+        datasets = ", ".join(dict.fromkeys(dataset_of(weights) for weights in published))
+        lines.append(f"{name:<27}{num_parameters / 1e6:>8.1f} M  {shape:<11}{gflops:>9.1f}  {datasets or '-'}")
+    return "\n".join([*lines, "", LIST_NOTES])
+
+
+def text_of_model(name: str, *, clip_len: int | None, size: int | None, num_classes: int) -> str:
+    """All of one model, counted on the model itself."""
+    check_name(name)
+    rule = input_rule(name)
+    clip_len = rule.clip_len if clip_len is None else clip_len
+    size = rule.size if size is None else size
+    check_input(name, clip_len=clip_len, size=size)
+    num_parameters, gflops = count(name, clip_len=clip_len, size=size, num_classes=num_classes)
+    mean, std = normalization(name)
+    published = published_weights(name)
+    lines = [
+        name,
+        f"  parameters     {num_parameters / 1e6:.2f} M with a head of {num_classes} classes",
+        f"  GFLOPs         {gflops:.2f} per view of {clip_len} frames of {size}x{size} (multiply-adds)",
+        f"  frames         {bound(rule.clip_len, rule.least_clip_len, rule.exact_clip_len)}",
+        f"  pixels a side  {bound(rule.size, rule.least_size, rule.exact_size)}",
+        f"  mean, std      {' '.join(f'{value:.2f}' for value in mean)}, {' '.join(f'{value:.2f}' for value in std)}",
+    ]
+    for weights in published:
+        path = hub_path(weights)
+        (top1,) = [metrics["acc@1"] for metrics in weights.meta["_metrics"].values()]
+        lines += [f"  weights        {weights.name}: {top1:.1f} % top-1 on {dataset_of(weights)}, "
+                  f"{weights.meta['_file_size']:.0f} MB",
+                  f"                 {path if path.is_file() else weights.url}"]
+    flags = f"--weights {dataset_of(published[0])} " if published else ""
+    lines += ["  train:", f"    tinyaction train --data DIR --model {name} {flags}--clip-len {clip_len} --size {size}"]
+    return "\n".join(lines)
+
+
+def count(name: str, *, clip_len: int, size: int, num_classes: int = 2) -> tuple[int, float]:
+    """Parameters, and billions of multiply-adds of one view; seen on shapes alone, nothing is computed."""
+    try:
+        with torch.device("meta"):
+            model = create_model(name, num_classes)
+    except NotImplementedError:  # RegNet computes its widths with tensors
+        model = create_model(name, num_classes).to("meta")
+    clip = torch.empty((1, 1, 3, clip_len, size, size), dtype=torch.uint8, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(clip, mode="logits")
+    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() / 2e9
+
+
+def dataset_of(weights: Any) -> str:
+    """imagenet or kinetics: what --weights calls them."""
+    return "kinetics" if weights.name.startswith("KINETICS") else "imagenet"
+
+
+def bound(natural: int, least: int, exact: bool) -> str:
+    if exact:
+        return f"exactly {natural}"
+    return f"at least {least}" if least > 1 else "any"
