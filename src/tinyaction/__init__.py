@@ -25,6 +25,7 @@ from tinyaction.models import (
     VideoPreprocessor,
     create_model,
 )
+from tinyaction.notebook import Clip
 from tinyaction.presets import eval_pipeline, train_pipeline
 from tinyaction.schedule import learning_rate
 from tinyaction.transforms import (
@@ -45,6 +46,7 @@ from tinyaction.version import __version__
 from tinyaction.video import VideoError, open_video
 
 __all__ = [
+    "Clip",
     "Compose", "Conv3dBackbone", "ConvBackbone", "DataFolder", "DataSample", "Evaluation", "Prediction", "Predictor",
     "Recognizer", "TemporalAverageHead", "UniformSample", "VideoCrop", "VideoDataset", "VideoDecode", "VideoError",
     "VideoFlip", "VideoFormat", "VideoInit", "VideoList", "VideoLoader", "VideoPack", "VideoPreprocessor",

@@ -52,7 +52,7 @@ class TrainResult:
     seconds_computing: float
 
 
-@dataclass
+@dataclass(repr=False)
 class Evaluation:
     """What a recognizer said of every video of a loader, in the loader's order."""
 
@@ -62,6 +62,10 @@ class Evaluation:
     filenames: list[str]
     seconds_waiting: float
     seconds_computing: float
+
+    def __repr__(self) -> str:
+        return (f"Evaluation({len(self.labels)} videos, {self.num_classes} classes, loss {self.loss:.4f}, "
+                f"top1 {self.top1:.4f}, mean_class {self.mean_class:.4f})")
 
     @property
     def num_classes(self) -> int:

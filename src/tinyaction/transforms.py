@@ -16,7 +16,7 @@ from numpy's global state. What is drawn is applied to every frame alike.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import zip_longest
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tinyaction.notebook import table
 from tinyaction.sampling import segment_indices, uniform_indices
 from tinyaction.video import UInt8Array, open_video
 
@@ -34,7 +35,7 @@ Transform = Callable[[Results], Results]
 FRAMES_READ_AT_ONCE = 8  # 50 MB of 1080x1920 frames; larger batches are not faster
 
 
-@dataclass
+@dataclass(repr=False)
 class DataSample:
     """What is known of one video beside its pixels, and later what the recognizer says of it.
 
@@ -55,6 +56,19 @@ class DataSample:
     filename: str = ""
     pred_score: torch.Tensor | None = None
     pred_label: torch.Tensor | None = None
+
+    def _known(self) -> list[tuple[str, object]]:
+        """(name, value) of what is known, tensors as plain numbers."""
+        values = [(item.name, getattr(self, item.name)) for item in fields(self)]
+        return [(name, [round(number, 4) for number in value.tolist()] if name == "pred_score" and value.ndim == 1
+                 else value.tolist() if isinstance(value, torch.Tensor) else value)
+                for name, value in values if value is not None and value != ""]
+
+    def __repr__(self) -> str:
+        return f"DataSample({', '.join(f'{name}={value!r}' for name, value in self._known())})"
+
+    def _repr_html_(self) -> str:
+        return table("DataSample", self._known())
 
 
 class Compose:
@@ -77,6 +91,13 @@ class Compose:
 
     def __repr__(self) -> str:
         return "Compose([\n" + "".join(f"    {transform!r},\n" for transform in self.transforms) + "])"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for number, transform in enumerate(self.transforms, start=1):
+            lines = (transform.__doc__ or "").strip().splitlines()
+            rows.append((number, repr(transform), lines[0].replace("``", "") if lines else ""))
+        return table(f"Compose, {len(rows)} steps", rows)
 
 
 class VideoInit:

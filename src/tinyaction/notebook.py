@@ -1,0 +1,43 @@
+"""How objects show themselves in a notebook: small HTML tables, and clips as pictures."""
+
+from collections.abc import Iterable
+from html import escape
+
+import torch
+
+from tinyaction.sheets import clip_frames, data_uri
+
+
+def table(title: str, rows: Iterable[tuple[object, ...]], *, head: tuple[str, ...] = ()) -> str:
+    """An HTML table; every cell is text and is escaped."""
+    def line(cells: Iterable[object], tag: str) -> str:
+        row = "".join(f'<{tag} style="text-align:left">{escape(str(cell))}</{tag}>' for cell in cells)
+        return f"<tr>{row}</tr>"
+
+    top = f"<thead>{line(head, 'th')}</thead>" if head else ""
+    body = "".join(line(cells, "td") for cells in rows)
+    return f"<div><b>{escape(title)}</b></div><table>{top}<tbody>{body}</tbody></table>"
+
+
+class Clip:
+    """A packed video as a strip of frames; in a notebook ``ta.Clip(item["inputs"])`` is a picture.
+
+    Args:
+        inputs: (V, C, T, H, W) uint8, as a pipeline packs it; the middle view is shown.
+        caption: a line above the strip.
+        num_frames: at most so many frames, spread evenly.
+    """
+
+    def __init__(self, inputs: torch.Tensor, caption: str = "", *, num_frames: int = 8, side: int = 112) -> None:
+        self.shape = tuple(inputs.shape)
+        self.caption = caption
+        self.frames = clip_frames(inputs, num_frames=num_frames, side=side)
+
+    def __repr__(self) -> str:
+        return f"Clip({len(self.frames)} frames of inputs {self.shape}{', ' * bool(self.caption)}{self.caption})"
+
+    def _repr_html_(self) -> str:
+        pictures = "".join(f'<img style="margin:0 2px 0 0;display:inline-block" src="{data_uri(frame)}">'
+                           for frame in self.frames)
+        caption = f"<div>{escape(self.caption)}</div>" if self.caption else ""
+        return f'{caption}<div style="line-height:0">{pictures}</div>'
