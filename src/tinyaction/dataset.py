@@ -120,6 +120,9 @@ def build_dataloader(
     num_workers: int = 0,
     seed: int | None = None,
     pin_memory: bool = False,
+    prefetch: int = 2,
+    rank: int = 0,
+    num_ranks: int = 1,
     on_error: OnError = "raise",
     max_bad_share: float = 0.1,
     time_limit: float = 300.0,
@@ -132,6 +135,8 @@ def build_dataloader(
         num_workers: processes that decode; 0 decodes in this process.
         seed: of the order; default the dataset's.
         pin_memory: page-locked batches, for faster copies to a CUDA device.
+        prefetch: batches that each worker makes ahead.
+        rank, num_ranks: which of several processes this is; see :func:`tinyaction.loader.rank_batches`.
         on_error: "raise" a video's error, or "skip" it: its batch is smaller by one, and ``loader.bad`` lists it.
         max_bad_share: share of an epoch's videos that may be skipped.
         time_limit: seconds in which a worker must have read one video; it is stopped after that. Without workers
@@ -141,7 +146,8 @@ def build_dataloader(
     """
     sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=dataset.seed if seed is None else seed)
     return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=collate, num_workers=num_workers,
-                       pin_memory=pin_memory, on_error=on_error, max_bad_share=max_bad_share, time_limit=time_limit)
+                       pin_memory=pin_memory, prefetch=prefetch, rank=rank, num_ranks=num_ranks, on_error=on_error,
+                       max_bad_share=max_bad_share, time_limit=time_limit)
 
 
 __all__ = ["BadVideo", "Batch", "DataSample", "EpochSampler", "Item", "VideoDataset", "VideoError", "VideoLoader",

@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
@@ -31,6 +32,7 @@ from tinyaction.video import VideoError
 logger = logging.getLogger(__name__)
 
 Key = tuple[int, int]  # (epoch, index of the item)
+IntArray = npt.NDArray[np.int64]
 OnError = Literal["raise", "skip"]
 
 # What a file can do to a reader or a transform. Anything else is a defect of the program and is raised as it is.
@@ -68,11 +70,38 @@ class EpochSampler(Sampler[Key]):
     def __len__(self) -> int:
         return self.num_items
 
-    def __iter__(self) -> Iterator[Key]:
+    def order(self) -> IntArray:
+        """The items of the epoch in their order: an array, since a list of a million keys would take 150 MB."""
         order = np.arange(self.num_items)
         if self.shuffle:
             np.random.RandomState([self.seed, self.epoch]).shuffle(order)
-        return ((self.epoch, int(index)) for index in order)
+        return order
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((self.epoch, int(index)) for index in self.order())
+
+
+def rank_batches(num_items: int, batch_size: int, *, rank: int, num_ranks: int, even: bool) -> IntArray:
+    """Where the batches of one of ``num_ranks`` processes lie in the order of the epoch: (start, stop) each.
+
+    Every item is in one batch of one process.
+
+        num_items = 11, batch_size = 2, num_ranks = 2
+            even = False    rank 0: 01 45 89    rank 1: 23 67 a
+        num_items = 9
+            even = False    rank 0: 01 45 8     rank 1: 23 67     (evaluation: the batches of one process, dealt out)
+            even = True     rank 0: 01 45       rank 1: 23 678    (training: every process has a batch in every step)
+    """
+    starts = np.arange(0, num_items, batch_size)
+    bounds = np.stack([starts, np.minimum(starts + batch_size, num_items)], axis=1)  # (batches, 2)
+    if not even:
+        return bounds[rank::num_ranks]
+    if num_items < num_ranks:
+        raise ValueError(f"{num_items} training videos are too few for {num_ranks} processes")
+    per_step = batch_size * num_ranks
+    num_full = (num_items - num_ranks) // per_step  # steps before the last, which has num_ranks items or more
+    last = num_full * per_step + np.linspace(0, num_items - num_full * per_step, num_ranks + 1).round().astype(int)
+    return np.concatenate([bounds[: num_full * num_ranks][rank::num_ranks], [last[rank : rank + 2]]])
 
 
 class VideoLoader:
@@ -93,6 +122,9 @@ class VideoLoader:
         collate: Callable[[Sequence[Any]], Any],
         num_workers: int = 0,
         pin_memory: bool = False,
+        prefetch: int = 2,
+        rank: int = 0,
+        num_ranks: int = 1,
         on_error: OnError = "raise",
         max_bad_share: float = 0.1,
         time_limit: float = 300.0,
@@ -108,6 +140,8 @@ class VideoLoader:
         self.sampler = sampler
         self.num_workers = num_workers
         self.pin_memory = pin_memory
+        self.prefetch = prefetch
+        self._bounds = rank_batches(len(sampler), batch_size, rank=rank, num_ranks=num_ranks, even=sampler.shuffle)
         self.on_error = on_error
         self.max_bad_share = max_bad_share
         self.time_limit = time_limit
@@ -117,7 +151,7 @@ class VideoLoader:
         self._first = 0                                     # the batch with which the next iteration begins
         self._never_again: dict[int, str] = {}              # index -> why: items that took a worker with them
         self._num_deaths: Counter[int] = Counter()          # index -> workers that died while they read it
-        self._plan: list[list[Key]] = []                    # the batches that torch's loader is to make
+        self._plan = _Plan()                                # the batches that torch's loader is to make
         self._board = torch.zeros(max(1, num_workers), 3, dtype=torch.float64)
         self._board.share_memory_()  # type: ignore[no-untyped-call]
         self._collate = _CollateWhatIsThere(collate)
@@ -127,7 +161,7 @@ class VideoLoader:
 
     def __len__(self) -> int:
         """Batches of an epoch, the ones that skipping may empty included."""
-        return -(-len(self.sampler) // self.batch_size)
+        return len(self._bounds)
 
     def set_epoch(self, epoch: int) -> None:
         self.sampler.epoch = epoch
@@ -148,18 +182,16 @@ class VideoLoader:
         self._never_again = dict(state["never_again"])
 
     def __iter__(self) -> Iterator[Any]:
-        keys = list(self.sampler)
-        batches = [keys[start : start + self.batch_size] for start in range(0, len(keys), self.batch_size)]
+        order = self.sampler.order()
         self.position, self._first = self._first, 0
         if self.position == 0:
             self.bad = []
-            for _, index in keys:
-                if index in self._never_again:
-                    self._drop(BadVideo(index, self.dataset.filename(index), self._never_again[index]))
+            for index in self._lost_before(order):
+                self._drop(BadVideo(index, self.dataset.filename(index), self._never_again[index]))
         num_lost_in_a_row = 0
-        while self.position < len(batches):
+        while self.position < len(self._bounds):
             try:
-                for batch, failures in self._read(batches[self.position :]):
+                for batch, failures in self._read(order, self._bounds[self.position :]):
                     self.position += 1
                     num_lost_in_a_row = 0
                     for failure in failures:
@@ -171,6 +203,13 @@ class VideoLoader:
             except _LostWorkersError as lost:
                 num_lost_in_a_row += 1
                 self._after_loss(lost, num_lost_in_a_row)
+
+    def _lost_before(self, order: IntArray) -> list[int]:
+        """Items of this epoch and process that took a worker with them, in their order."""
+        if not self._never_again:
+            return []
+        mine = np.concatenate([order[start:stop] for start, stop in self._bounds])
+        return mine[np.isin(mine, list(self._never_again))].tolist()
 
     # ---- bad videos ------------------------------------------------------------------------------------------------
 
@@ -216,9 +255,10 @@ class VideoLoader:
                                         "may be short: take fewer workers or smaller batches")
             logger.warning("a worker process was %s while it read no file; the workers are started anew", how)
 
-    def _read(self, batches: list[list[Key]]) -> Iterator[tuple[Any, list["_Failure"]]]:
-        """(batch or None, failures) for each list of keys; raises _LostWorkersError."""
-        self._plan[:] = [[key for key in keys if key[1] not in self._never_again] for keys in batches]
+    def _read(self, order: IntArray, bounds: IntArray) -> Iterator[tuple[Any, list["_Failure"]]]:
+        """(batch or None, failures) for each part of the order; raises _LostWorkersError."""
+        self._plan.epoch, self._plan.order, self._plan.bounds = self.sampler.epoch, order, bounds
+        self._plan.left_out = set(self._never_again)
         results = self._start()
         self._is_done = False
         while True:
@@ -246,6 +286,7 @@ class VideoLoader:
                 num_workers=self.num_workers,
                 collate_fn=self._collate,
                 pin_memory=self.pin_memory,
+                prefetch_factor=self.prefetch if self.num_workers else None,
                 persistent_workers=self.num_workers > 0,
                 timeout=POLL_SECONDS if self.num_workers else 0,
                 worker_init_fn=_start_worker if self.num_workers else None,
@@ -288,6 +329,23 @@ class VideoLoader:
             process.kill()
         self._workers = []
         self._torch_loader = None
+
+
+class _Plan(Sampler[list[Key]]):
+    """Lists of keys, made when they are asked for."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.order = np.empty(0, dtype=np.int64)
+        self.bounds = np.empty((0, 2), dtype=np.int64)
+        self.left_out: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for start, stop in self.bounds:
+            yield [(self.epoch, index) for index in self.order[start:stop].tolist() if index not in self.left_out]
 
 
 @dataclass

