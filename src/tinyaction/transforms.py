@@ -4,7 +4,7 @@ A transform is any callable ``dict -> dict``; a list of them is a pipeline (:cla
 
     filename, label          given
     video_reader             VideoInit puts it in, VideoDecode takes it out
-    total_frames             frames in the file
+    total_frames, fps        frames in the file, frames per second (0.0 where unknown)
     frame_inds               (num_clips * clip_len,) which frames, clip after clip
     clip_len, num_clips      frames of a clip, clips of a video
     imgs                     list of num_clips * clip_len frames (H, W, 3) uint8 RGB; after VideoFormat (V, C, T, H, W)
@@ -15,10 +15,10 @@ Random transforms draw once per video, in a method of their own, from ``rng``; w
 from numpy's global state. What is drawn is applied to every frame alike.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 
 from tinyaction.notebook import table
-from tinyaction.sampling import segment_indices, uniform_indices
+from tinyaction.sampling import dense_indices, interval_indices, segment_indices, uniform_indices
 from tinyaction.video import UInt8Array, open_video
 
 Results = dict[str, Any]
@@ -101,11 +101,12 @@ class Compose:
 
 
 class VideoInit:
-    """Open the video at ``filename``; adds ``video_reader`` and ``total_frames``."""
+    """Open the video at ``filename``; adds ``video_reader``, ``total_frames`` and ``fps``."""
 
     def __call__(self, results: Results) -> Results:
         results["video_reader"] = open_video(results["filename"])
         results["total_frames"] = len(results["video_reader"])
+        results["fps"] = results["video_reader"].fps
         return results
 
     def __repr__(self) -> str:
@@ -125,7 +126,7 @@ class VideoSample:
         self.test_mode = test_mode
 
     def __call__(self, results: Results) -> Results:
-        rng = np.random.RandomState(42) if self.test_mode else _rng_of(results)
+        rng = np.random.RandomState(42) if self.test_mode else rng_of(results)
         indices = segment_indices(results["total_frames"], self.clip_len, self.num_clips, rng)  # (V, T)
         return _with_frame_inds(results, indices)
 
@@ -145,12 +146,76 @@ class UniformSample:
         self.test_mode = test_mode
 
     def __call__(self, results: Results) -> Results:
-        rng = None if self.test_mode else _rng_of(results)
+        rng = None if self.test_mode else rng_of(results)
         indices = uniform_indices(results["total_frames"], self.clip_len, self.num_clips, rng)  # (V, T)
         return _with_frame_inds(results, indices)
 
     def __repr__(self) -> str:
         return f"UniformSample(clip_len={self.clip_len}, num_clips={self.num_clips}, test_mode={self.test_mode})"
+
+
+class IntervalSample:
+    """Choose clips of frames ``frame_interval`` apart, spread over the video: random (training) or with ``test_mode``
+    even. See :func:`tinyaction.sampling.interval_indices`, whose further arguments these are.
+    """
+
+    def __init__(
+        self, clip_len: int, frame_interval: int = 1, num_clips: int = 1, test_mode: bool = False, *,
+        target_fps: float | None = None, twice_sample: bool = False, temporal_jitter: bool = False,
+        keep_tail_frames: bool = False, out_of_bound: Literal["loop", "repeat_last"] = "loop",
+    ) -> None:
+        self.clip_len = clip_len
+        self.frame_interval = frame_interval
+        self.num_clips = num_clips
+        self.test_mode = test_mode
+        self.target_fps = target_fps
+        self.twice_sample = twice_sample
+        self.temporal_jitter = temporal_jitter
+        self.keep_tail_frames = keep_tail_frames
+        self.out_of_bound = out_of_bound
+
+    def __call__(self, results: Results) -> Results:
+        indices = interval_indices(
+            results["total_frames"], self.clip_len, self.num_clips, None if self.test_mode else rng_of(results),
+            frame_interval=self.frame_interval, target_fps=self.target_fps, fps=results.get("fps", 0.0),
+            twice_sample=self.twice_sample, temporal_jitter=self.temporal_jitter,
+            keep_tail_frames=self.keep_tail_frames, out_of_bound=self.out_of_bound, jitter_rng=rng_of(results),
+        )                                                              # (V, T)
+        return _with_frame_inds(results, indices)
+
+    def __repr__(self) -> str:
+        return (f"IntervalSample(clip_len={self.clip_len}, frame_interval={self.frame_interval}, "
+                f"num_clips={self.num_clips}, test_mode={self.test_mode})")
+
+
+class DenseSample:
+    """Choose clips from one stretch of ``sample_range`` frames; with ``test_mode`` from ``num_sample_positions`` ones.
+
+    See :func:`tinyaction.sampling.dense_indices`.
+    """
+
+    def __init__(
+        self, clip_len: int, frame_interval: int = 1, num_clips: int = 1, test_mode: bool = False, *,
+        sample_range: int = 64, num_sample_positions: int = 10,
+    ) -> None:
+        self.clip_len = clip_len
+        self.frame_interval = frame_interval
+        self.num_clips = num_clips
+        self.test_mode = test_mode
+        self.sample_range = sample_range
+        self.num_sample_positions = num_sample_positions
+
+    def __call__(self, results: Results) -> Results:
+        indices = dense_indices(
+            results["total_frames"], self.clip_len, self.num_clips, None if self.test_mode else rng_of(results),
+            frame_interval=self.frame_interval, sample_range=self.sample_range,
+            num_sample_positions=self.num_sample_positions,
+        )                                                              # (V, T)
+        return _with_frame_inds(results, indices)
+
+    def __repr__(self) -> str:
+        return (f"DenseSample(clip_len={self.clip_len}, frame_interval={self.frame_interval}, "
+                f"num_clips={self.num_clips}, test_mode={self.test_mode}, sample_range={self.sample_range})")
 
 
 class VideoDecode:
@@ -234,7 +299,7 @@ class VideoCrop:
                 f"{width}x{height} (width x height); resize first, or crop less"
             )
         left, top = width // 2 - self.c_size // 2, height // 2 - self.c_size // 2
-        return _cropped(results, left, top, self.c_size, self.c_size)
+        return crop_frames(results, left, top, self.c_size, self.c_size)
 
     def __repr__(self) -> str:
         return f"VideoCrop(c_size={self.c_size})"
@@ -278,7 +343,7 @@ class VideoRandomResizedCrop:
 
     def __call__(self, results: Results) -> Results:
         height, width = results["img_shape"]
-        results = _cropped(results, *self.draw_box(height, width, _rng_of(results)))
+        results = crop_frames(results, *self.draw_box(height, width, rng_of(results)))
         return self._resize(results)
 
     def __repr__(self) -> str:
@@ -288,25 +353,28 @@ class VideoRandomResizedCrop:
 class VideoFlip:
     """Mirror the whole video left to right with probability ``flip_ratio``; adds ``flip``.
 
-    Leave it out where left and right tell classes apart.
+    Where left and right tell classes apart, leave it out, or give ``label_map``: label -> label of the mirrored video.
     """
 
-    def __init__(self, flip_ratio: float = 0.5) -> None:
+    def __init__(self, flip_ratio: float = 0.5, *, label_map: Mapping[int, int] | None = None) -> None:
         if not 0 <= flip_ratio <= 1:
             raise ValueError(f"flip_ratio is {flip_ratio}; it must be a probability, 0 to 1")
         self.flip_ratio = flip_ratio
+        self.label_map = dict(label_map or {})
 
     def draw(self, rng: Any) -> bool:
         return bool(rng.random_sample() < self.flip_ratio)
 
     def __call__(self, results: Results) -> Results:
-        results["flip"] = self.draw(_rng_of(results))
+        results["flip"] = self.draw(rng_of(results))
         if results["flip"]:
             results["imgs"] = _once_each(_mirrored, results["imgs"])
+            if "label" in results:
+                results["label"] = self.label_map.get(results["label"], results["label"])
         return results
 
     def __repr__(self) -> str:
-        return f"VideoFlip(flip_ratio={self.flip_ratio})"
+        return f"VideoFlip(flip_ratio={self.flip_ratio}{f', label_map={self.label_map}' if self.label_map else ''})"
 
 
 class VideoFormat:
@@ -344,7 +412,7 @@ class VideoPack:
         return "VideoPack()"
 
 
-def _rng_of(results: Results) -> Any:
+def rng_of(results: Results) -> Any:
     """The item's own generator, or numpy's global state where a transform is called by hand, as in the guide."""
     return results.get("rng", np.random)
 
@@ -355,7 +423,8 @@ def _with_frame_inds(results: Results, indices: npt.NDArray[np.int64]) -> Result
     return results
 
 
-def _cropped(results: Results, left: int, top: int, width: int, height: int) -> Results:
+def crop_frames(results: Results, left: int, top: int, width: int, height: int) -> Results:
+    """Cut one box, in pixels, from every frame."""
     results["imgs"] = [frame[top : top + height, left : left + width] for frame in results["imgs"]]
     results["img_shape"] = (height, width)
     return results
