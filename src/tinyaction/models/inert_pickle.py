@@ -12,6 +12,7 @@ import pickle
 import struct
 import sys
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ STORAGES = {
 }
 
 # Of Python's own library a checkpoint may name records; whatever else it names there is code.
-RECORD_MODULES = {"_codecs", "argparse", "collections", "copy_reg", "copyreg", "datetime", "decimal", "enum",
+RECORD_MODULES = {"_codecs", "argparse", "collections", "copyreg", "datetime", "decimal", "enum",
                   "fractions", "functools", "logging", "pathlib", "re", "types", "uuid"}
 
 
@@ -96,7 +97,7 @@ class CodeInPickleError(Exception):
 def is_code(module: str, name: str) -> bool:
     """Whether a name is of what acts in Python's own library, and not of a record. (mmengine's files name getattr.)"""
     root = module.partition(".")[0]
-    if root in ("builtins", "__builtin__"):
+    if root == "builtins":
         return name != "getattr" and not isinstance(getattr(builtins, name, None), type)
     return root in sys.stdlib_module_names and root not in RECORD_MODULES
 
@@ -111,6 +112,7 @@ class InertUnpickler(pickle.Unpickler):
         self._classes: dict[str, Any] = {}
 
     def find_class(self, module: str, name: str, /) -> Any:
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))  # of Python 2
         full = f"{module}.{name}"
         if full not in self._classes:
             self._classes[full] = self._make(module, name, full)

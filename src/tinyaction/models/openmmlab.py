@@ -50,7 +50,7 @@ def translate_keys(keys: Collection[str]) -> tuple[str, dict[str, str]]:
         new = {name: f"backbone.{name}" for name in names}
         origin = "torchvision"
     new = {name: _in_todays_spelling(key) for name, key in new.items()}
-    if "backbone.features.1.conv.4.weight" in new.values():
+    if any(key.startswith("backbone.features.1.conv.4.") for key in new.values()):  # torchvision has 0 to 2 there
         new = {name: _nested_mobilenet(key) for name, key in new.items()}
     return origin, {key: new[name] for key, name in bare.items()}
 
@@ -90,9 +90,8 @@ def _from_mmaction2_mobilenet(name: str) -> str:
 
 
 def _from_tsm_repository(name: str) -> str:
-    if name.startswith("new_fc."):
-        return name.replace("new_fc.", "cls_head.fc.", 1)
-    return name.replace("base_model.", "backbone.", 1).replace(".net.", ".", 1)
+    head = re.fullmatch(r"(?:new_fc|base_model\.fc|base_model\.classifier)\.(\w+)", name)
+    return f"cls_head.fc.{head[1]}" if head else name.replace("base_model.", "backbone.", 1).replace(".net.", ".", 1)
 
 
 def _in_todays_spelling(key: str) -> str:
