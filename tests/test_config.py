@@ -30,11 +30,12 @@ def test_each_flag_arrives():
     argv = ("--data d --model conv3d --epochs 2 --batch-size 3 --lr 0.5 --optimizer adam --weight-decay 0.25 "
             "--warmup-epochs 1.5 --clip-grad-norm 2 --num-workers 4 --clip-len 5 --num-clips 6 --train-clips 7 "
             "--size 8 --flip 0 --seed 9 --device cpu --tensorboard --out o").split()
-    assert asdict(parse_args(argv)) == {
+    expected = {
         "data": "d", "model": "conv3d", "epochs": 2, "batch_size": 3, "lr": 0.5, "optimizer": "adam",
         "weight_decay": 0.25, "warmup_epochs": 1.5, "clip_grad_norm": 2.0, "num_workers": 4, "clip_len": 5,
         "num_clips": 6, "train_clips": 7, "size": 8, "flip": 0.0, "seed": 9, "device": "cpu", "tensorboard": True,
         "out": "o"}
+    assert {name: value for name, value in asdict(parse_args(argv)).items() if name in expected} == expected
 
 
 def test_workers_are_one_a_core_at_most_eight(monkeypatch):

@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse_args(argv)
     # Wrong names are found before anything is downloaded.
     choose_device(config.device)
-    create_optimizer(config.optimizer, create_model(config.model, 2), lr=config.lr)
+    check_input(config.model, clip_len=config.clip_len, size=config.size)
+    create_optimizer(config.optimizer, torch.nn.Linear(1, 1), lr=config.lr)
     if Path(config.data).name == "kinetics400_tiny":
         put_kinetics400_tiny(config.data)
     train(config)
