@@ -19,9 +19,9 @@ from tinyaction.models.create import (
 from tinyaction.models.weights import hub_path, published_weights
 
 LIST_NOTES = """\
-input   frames x height x width that the weights are for; most networks take others
-GFLOPs  of one view of that input, a multiplication with its addition counted once
-Of torchvision's networks these are the numbers it publishes, with its own
+input   frames x height x width that the weights are for; most take others too
+GFLOPs  of one view of that input; a multiplication and an addition count as one
+Of torchvision's networks these are the numbers that it publishes, with its own
 classifier; `tinyaction models NAME` counts the recognizer itself."""
 
 

@@ -28,8 +28,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "conv3d": Conv3dBackbone,
     "tsm-conv2d": TemporalShiftConvBackbone,
     **{f"tsm-{net}": partial(shifted_backbone, net) for net in SHIFTED_NETS},
-    **{f"tsn-{net}": partial(frame_backbone, net) for net in CLASSIFICATION_NETS},
     **{net: partial(clip_backbone, net) for net in VIDEO_NETS},
+    **{f"tsn-{net}": partial(frame_backbone, net) for net in CLASSIFICATION_NETS},
 }
 
 
