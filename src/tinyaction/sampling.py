@@ -186,6 +186,25 @@ def _random_starts(
     return np.zeros(num_clips)
 
 
+def window_starts(total_frames: int, window: int, stride: int) -> IntArray:
+    """First frames of windows that slide over a video; the last one is moved back to end with it.
+
+        total_frames = 11, window = 4, stride = 3   ->  0 3 6 7    (0123, 3456, 6789, 789A)
+        total_frames = 4, window = 4, stride = 1    ->  0
+        total_frames = 9, window = 2, stride = 4    ->  0 4 7      (01, 45, 78: what lies between is not seen)
+
+    Raises:
+        ValueError: a number below 1, or a window that is longer than the video.
+    """
+    for name, value in (("total_frames", total_frames), ("window", window), ("stride", stride)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+    if window > total_frames:
+        raise ValueError(f"window is {window}; it must be at most total_frames, {total_frames}")
+    last = total_frames - window
+    return np.unique(np.append(np.arange(0, last, stride), last)).astype(np.int64)
+
+
 def repeated_indices(total_frames: int, clip_len: int) -> IntArray:
     """Stretch a video that is shorter than the clip: frame ``floor(i * total_frames / clip_len)`` at place ``i``.
 
