@@ -22,8 +22,8 @@ from tinyaction.models import Recognizer
 from tinyaction.presets import eval_pipeline
 from tinyaction.sampling import window_starts
 from tinyaction.sources import Camera, MemoryReader, check_array, checked_frames, list_videos
-from tinyaction.transforms import FRAMES_READ_AT_ONCE, Compose, Results, VideoDecode, VideoResize
-from tinyaction.video import UInt8Array, VideoReader, open_video
+from tinyaction.transforms import Compose, Results, VideoDecode, VideoResize
+from tinyaction.video import UInt8Array, VideoReader, frames_in_order, open_video
 
 if TYPE_CHECKING:
     from tinyaction.live import LivePredictor
@@ -163,7 +163,7 @@ class Predictor:
                 for sample, mean in zip(samples, means, strict=True)]
 
     def embed(self, source: Any) -> tuple[npt.NDArray[np.float32], list[str]]:
-        """Features of videos, (N, F): the mean over views, frames and places of what the classifier sees; and names."""
+        """Features of videos, (N, F), and their names: what the classifier sees, averaged over views."""
         names, features = [], []
         for item in map(self._item, _flat(source)):
             names.append(item["data_samples"].filename)
@@ -198,14 +198,14 @@ class Predictor:
         starts = window_starts(total, window, max(1, round(stride_seconds * fps)))  # (S,)
         inside = self._frames_of_a_video(window)                       # (R,) relative to a window's start
         wanted = np.unique(starts[:, None] + inside)                   # ascending, each frame once
-        frames = _in_order(reader, wanted, self._resized)
+        frames = frames_in_order(reader, wanted.tolist())
         held: dict[int, UInt8Array] = {}
         newest = -1
         for start in starts.tolist():
             held = {index: frame for index, frame in held.items() if index >= start}
             while newest < start + inside[-1]:
                 newest, frame = next(frames)
-                held[newest] = frame
+                held[newest] = self._resized(frame)
             part = MemoryReader([held.get(start + index, _NO_FRAME) for index in range(window)], fps=fps, name=name)
             yield Window(start / fps, (start + window) / fps,
                          self.predict_batch(collate([self._packed(name, part)]))[0])
@@ -258,6 +258,10 @@ class Predictor:
     def _decode_place(self) -> int:
         return next(place for place, step in enumerate(self.pipeline.transforms) if isinstance(step, VideoDecode))
 
+    def inputs_of(self, source: Any) -> torch.Tensor:
+        """What the network is given for a source, (V, C, T, H, W) uint8."""
+        return self._item(source)["inputs"]
+
     def frames_to_inputs(self, frames: Sequence[UInt8Array]) -> torch.Tensor:
         """Full-size frames (H, W, 3) as the network is given them, (V, C, T, H, W) uint8: the part of the pipeline
         that stands behind decoding; V is 1, or the number of crops."""
@@ -274,22 +278,14 @@ def _opened(name: str, reader: VideoReader) -> Results:
     return {"filename": name, "video_reader": reader, "total_frames": len(reader)}
 
 
-def _in_order(
-    reader: VideoReader, indices: npt.NDArray[np.int64], change: Callable[[UInt8Array], UInt8Array]
-) -> Iterator[tuple[int, UInt8Array]]:
-    """(index, changed frame) for ascending indices; only a few full-size frames are in memory at a time."""
-    for place in range(0, len(indices), FRAMES_READ_AT_ONCE):
-        chunk = indices[place : place + FRAMES_READ_AT_ONCE].tolist()
-        yield from zip(chunk, map(change, reader.get_batch(chunk)), strict=True)
-
-
 def _flat(source: Any) -> Iterator[Any]:
     """The single sources in a source: files of a folder, items of a list."""
     if isinstance(source, list | tuple) and not _are_frames(source):
         for item in source:
             yield from _flat(item)
     elif isinstance(source, str | Path):
-        yield from list_videos(source) or [source]
+        videos = list_videos(source)
+        yield from [source] if videos is None else videos
     else:
         yield source
 

@@ -61,7 +61,8 @@ class LivePredictor:
         self.num_taken = 0
         self._shape: tuple[int, ...] | None = None
         backbone = self.model.backbone
-        self._shift = DelayedShift(backbone.shift) if isinstance(getattr(backbone, "shift", None), TemporalShift) else None
+        usual = getattr(backbone, "shift", None)
+        self._shift = DelayedShift(usual) if isinstance(usual, TemporalShift) else None
         self._by_frame = self._shift is not None or not backbone.takes_clips
         # Features (V, 1, F) of single frames, or, for networks on clips, their pixels (V, C, 1, H, W).
         self._newest: deque[torch.Tensor] = deque(maxlen=self.clip_len)
@@ -101,7 +102,7 @@ class LivePredictor:
             with torch.inference_mode():
                 maps = self.model(inputs[None].to(self.predictor.device), mode="tensor")  # (V, 1, F, h, w)
                 return maps.mean(dim=(3, 4))                           # (V, 1, F)
-        except WaitingForNextFrame:
+        except NextFrameNeededError:
             return None
         finally:
             if own_shift is not None:
@@ -110,7 +111,7 @@ class LivePredictor:
     def _score(self) -> Prediction:
         if not self._by_frame:
             inputs = torch.cat(list(self._newest), dim=2)              # (V, C, T, H, W)
-            sample = DataSample(None, tuple(inputs.shape[3:]), inputs.shape[0], self.clip_len, "live")
+            sample = DataSample(None, (inputs.shape[3], inputs.shape[4]), inputs.shape[0], self.clip_len, "live")
             return self.predictor.predict_batch(collate([{"inputs": inputs, "data_samples": sample}]))[0]
         with torch.inference_mode():
             clip = torch.cat(list(self._newest), dim=1)                # (V, T, F)
@@ -120,7 +121,7 @@ class LivePredictor:
         return Prediction("live", self.predictor.class_names, scores.double().tolist())
 
 
-class WaitingForNextFrame(Exception):
+class NextFrameNeededError(Exception):
     """The frame stays at a shift until the next one has come that far; what was before it is done."""
 
 
@@ -148,7 +149,7 @@ class DelayedShift(nn.Module):
         place, self._place = self._place, self._place + 1
         if place == len(self.places):                                  # the first frame that comes here
             self.places.append((frames.clone(), torch.zeros_like(frames[:, fold:2 * fold])))
-            raise WaitingForNextFrame
+            raise NextFrameNeededError
         waiting, from_last = self.places[place]                        # (V, C, h, w), (V, fold, h, w)
         shifted = torch.cat((frames[:, :fold], from_last, waiting[:, 2 * fold:]), dim=1)
         self.places[place] = (frames.clone(), waiting[:, fold:2 * fold])

@@ -96,14 +96,12 @@ class Camera:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        level = cv2.getLogLevel() if hasattr(cv2, "getLogLevel") else None
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it would print every way that it has tried
         try:
-            if level is not None:
-                cv2.setLogLevel(0)  # OpenCV would print lines about every way that it has tried
             self._capture = cv2.VideoCapture(number)
         finally:
-            if level is not None:
-                cv2.setLogLevel(level)
+            cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():
             raise ValueError(f"camera {number}: there is none, or another program uses it; try another number, or a "
                              "video file")

@@ -13,7 +13,10 @@ COMMANDS = {
     "train": "train a recognizer on a folder of videos",
     "evaluate": "accuracy of a checkpoint on a folder of videos",
     "report": "make the page and the pictures of a run again",
-    "predict": "classes and scores of video files",
+    "predict": "classes and scores of videos, folders, long videos over time, cameras",
+    "explain": "where in the frames a network found its class",
+    "embed": "a feature vector a video",
+    "export": "a checkpoint as ONNX, torch.export or TorchScript, checked",
     "models": "the recognizers there are: parameters, input, GFLOPs, weights",
 }
 

@@ -1,0 +1,3 @@
+from tinyaction.cli.embed import main
+
+raise SystemExit(main())

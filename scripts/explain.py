@@ -1,0 +1,3 @@
+from tinyaction.cli.explain import main
+
+raise SystemExit(main())

@@ -1,0 +1,3 @@
+from tinyaction.cli.export import main
+
+raise SystemExit(main())
