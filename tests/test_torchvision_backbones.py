@@ -175,6 +175,8 @@ def test_a_model_is_rebuilt_from_its_arguments(name, options):
     assert model_arguments(name, again) == arguments and arguments["name"] == name and arguments["num_classes"] == 4
     for key, value in options.items():
         assert arguments[key] == (list(value) if isinstance(value, tuple) else value)
+    assert again.data_preprocessor.mean.equal(model.data_preprocessor.mean)
+    assert again.data_preprocessor.std.equal(model.data_preprocessor.std)
     again.load_state_dict(model.state_dict())
     pixels = torch.randint(0, 256, (1, 1, 3, 4, 32, 32), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone, TemporalShiftConvBackbone
@@ -79,9 +80,14 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
         "num_classes": model.cls_head.num_classes,
         "dropout": model.cls_head.dropout.p,
         "average_clips": model.cls_head.average_clips,
-        "mean": [round(value, 4) for value in preprocessor.mean.flatten().tolist()],
-        "std": [round(value, 4) for value in preprocessor.std.flatten().tolist()],
+        "mean": _shortest(preprocessor.mean),
+        "std": _shortest(preprocessor.std),
     }
+
+
+def _shortest(values: torch.Tensor) -> list[float]:
+    """Numbers of the fewest digits that are these float32 again: 123.675, not 123.67500305175781."""
+    return [float(str(value)) for value in values.flatten().cpu().numpy()]
 
 
 def create_backbone(name: str) -> nn.Module:

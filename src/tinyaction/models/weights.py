@@ -5,6 +5,7 @@ import logging
 import re
 import socket
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,8 @@ def load_weights(model: Recognizer, name: str, weights: str | Path) -> LoadedWei
     loaded = fit_state_dict(model, name, find_state_dict(content, path), source=source)
     made_with = content.get("model") if isinstance(content, Mapping) else None
     if isinstance(made_with, Mapping) and "mean" in made_with and "std" in made_with:
-        model.data_preprocessor = VideoPreprocessor(made_with["mean"], made_with["std"])
+        device = model.cls_head.fc.weight.device
+        model.data_preprocessor = VideoPreprocessor(made_with["mean"], made_with["std"]).to(device)
         loaded.notes.append(f"pixels are normalized with its mean {made_with['mean']} and std {made_with['std']}")
     for line in loaded.lines():
         logger.info(line)
@@ -129,7 +131,9 @@ def read_checkpoint(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights; they must be {' or '.join(DATASETS)}, or a file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of how foreign files are pickled
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # half a dozen kinds; most often the pickle names a class that is not torch's
         return read_inert(path)[0]
 
