@@ -8,8 +8,10 @@ import pytest
 import torch
 from nets import lively_net
 from torch import nn
+from toys import write_set
 
 import tinyaction as ta
+from tinyaction.cli import train
 from tinyaction.models import create_model, load_weights, model_arguments
 from tinyaction.models.openmmlab import translate_keys
 from tinyaction.models.weights import find_published, fit_state_dict
@@ -324,3 +326,42 @@ def test_the_file_is_taken_from_torch_hubs_folder(tmp_path, monkeypatch):
     torch.save(lively_net("resnet18", frames()).state_dict(), path)
     loaded = load_weights(model_of("tsm-resnet18"), "tsm-resnet18", "imagenet")
     assert loaded.source == "ResNet18_Weights.IMAGENET1K_V1 (resnet18-f37072fd.pth)" and len(loaded.loaded) == 120
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the flag
+# ---------------------------------------------------------------------------------------------------------------------
+
+def train_on_bars(folder, *flags):
+    videos = folder / "bars"
+    if not videos.is_dir():
+        write_set(videos, num_train=2, num_val=2)
+    return train.main(["--data", str(videos), "--epochs", "1", "--batch-size", "2", "--clip-len", "4", "--size", "32",
+                       "--num-workers", "0", "--device", "cpu", "--out", str(folder / "run"), *flags])
+
+
+def test_training_starts_from_the_weights_and_its_checkpoint_is_whole(tmp_path, capsys):
+    start = model_of("conv2d", 7)
+    torch.save(start.state_dict(), tmp_path / "start.pth")
+    flags = ["--model", "tsm-conv2d", "--weights", str(tmp_path / "start.pth"), "--lr", "1e-9"]
+    assert train_on_bars(tmp_path, *flags) == 0
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert f"weights of tinyaction from {tmp_path / 'start.pth'}: 14 tensors loaded" in log
+    assert "its head of 7 classes is left out: this model has 2" in log
+    model, checkpoint = ta.load_model(tmp_path / "run" / "best.pt")
+    assert checkpoint["model"]["name"] == "tsm-conv2d" and checkpoint["model"]["mean"] == [123.675, 116.28, 103.53]
+    assert type(model.backbone).__name__ == "TemporalShiftConvBackbone"
+    assert model.backbone.conv1[0].weight.allclose(start.backbone.conv1[0].weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--model", "s3d"], "error: clip_len is 4; s3d takes at least 14 frames"),
+    (["--model", "tsm-resnet18", "--weights", "kinetics"], "error: tsm-resnet18 has no weights 'kinetics'"),
+    (["--model", "conv3d", "--weights", "DIR/start.pth"], "error: DIR/start.pth does not fit conv3d"),
+    (["--model", "conv2d", "--weights", "DIR/none.pth"], "error: DIR/none.pth: no such weights"),
+])
+def test_what_does_not_fit_is_an_error_before_there_is_a_run_folder(tmp_path, capsys, flags, message):
+    torch.save(model_of("conv2d").state_dict(), tmp_path / "start.pth")
+    assert train_on_bars(tmp_path, *[flag.replace("DIR", str(tmp_path)) for flag in flags]) == 2
+    assert capsys.readouterr().err.replace(str(tmp_path), "DIR").startswith(message)
+    assert not (tmp_path / "run").exists()
