@@ -29,13 +29,34 @@ def test_the_flags_that_were_promised():
 def test_each_flag_arrives():
     argv = ("--data d --model conv3d --epochs 2 --batch-size 3 --lr 0.5 --optimizer adam --weight-decay 0.25 "
             "--warmup-epochs 1.5 --clip-grad-norm 2 --num-workers 4 --clip-len 5 --num-clips 6 --train-clips 7 "
-            "--size 8 --flip 0 --seed 9 --device cpu --tensorboard --out o").split()
+            "--size 8 --flip 0 --seed 9 --device cpu --tensorboard --out o --head-lr 2.5 --freeze all --freeze-norms "
+            "--label-smoothing 0.125 --mixup 0.25 --class-weights --ema 0.75 --patience 4 --augment color "
+            "--crop multiscale --num-crops 3 --max-views 11 --flip-pairs a=b").split()
     expected = {
         "data": "d", "model": "conv3d", "epochs": 2, "batch_size": 3, "lr": 0.5, "optimizer": "adam",
         "weight_decay": 0.25, "warmup_epochs": 1.5, "clip_grad_norm": 2.0, "num_workers": 4, "clip_len": 5,
         "num_clips": 6, "train_clips": 7, "size": 8, "flip": 0.0, "seed": 9, "device": "cpu", "tensorboard": True,
-        "out": "o"}
+        "out": "o", "head_lr": 2.5, "freeze": "all", "freeze_norms": True, "label_smoothing": 0.125, "mixup": 0.25,
+        "class_weights": True, "balanced": False, "ema": 0.75, "patience": 4, "augment": "color",
+        "crop": "multiscale", "num_crops": 3, "max_views": 11, "flip_pairs": "a=b"}
     assert {name: value for name, value in asdict(parse_args(argv)).items() if name in expected} == expected
+    assert parse_args(["--data", "d", "--balanced"]).balanced
+    assert not parse_args(["--data", "d", "--weights", "imagenet", "--no-freeze-norms"]).freeze_norms
+
+
+@pytest.mark.parametrize(("argv", "expected"), [
+    ("--model conv2d", (8, 64, "sgd", 0.01, 30, 1.0, False)),
+    ("--model tsm-conv2d", (8, 64, "sgd", 0.01, 30, 1.0, False)),
+    ("--model tsm-resnet18 --weights imagenet", (8, 224, "adamw", 5e-4, 15, 10.0, True)),
+    ("--model tsm-resnet18", (8, 224, "sgd", 0.01, 50, 1.0, False)),
+    ("--model r3d_18 --weights kinetics", (16, 112, "adamw", 5e-4, 15, 10.0, True)),
+    ("--model tsm-resnet18 --weights imagenet --size 112 --lr 0.1 --epochs 3", (8, 112, "adamw", 0.1, 3, 10.0, True)),
+])
+def test_what_no_flag_says_comes_from_the_recipe(argv, expected):
+    config = parse_args(["--data", "d", *argv.split()])
+    names = ("clip_len", "size", "optimizer", "lr", "epochs", "head_lr", "freeze_norms")
+    assert tuple(getattr(config, name) for name in names) == expected
+    assert all(value is not None for value in asdict(config).values())
 
 
 def test_workers_are_one_a_core_at_most_eight(monkeypatch):
@@ -65,6 +86,16 @@ def test_workers_are_one_a_core_at_most_eight(monkeypatch):
         ("--data d --warmup-epochs -1", "--warmup-epochs is -1.0; it must be at least 0"),
         ("--data d --clip-grad-norm -1", "--clip-grad-norm is -1.0; it must be at least 0"),
         ("--data d --flip 1.5", "--flip is 1.5; it must be a share, 0 to 1"),
+        ("--data d --label-smoothing 1", "--label-smoothing is 1.0; it must be at least 0 and below 1"),
+        ("--data d --head-lr 0", "--head-lr is 0.0; it must be above 0 and finite"),
+        ("--data d --ema -0.5", "--ema is -0.5; it must be at least 0 and below 1"),
+        ("--data d --mixup -1", "--mixup is -1.0; it must be at least 0"),
+        ("--data d --patience -1", "--patience is -1; it must be at least 0"),
+        ("--data d --max-views -1", "--max-views is -1; it must be at least 0"),
+        ("--data d --augment colour", "--augment is colour; it must be one of none, basic, randaugment, color"),
+        ("--data d --crop big", "--crop is big; it must be one of resized, multiscale"),
+        ("--data d --num-crops 5", "--num-crops is 5; it must be one of 1, 3, 10"),
+        ("--data d --class-weights --balanced", "--class-weights and --balanced both make up for rare classes"),
         ("--data d --lr fast", "argument --lr: invalid float value: 'fast'"),
         ("--data d --epochs 1.5", "argument --epochs: invalid int value: '1.5'"),
         ("--data d --epoch 3", "unrecognized arguments: --epoch 3"),  # no abbreviations: they hide slips of the key

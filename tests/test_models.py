@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import tinyaction as ta
+from tinyaction.models import model_arguments
 
 MODEL_NAMES = ["conv2d", "conv3d"]
 
@@ -277,3 +278,30 @@ def test_the_same_seed_gives_the_same_weights():
 def test_wrong_arguments_are_named_with_their_value_and_rule(make, rule):
     with pytest.raises(ValueError, match=rule):
         make()
+
+
+@pytest.mark.parametrize("name", ["conv2d", "tsm-conv2d", "conv3d"])
+def test_views_in_pieces_give_the_same_scores(name):
+    """2 videos of 5 views, at most 3 at once: the network sees 3, 3, 3 and 1, and the head joins them again."""
+    torch.manual_seed(0)
+    model = ta.create_model(name, 3).eval()
+    inputs = torch.randint(0, 256, (2, 5, 3, 4, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        whole = model(inputs, mode="logits")
+        model.max_views = 3
+        seen = []
+        model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+        pieces = model(inputs, mode="logits")
+    frames = 4 if name == "conv2d" else 1
+    assert seen == [3 * frames, 3 * frames, 3 * frames, 1 * frames]
+    torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-6)
+    assert ta.create_model(**model_arguments(name, model)).max_views == 3
+
+
+def test_training_sees_all_views_at_once():
+    """Its batch norms' statistics are those of the whole batch."""
+    model = ta.create_model("conv2d", 3, max_views=1).train()
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    model(torch.zeros(2, 2, 3, 4, 32, 32, dtype=torch.uint8), mode="logits")
+    assert seen == [16]

@@ -6,9 +6,16 @@ import os
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+from tinyaction.presets import AUGMENTATIONS, CROPS, NUM_CROPS, recipe
+
 
 def _flag(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
+
+
+def _by_recipe(text: str) -> Any:
+    """A flag whose default is the recipe's for the model and its weights; None only until __post_init__."""
+    return field(default=None, metadata={"help": text + "; default by the model and its weights"})
 
 
 def default_num_workers() -> int:
@@ -22,18 +29,32 @@ class RunConfig:
     data: str = field(metadata={"help": "folder of the videos and their lists, a CSV, or class folders"})
     model: str = _flag("conv2d", "name of the recognizer; `tinyaction models` lists them")
     weights: str = _flag("", "pretrained weights: imagenet, kinetics, or a file; default none")
-    epochs: int = _flag(30, "times over the training videos")
+    epochs: int = _by_recipe("times over the training videos")
     batch_size: int = _flag(8, "videos of a batch")
-    lr: float = _flag(0.01, "highest learning rate, for a batch of 8 videos; other batches in proportion")
-    optimizer: str = _flag("sgd", "sgd, adam or adamw")
-    weight_decay: float = _flag(1e-4, "of the optimizer")
+    lr: float = _by_recipe("highest learning rate, for a batch of 8 videos; other batches in proportion")
+    optimizer: str = _by_recipe("sgd, adam or adamw")
+    weight_decay: float = _by_recipe("of the optimizer")
     warmup_epochs: float = _flag(1.0, "epochs over which the learning rate rises; then it falls as a cosine")
     clip_grad_norm: float = _flag(10.0, "largest norm of the gradients; 0 clips nothing")
     num_workers: int = _flag(-1, "processes that decode; 0 decodes in the main process, -1 is one a core")
-    clip_len: int = _flag(8, "frames of a clip")
+    clip_len: int = _by_recipe("frames of a clip")
     num_clips: int = _flag(1, "clips of a validation video, whose scores are averaged")
     train_clips: int = _flag(1, "clips of a training video in each epoch")
-    size: int = _flag(64, "side of the square that the network sees, in pixels")
+    size: int = _by_recipe("side of the square that the network sees, in pixels")
+    head_lr: float = _by_recipe("learning rate of the head, as a multiple of --lr")
+    freeze: str = _flag("0", "stages of the backbone, from the input on, that stay as they are: a number, or all")
+    freeze_norms: bool = _by_recipe("all batch norms stay as they are")
+    label_smoothing: float = _by_recipe("share of a target that is spread over all classes")
+    mixup: float = _flag(0.0, "mix pairs of videos, by shares of a Beta distribution of this alpha; 0 mixes nothing")
+    class_weights: bool = _flag(False, "rare classes count more in the loss, so that each counts alike")
+    balanced: bool = _flag(False, "rare classes are drawn more often, so that each comes equally often")
+    ema: float = _flag(0.0, "evaluate and save a moving average of the weights, of this decay, such as 0.99")
+    patience: int = _flag(0, "epochs without a better one after which training ends; 0 goes on to the last")
+    augment: str = _flag("basic", "training clips: none, basic (box and flip), randaugment or color (and these)")
+    crop: str = _flag("resized", "random box of a training clip: resized (any area and shape) or multiscale (TSN's)")
+    num_crops: int = _flag(1, "squares of each validation clip: 1 the centre, 3 along the long side, 10 and mirrored")
+    max_views: int = _flag(0, "views that the network sees at once in evaluation, to bound memory; 0 sees all")
+    flip_pairs: str = _flag("", "classes that change places when mirrored: 'turn left=turn right,...'")
     flip: float = _flag(0.5, "share of training videos that are mirrored; 0 where left and right matter")
     seed: int = _flag(0, "of every random draw")
     device: str = _flag("auto", "auto, cpu, cuda, mps")
@@ -43,11 +64,15 @@ class RunConfig:
     REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 
     def __post_init__(self) -> None:
+        for name, value in recipe(self.model, self.weights).items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
         if self.num_workers == -1:
             self.num_workers = default_num_workers()
         rules = {
             "epochs": 1, "batch_size": 1, "clip_len": 1, "num_clips": 1, "train_clips": 1, "size": 1, "num_workers": 0,
             "seed": 0, "warmup_epochs": 0, "clip_grad_norm": 0, "weight_decay": 0,
+            "mixup": 0, "patience": 0, "max_views": 0,
         }
         for name, least in rules.items():
             value = getattr(self, name)
@@ -57,6 +82,17 @@ class RunConfig:
             raise ValueError(f"--seed is {self.seed}; it must be below {2**32}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"--lr is {self.lr}; it must be above 0 and finite")
+        if not 0 < self.head_lr < math.inf:
+            raise ValueError(f"--head-lr is {self.head_lr}; it must be above 0 and finite")
+        for name in ("label_smoothing", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{flag_of(name)} is {getattr(self, name)}; it must be at least 0 and below 1")
+        for name, choices in {"augment": AUGMENTATIONS, "crop": CROPS, "num_crops": NUM_CROPS}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{flag_of(name)} is {getattr(self, name)}; it must be one of "
+                                 f"{', '.join(map(str, choices))}")
+        if self.class_weights and self.balanced:
+            raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"--flip is {self.flip}; it must be a share, 0 to 1")
 
@@ -71,9 +107,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         required = item.default is MISSING
         text = item.metadata["help"]
         if item.type is bool:
-            parser.add_argument(flag_of(item.name), action="store_true", help=text)
+            # A default of None is decided later, so that --no-... can be told from a flag that was not given.
+            action = argparse.BooleanOptionalAction if item.default is None else "store_true"
+            parser.add_argument(flag_of(item.name), action=action, default=item.default, help=text)
             continue
-        if not required and item.default != "":
+        if not required and item.default not in ("", None):
             text += f" (default {item.default})"
         parser.add_argument(flag_of(item.name), type=item.type if callable(item.type) else str, required=required,
                             default=None if required else item.default, help=text)

@@ -117,6 +117,7 @@ def build_dataloader(
     *,
     batch_size: int,
     shuffle: bool = False,
+    balanced: bool = False,
     num_workers: int = 0,
     seed: int | None = None,
     pin_memory: bool = False,
@@ -132,6 +133,7 @@ def build_dataloader(
     Args:
         batch_size: videos of a batch; the last one may be smaller.
         shuffle: a new order in every epoch.
+        balanced: each class comes equally often, rare ones repeatedly; see :class:`tinyaction.loader.EpochSampler`.
         num_workers: processes that decode; 0 decodes in this process.
         seed: of the order; default the dataset's.
         pin_memory: page-locked batches, for faster copies to a CUDA device.
@@ -144,7 +146,8 @@ def build_dataloader(
 
     Iterating raises what an item raised: :class:`VideoError`, or ``ValueError`` of a transform.
     """
-    sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=dataset.seed if seed is None else seed)
+    sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=dataset.seed if seed is None else seed,
+                           labels=dataset.videos.labels if balanced else None)
     return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=collate, num_workers=num_workers,
                        pin_memory=pin_memory, prefetch=prefetch, rank=rank, num_ranks=num_ranks, on_error=on_error,
                        max_bad_share=max_bad_share, time_limit=time_limit)

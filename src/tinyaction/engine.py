@@ -17,9 +17,11 @@ import torch
 from torch import nn
 from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from tinyaction.dataset import Batch
 from tinyaction.distributed import dealt_back, from_first, share_state, summed
+from tinyaction.finetune import Objective, averaged_model, parameter_groups, train_mode
 from tinyaction.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
 from tinyaction.models.recognizer import Recognizer, stack_labels
 
@@ -126,9 +128,16 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def create_optimizer(name: str, model: nn.Module, *, lr: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
-    """"sgd" (momentum 0.9), "adam" or "adamw" over all parameters of the model."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def create_optimizer(
+    name: str, model: nn.Module, *, lr: float, weight_decay: float = 0.0, head_lr: float = 1.0
+) -> torch.optim.Optimizer:
+    """"sgd" (momentum 0.9), "adam" or "adamw" over the :func:`tinyaction.finetune.parameter_groups` of the model.
+
+    ``lr`` is the backbone's; the head's is ``head_lr`` times that.
+    """
+    parameters = parameter_groups(model, weight_decay=weight_decay, head_lr=head_lr)
+    for group in parameters:
+        group["lr"] = lr * group["lr_scale"]
     if name == "sgd":
         return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay)
     if name == "adam":
@@ -199,6 +208,8 @@ def train_one_epoch(
     amp: torch.dtype | None = None,
     scaler: torch.amp.GradScaler | None = None,
     parallel: DistributedDataParallel | None = None,
+    objective: Objective | None = None,
+    average: AveragedModel | None = None,
     on_batch: OnBatch | None = None,
 ) -> TrainResult:
     """Go once over the loader and update the model after each batch, or after every ``grad_accum`` batches.
@@ -212,13 +223,16 @@ def train_one_epoch(
         amp: bfloat16 or float16, in which the network computes where that is safe; None computes in float32.
         scaler: for float16, whose small gradients would become 0; see :func:`create_scaler`.
         parallel: the model wrapped for several processes; the result is then that of all of them together.
+        objective: label smoothing, class weights, mixup; None is the plain cross-entropy. With mixup the accuracy is
+            that on mixed videos, against the label of the larger share.
+        average: is updated after each step; see :func:`tinyaction.finetune.create_average`.
         on_batch: called after each batch.
 
     Raises:
         ValueError: a loss is not finite (step and files are named), a label is not below the model's number of
             classes, or what the loader raises.
     """
-    model.to(device).train()
+    train_mode(model.to(device))
     forward = model if parallel is None else parallel
     total_loss, num_right, num_videos = 0.0, 0, 0
     num_pending = 0  # videos whose gradients wait for the next step
@@ -239,6 +253,8 @@ def train_one_epoch(
         else:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if average is not None:
+            average.update_parameters(model)
 
     optimizer.zero_grad(set_to_none=True)
     waiting = WaitingClock(loader)
@@ -246,13 +262,17 @@ def train_one_epoch(
         for number, batch in enumerate(waiting):
             if lr_at is not None:
                 for group in optimizer.param_groups:
-                    group["lr"] = lr_at(step)
+                    group["lr"] = lr_at(step) * group.get("lr_scale", 1.0)
             inputs = batch["inputs"].to(device, non_blocking=True)     # (B, V, C, T, H, W) uint8
             labels = _labels_of(batch, model.cls_head.num_classes).to(device, non_blocking=True)  # (B,)
             B = len(labels)
+            if objective is not None:
+                inputs, targets = objective.mix(inputs, labels, num_classes=model.cls_head.num_classes, step=step,
+                                                num_before=num_pending)
             with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
                 logits = forward(inputs, mode="logits")                # (B, V, K)
-                loss = model.cls_head.loss(logits, labels)
+                loss = (model.cls_head.loss(logits, labels) if objective is None
+                        else objective.loss(logits, targets))
             if not math.isfinite(loss.item()):                         # before the weights take harm
                 files = ", ".join(sample.filename for sample in batch["data_samples"])
                 raise ValueError(f"the loss of step {step} is {loss.item()}; lower the learning rate, or look at the "
@@ -334,12 +354,15 @@ def fit(
     amp: torch.dtype | None = None,
     scaler: torch.amp.GradScaler | None = None,
     parallel: DistributedDataParallel | None = None,
+    objective: Objective | None = None,
+    average: AveragedModel | None = None,
     on_batch: OnBatch | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_epoch: Callable[[EpochRecord], bool | None] | None = None,
 ) -> list[EpochRecord]:
     """Train and evaluate ``num_epochs`` times; arguments as in :func:`train_one_epoch`.
 
-    ``on_epoch`` is called with each record: to save, to print, to stop early by raising.
+    Where there is an ``average`` of the weights, it is what is evaluated.
+    ``on_epoch`` is called with each record: to save, to print; what it returns is whether this was the last epoch.
     """
     history = []
     for epoch in range(num_epochs):
@@ -347,12 +370,14 @@ def fit(
         train = train_one_epoch(model, train_loader, optimizer, device=device, lr_at=lr_at,
                                 first_step=epoch * num_steps(len(train_loader), grad_accum),
                                 clip_grad_norm=clip_grad_norm, grad_accum=grad_accum, amp=amp, scaler=scaler,
-                                parallel=parallel, on_batch=on_batch)
-        val = evaluate(model, val_loader, device=device, on_batch=on_batch)
-        record = EpochRecord(epoch, optimizer.param_groups[0]["lr"], train, val)
+                                parallel=parallel, objective=objective, average=average, on_batch=on_batch)
+        val = evaluate(model if average is None else averaged_model(average), val_loader, device=device,
+                       on_batch=on_batch)
+        group = optimizer.param_groups[0]
+        record = EpochRecord(epoch, group["lr"] / group.get("lr_scale", 1.0), train, val)
         history.append(record)
-        if on_epoch is not None:
-            on_epoch(record)
+        if on_epoch is not None and on_epoch(record):
+            break
     return history
 
 

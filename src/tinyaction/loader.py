@@ -59,10 +59,17 @@ class BadVideo:
 
 
 class EpochSampler(Sampler[Key]):
-    """Keys (epoch, index) of one epoch, in an order drawn from (seed, epoch); set ``epoch`` before each."""
+    """Keys (epoch, index) of one epoch, in an order drawn from (seed, epoch); set ``epoch`` before each.
 
-    def __init__(self, num_items: int, *, shuffle: bool, seed: int) -> None:
+    With the ``labels`` of the items each label comes equally often in an epoch of as many items: those of rare ones
+    again and again, those of frequent ones in turns.
+    """
+
+    def __init__(
+        self, num_items: int, *, shuffle: bool, seed: int, labels: npt.NDArray[np.int64] | None = None
+    ) -> None:
         self.num_items = num_items
+        self.labels = labels
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
@@ -72,10 +79,19 @@ class EpochSampler(Sampler[Key]):
 
     def order(self) -> IntArray:
         """The items of the epoch in their order: an array, since a list of a million keys would take 150 MB."""
-        order = np.arange(self.num_items)
+        rng = np.random.RandomState([self.seed, self.epoch])
+        order = np.arange(self.num_items) if self.labels is None else self._balanced(self.labels, rng)
         if self.shuffle:
-            np.random.RandomState([self.seed, self.epoch]).shuffle(order)
+            rng.shuffle(order)
         return order
+
+    def _balanced(self, labels: IntArray, rng: np.random.RandomState) -> IntArray:
+        there = rng.permutation(np.unique(labels))  # which labels come once more, where it does not come out even
+        parts = []
+        for number, label in enumerate(there):
+            items = rng.permutation(np.flatnonzero(labels == label))
+            parts.append(np.resize(items, (self.num_items + number) // len(there)))  # repeats, or cuts
+        return np.concatenate(parts)
 
     def __iter__(self) -> Iterator[Key]:
         return ((self.epoch, int(index)) for index in self.order())

@@ -14,7 +14,7 @@ from tinyaction.cli.progress import ProgressLine
 from tinyaction.config import default_num_workers
 from tinyaction.dataset import VideoDataset, build_dataloader
 from tinyaction.engine import Evaluation, choose_device, evaluate
-from tinyaction.presets import eval_pipeline
+from tinyaction.presets import NUM_CROPS, eval_pipeline
 
 
 @errors_to_exit_code
@@ -27,8 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     videos = data.train if arguments.split == "train" else data.val
     check_files(videos)
     pipeline_arguments = dict(checkpoint["eval_pipeline"])
-    if arguments.num_clips is not None:
-        pipeline_arguments["num_clips"] = arguments.num_clips
+    for name in ("num_clips", "num_crops"):
+        if getattr(arguments, name) is not None:
+            pipeline_arguments[name] = getattr(arguments, name)
+    if arguments.max_views is not None:
+        model.max_views = arguments.max_views
     dataset = VideoDataset(videos, eval_pipeline(**pipeline_arguments), test_mode=True)
     loader = build_dataloader(dataset, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
                               pin_memory=device.type == "cuda")
@@ -50,11 +53,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which videos (default val)")
     parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
+    parser.add_argument("--num-crops", type=int, choices=NUM_CROPS, help="squares of a clip; default as in the run")
+    parser.add_argument("--max-views", type=int, help="views that the network sees at once, to bound memory; 0 is all")
     parser.add_argument("--batch-size", type=int, default=8, help="videos of a batch (default 8)")
     parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="processes that decode")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     arguments = parser.parse_args(argv)
-    for name, least in (("num_clips", 1), ("batch_size", 1), ("num_workers", 0)):
+    for name, least in (("num_clips", 1), ("max_views", 0), ("batch_size", 1), ("num_workers", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tinyaction.annotations import DataFolder, find_data
+from tinyaction.augment import flip_label_map
 from tinyaction.checkpoint import save_checkpoint, versions
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.evaluate import check_files, command, result_lines
@@ -16,6 +17,7 @@ from tinyaction.cli.progress import ProgressLine
 from tinyaction.config import RunConfig, add_flags
 from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader
 from tinyaction.engine import EpochRecord, choose_device, create_optimizer, fit
+from tinyaction.finetune import Objective, averaged_model, class_weights, create_average, freeze
 from tinyaction.models import check_input, create_model, load_weights, model_arguments
 from tinyaction.presets import eval_pipeline, train_pipeline
 from tinyaction.report import write_report
@@ -52,12 +54,16 @@ def train(config: RunConfig) -> RunFolder:
     data = find_data(config.data)
     check_files(data.train, data.val)
     torch.manual_seed(config.seed)
-    model = create_model(config.model, len(data.class_names))
+    model = create_model(config.model, len(data.class_names), max_views=config.max_views)
     loaded = load_weights(model, config.model, config.weights) if config.weights else None
+    freeze(model, config.freeze, norms=config.freeze_norms)
     model.to(device)
+    average = create_average(model, config.ema) if config.ema else None
     lr = scaled_learning_rate(config.lr, batch_size=config.batch_size,
                               reference_batch_size=RunConfig.REFERENCE_BATCH_SIZE)
-    optimizer = create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay)
+    optimizer = create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
+                                 head_lr=config.head_lr)
+    goal = objective(config, data)
     train_set, val_set = datasets(config, data)
     train_loader, val_loader = _loaders(config, train_set, val_set, pin_memory=device.type == "cuda")
     total_steps = config.epochs * len(train_loader)
@@ -80,13 +86,13 @@ def train(config: RunConfig) -> RunFolder:
                       "versions": versions()})
     best: list[EpochRecord] = []
 
-    def on_epoch(record: EpochRecord) -> None:
+    def on_epoch(record: EpochRecord) -> bool:
         row = run.add_metrics(record)
         checkpoint = {
             "model": model_arguments(config.model, model),
-            "state_dict": model.state_dict(),
+            "state_dict": (model if average is None else averaged_model(average)).state_dict(),
             "class_names": data.class_names,
-            "eval_pipeline": {"clip_len": config.clip_len, "size": config.size, "num_clips": config.num_clips},
+            "eval_pipeline": eval_arguments(config),
             "epoch": record.epoch + 1,
             "metrics": row,
             "config": asdict(config),
@@ -99,13 +105,15 @@ def train(config: RunConfig) -> RunFolder:
             save_checkpoint(run.path / "best.pt", checkpoint)
             run.write_predictions(record.val, data.class_names)
         run.log(epoch_line(record, config.epochs, is_best))
+        return 0 < config.patience <= record.epoch - best[0].epoch
 
     progress = ProgressLine()
     try:
         history = fit(
             model, train_loader, val_loader, optimizer, num_epochs=config.epochs, device=device,
             lr_at=lambda step: learning_rate(step, base_lr=lr, total_steps=total_steps, warmup_steps=warmup_steps),
-            clip_grad_norm=config.clip_grad_norm, on_batch=progress, on_epoch=on_epoch,
+            clip_grad_norm=config.clip_grad_norm, objective=goal, average=average, on_batch=progress,
+            on_epoch=on_epoch,
         )
     except BaseException:
         if not best:
@@ -113,6 +121,8 @@ def train(config: RunConfig) -> RunFolder:
         raise
     finally:
         progress.close()
+    if len(history) < config.epochs:
+        run.log(f"stopped after epoch {len(history)}: {config.patience} epochs without a better one (--patience)")
     for line in summary_lines(config, data, run.path, best[0], history):
         run.log(line)
     report(run, train_set, val_set, notice=STAND_IN if stand_in else "")
@@ -134,22 +144,37 @@ def datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, VideoDa
     train_set = VideoDataset(
         data.train,
         train_pipeline(clip_len=config.clip_len, size=config.size, num_clips=config.train_clips,
-                       flip_ratio=config.flip),
+                       flip_ratio=config.flip, flip_labels=flip_label_map(config.flip_pairs, data.class_names),
+                       augment=config.augment, crop=config.crop),
         class_names=data.class_names, seed=config.seed,
     )
     val_set = VideoDataset(
-        data.val, eval_pipeline(clip_len=config.clip_len, size=config.size, num_clips=config.num_clips),
+        data.val, eval_pipeline(**eval_arguments(config)),
         test_mode=True, class_names=data.class_names, seed=config.seed,
     )
     return train_set, val_set
+
+
+def eval_arguments(config: RunConfig) -> dict[str, int]:
+    """Of presets.eval_pipeline; the checkpoint carries them, so that evaluation and prediction do as training did."""
+    return {"clip_len": config.clip_len, "size": config.size, "num_clips": config.num_clips,
+            "num_crops": config.num_crops}
+
+
+def objective(config: RunConfig, data: DataFolder) -> Objective | None:
+    """What the loss asks for beyond the plain cross-entropy; None where that is nothing."""
+    if not (config.label_smoothing or config.class_weights or config.mixup):
+        return None
+    weights = class_weights(data.train.labels, len(data.class_names)) if config.class_weights else None
+    return Objective(config.label_smoothing, weights, config.mixup, config.seed)
 
 
 def _loaders(
     config: RunConfig, train_set: VideoDataset, val_set: VideoDataset, *, pin_memory: bool
 ) -> tuple[VideoLoader, VideoLoader]:
     return (
-        build_dataloader(train_set, batch_size=config.batch_size, shuffle=True, num_workers=config.num_workers,
-                         pin_memory=pin_memory),
+        build_dataloader(train_set, batch_size=config.batch_size, shuffle=True, balanced=config.balanced,
+                         num_workers=config.num_workers, pin_memory=pin_memory),
         build_dataloader(val_set, batch_size=config.batch_size, num_workers=config.num_workers,
                          pin_memory=pin_memory),
     )

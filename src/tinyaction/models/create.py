@@ -43,6 +43,7 @@ def create_model(
     average_clips: AverageClips = "prob",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    max_views: int = 0,
 ) -> Recognizer:
     """Make a recognizer by its name, freshly initialised from torch's global random state.
 
@@ -55,6 +56,7 @@ def create_model(
         dropout: share of the averaged features that is dropped in training.
         average_clips: see :class:`TemporalAverageHead`.
         mean, std: of the pixels, RGB, 0..255; default those that torchvision's weights of the network ask for.
+        max_views: see :class:`Recognizer`.
 
     Raises:
         ValueError: there is no such name (the nearest are given), fewer than two classes, weights that do not fit.
@@ -65,7 +67,7 @@ def create_model(
     head = TemporalAverageHead(num_classes, backbone.out_channels, dropout=dropout, average_clips=average_clips)  # type: ignore[arg-type]
     own_mean, own_std = normalization(name)
     preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
-    model = Recognizer(backbone, head, preprocessor)
+    model = Recognizer(backbone, head, preprocessor, max_views=max_views)
     if weights is not None:
         load_weights(model, name, weights)
     return model
@@ -82,6 +84,7 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
         "average_clips": model.cls_head.average_clips,
         "mean": _shortest(preprocessor.mean),
         "std": _shortest(preprocessor.std),
+        "max_views": model.max_views,
     }
 
 

@@ -40,12 +40,15 @@ class Recognizer(nn.Module):
             (N, C, T, H, W) to (N, F, t, h, w).
         cls_head: maps features (N, T, F, h, w) to logits (N, K); see :class:`TemporalAverageHead`.
         data_preprocessor: normalizes pixels; see :class:`VideoPreprocessor`.
+        max_views: views that go through the network at once in evaluation mode, to bound memory; 0 is all.
     """
 
     def __init__(
-        self, backbone: nn.Module, cls_head: TemporalAverageHead, data_preprocessor: nn.Module | None = None
+        self, backbone: nn.Module, cls_head: TemporalAverageHead, data_preprocessor: nn.Module | None = None, *,
+        max_views: int = 0,
     ) -> None:
         super().__init__()
+        self.max_views = max_views
         self.data_preprocessor = VideoPreprocessor() if data_preprocessor is None else data_preprocessor
         self.backbone = backbone
         self.cls_head = cls_head
@@ -76,6 +79,11 @@ class Recognizer(nn.Module):
     def compute_logits(self, inputs: torch.Tensor) -> torch.Tensor:
         """Pixels (B, V, C, T, H, W) to logits (B, V, K)."""
         B, V = inputs.shape[:2]
+        if not self.training and 0 < self.max_views < B * V:
+            views = inputs.flatten(0, 1).unsqueeze(1)                  # (B*V, 1, C, T, H, W)
+            logits = [self.cls_head(self.extract_features(views[start : start + self.max_views]))
+                      for start in range(0, B * V, self.max_views)]    # (max_views, K) each
+            return torch.unflatten(torch.cat(logits), 0, (B, V))       # (B, V, K)
         features = self.extract_features(inputs)                       # (B*V, T, F, h, w)
         return self.cls_head(features).unflatten(0, (B, V))            # (B, V, K)
 
