@@ -101,7 +101,7 @@ def test_a_run_with_every_habit_at_once(folder, tmp_path):
 @pytest.mark.parametrize(("flags", "words"), [
     ("--freeze 3", "--freeze is '3'; it must be all, or a number of stages, 0 to 2"),
     ("--flip-pairs lying=sitting", "'sitting' is no class"),
-    ("--model tsn-vit_b_16 --freeze 99", "--freeze is '99'"),
+    ("--model tsm-conv2d --freeze half", "--freeze is 'half'"),
 ])
 def test_what_is_wrong_is_said_before_a_folder_is_made(folder, tmp_path, capsys, flags, words):
     assert train(folder, tmp_path / "run", flags) == 2

@@ -33,7 +33,7 @@ def recipe(model: str, weights: str = "") -> dict[str, Any]:
         the guide's networks       8 frames of 64 pixels, SGD 0.01, 30 epochs: seconds on a CPU
         other networks             frames and pixels of their own weights, SGD 0.01, 50 epochs
         with pretrained weights    AdamW, the head ten times as fast as the backbone, batch norms as they were loaded,
-                                   soft labels, 15 epochs: for folders of tens to thousands of clips
+                                   soft labels, 20 epochs: for folders of tens to thousands of clips
     """
     values = {"clip_len": 8, "size": 64, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4, "epochs": 30,
               "head_lr": 1.0, "freeze_norms": False, "label_smoothing": 0.0}
@@ -41,7 +41,7 @@ def recipe(model: str, weights: str = "") -> dict[str, Any]:
         rule = input_rule(model)
         values |= {"clip_len": rule.clip_len, "size": rule.size, "epochs": 50}
     if weights:
-        values |= {"optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.01, "epochs": 15, "head_lr": 10.0,
+        values |= {"optimizer": "adamw", "lr": 2e-4, "weight_decay": 0.01, "epochs": 20, "head_lr": 10.0,
                    "freeze_norms": True, "label_smoothing": 0.1}
     return values
 

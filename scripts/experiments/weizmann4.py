@@ -1,6 +1,6 @@
 """Recognizers on weizmann4 (4 actions by 9 persons, 36 clips), each tested on persons that it has never seen.
 
-    python scripts/leave_persons_out.py --data shared/clips/weizmann4 --weights mobilenet_v2_imagenet_features.pt
+    python scripts/experiments/weizmann4.py --data shared/clips/weizmann4 --weights mobilenet_v2_imagenet_features.pt
 
 Three folds: persons 0-2, 3-5, 6-8 are tested by a network that learned the other six. The accuracy of a seed is over
 all 36 clips, each tested once, with the weights of the last epoch: nothing is chosen by looking at the test clips.
@@ -72,15 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="leave_persons_out.py", description=__doc__, allow_abbrev=False,
+    parser = Parser(prog="weizmann4.py", description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="the folder weizmann4")
     parser.add_argument("--weights", default="", help="ImageNet weights of MobileNetV2; without: no pretrained rows")
     parser.add_argument("--models", nargs="+", default=["conv2d", "tsn-mobilenet_v2", "tsm-mobilenet_v2"])
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... (default 3)")
     parser.add_argument("--size", type=int, default=112, help="pixels a side for MobileNetV2 (default 112)")
-    parser.add_argument("--epochs", type=int, default=15, help="for MobileNetV2 (default 15)")
-    parser.add_argument("--lr", type=float, default=5e-4, help="of AdamW for MobileNetV2 (default 5e-4)")
+    parser.add_argument("--epochs", type=int, default=20, help="for MobileNetV2 (default 20)")
+    parser.add_argument("--lr", type=float, default=2e-4, help="of AdamW for MobileNetV2 (default 2e-4)")
     parser.add_argument("--head-lr", type=float, default=10.0, help="multiple of it for the head (default 10)")
     parser.add_argument("--freeze", type=int, default=7, help="stages of MobileNetV2, of 19, that stay (default 7)")
     parser.add_argument("--variants", type=int, default=6, help="augmented variants of a clip (default 6)")
