@@ -19,8 +19,8 @@ CORE = {"torch", "torchvision", "decord", "numpy", "cv2"}
 EXTRAS = ("matplotlib", "tqdm", "tensorboard", "onnx", "onnxruntime", "onnxscript", "pandas", "av")
 
 # The way of a clip: a room imports only from those before it. Rooms that stand elsewhere must not make a circle.
-WAY = ("version", "folders", "sampling", "video", "transforms", "presets", "annotations", "dataset", "models",
-       "metrics", "schedule", "engine", "checkpoint", "inference", "runfolder", "report", "config", "cli")
+WAY = ("version", "folders", "sampling", "video", "transforms", "augment", "annotations", "dataset", "models",
+       "presets", "metrics", "schedule", "finetune", "engine", "checkpoint", "inference", "runfolder", "report", "config", "cli")
 BACKWARDS = {("video", "framestore")}  # imported when a stored video is opened, and not before
 
 
