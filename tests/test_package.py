@@ -20,8 +20,8 @@ EXTRAS = ("matplotlib", "tqdm", "tensorboard", "onnx", "onnxruntime", "onnxscrip
 
 # The way of a clip: a room imports only from those before it. Rooms that stand elsewhere must not make a circle.
 WAY = ("version", "folders", "sampling", "video", "transforms", "augment", "annotations", "dataset", "models",
-       "presets", "metrics", "schedule", "finetune", "engine", "checkpoint", "inference", "runfolder", "report", "config",
-       "cli")
+       "presets", "metrics", "schedule", "finetune", "engine", "checkpoint", "inference", "runfolder",
+       "report", "config", "cli")
 BACKWARDS = {("video", "framestore")}  # imported when a stored video is opened, and not before
 
 
