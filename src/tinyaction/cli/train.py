@@ -157,8 +157,8 @@ def datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, VideoDa
 
 def eval_arguments(config: RunConfig) -> dict[str, int]:
     """Of presets.eval_pipeline; the checkpoint carries them, so that evaluation and prediction do as training did."""
-    return {"clip_len": config.clip_len, "size": config.size, "num_clips": config.num_clips,
-            "num_crops": config.num_crops}
+    arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": config.num_clips}
+    return arguments if config.num_crops == 1 else arguments | {"num_crops": config.num_crops}
 
 
 def objective(config: RunConfig, data: DataFolder) -> Objective | None:
