@@ -1,11 +1,13 @@
 """Objects say what they are, in one line and as HTML, and the HTML is escaped."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 import tinyaction as ta
 from tinyaction.notebook import table
+from tinyaction.sheets import GAP, LINE
 
 
 def test_cells_are_escaped() -> None:
@@ -58,7 +60,8 @@ def test_an_evaluation_is_one_line() -> None:
 def test_a_clip_is_a_picture() -> None:
     clip = ta.Clip(torch.zeros(1, 3, 16, 20, 20, dtype=torch.uint8), "typing <1>", num_frames=4)
     assert repr(clip) == "Clip(4 frames of inputs (1, 3, 16, 20, 20), typing <1>)"
-    assert clip._repr_html_().count('src="data:image/jpeg;base64,') == 4
-    assert "typing &lt;1&gt;" in clip._repr_html_()
+    picture = cv2.imdecode(np.frombuffer(clip._repr_jpeg_(), dtype=np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None and picture.shape == (LINE + 112, 4 * 112 + 3 * GAP, 3)
+    assert picture[LINE + 2 :, :100].max() < 10 and picture[0].min() > 245  # black frames below a white line of text
     with pytest.raises(ValueError, match="needs uint8"):
         ta.Clip(torch.zeros(1, 3, 2, 4, 4))

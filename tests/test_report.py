@@ -291,18 +291,14 @@ def test_the_charts_as_png(run: Path) -> None:
             assert (edge == 255).all(), f"{name}.png is cut at its edge"
 
 
-def test_plots_do_not_touch_the_callers_figures(run: Path) -> None:
+def test_extras_are_imported_only_where_they_are_used_and_pyplot_never(run: Path) -> None:
     pytest.importorskip("matplotlib")
-    code = ("import sys\nfrom tinyaction.report import write_report\nwrite_report(sys.argv[1])\n"
+    code = ("import sys, tinyaction.report, tinyaction.cli.train\n"
+            "assert not {'matplotlib', 'tensorboard'} & set(sys.modules)\n"
+            "tinyaction.report.write_report(sys.argv[1])\n"
             "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules")
     subprocess.run([sys.executable, "-c", code, str(run)], check=True)
     assert plots.plots_available()
-
-
-def test_the_package_imports_neither_matplotlib_nor_tensorboard() -> None:
-    code = ("import sys, tinyaction.report, tinyaction.cli.train\n"
-            "assert not {'matplotlib', 'tensorboard'} & set(sys.modules)")
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_predictions_come_back_as_they_were_written(run: Path) -> None:

@@ -5,7 +5,7 @@ from html import escape
 
 import torch
 
-from tinyaction.sheets import clip_frames, data_uri
+from tinyaction.sheets import clip_frames, draw_strip, encoded
 
 
 def table(title: str, rows: Iterable[tuple[object, ...]], *, head: tuple[str, ...] = ()) -> str:
@@ -36,8 +36,6 @@ class Clip:
     def __repr__(self) -> str:
         return f"Clip({len(self.frames)} frames of inputs {self.shape}{', ' * bool(self.caption)}{self.caption})"
 
-    def _repr_html_(self) -> str:
-        pictures = "".join(f'<img style="margin:0 2px 0 0;display:inline-block" src="{data_uri(frame)}">'
-                           for frame in self.frames)
-        caption = f"<div>{escape(self.caption)}</div>" if self.caption else ""
-        return f'{caption}<div style="line-height:0">{pictures}</div>'
+    def _repr_jpeg_(self) -> bytes:
+        """A picture, and no HTML with pictures in it: viewers of notebooks strip those."""
+        return encoded(draw_strip(self.frames, self.caption), ".jpg")

@@ -69,6 +69,19 @@ def draw_sheet(title: str, strips: Sequence[Strip], *, notice: str = "") -> UInt
     return np.asarray(canvas)
 
 
+def draw_strip(frames: Sequence[UInt8Array], caption: str = "") -> UInt8Array:
+    """Frames side by side (H, W, 3), the caption above them where there is one."""
+    width = sum(frame.shape[1] for frame in frames) + GAP * (len(frames) - 1)
+    top = LINE if caption else 0
+    canvas = Image.new("RGB", (width, top + max(frame.shape[0] for frame in frames)), PAPER)
+    write(ImageDraw.Draw(canvas), (0, 2), caption, size=14, end=width)
+    left = 0
+    for frame in frames:
+        canvas.paste(Image.fromarray(frame), (left, top))
+        left += frame.shape[1] + GAP
+    return np.asarray(canvas)
+
+
 def write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, *, size: int, end: int,
           colour: tuple[int, int, int] = INK) -> int:
     """Write a line with its upper left corner ``at`` (x, y), at most to x = ``end``; returns the x where it ends.
@@ -119,15 +132,16 @@ def has_letter(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letter: str) 
 def write_png(path: Path, picture: UInt8Array) -> None:
     """Save (H, W, 3) RGB as PNG. Raises OSError where it cannot be written."""
     with open(path, "wb") as file:
-        file.write(_encoded(picture, ".png"))
+        file.write(encoded(picture, ".png"))
 
 
 def data_uri(picture: UInt8Array) -> str:
     """(H, W, 3) RGB as a JPEG inside a ``data:`` address, for a page that needs no other file."""
-    return "data:image/jpeg;base64," + base64.b64encode(_encoded(picture, ".jpg")).decode("ascii")
+    return "data:image/jpeg;base64," + base64.b64encode(encoded(picture, ".jpg")).decode("ascii")
 
 
-def _encoded(picture: UInt8Array, suffix: str) -> bytes:
+def encoded(picture: UInt8Array, suffix: str) -> bytes:
+    """(H, W, 3) RGB as the bytes of a file with ``suffix``, ".jpg" or ".png"."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, 82] if suffix == ".jpg" else []
     encoded, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
     assert encoded
