@@ -3,11 +3,17 @@
 import pytest
 import torch
 from nets import lively_net
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import tinyaction as ta
 from tinyaction.models.backbones import TemporalShiftConvBackbone
 from tinyaction.models.temporal_shift import TemporalShift, temporal_shift
-from tinyaction.models.torchvision_backbones import TemporalShiftMobileNetV2, TemporalShiftResNet, shifted_backbone
+from tinyaction.models.torchvision_backbones import (
+    TemporalShiftMobileNetV2,
+    TemporalShiftResNet,
+    residual_block,
+    shifted_backbone,
+)
 
 
 def test_a_part_of_the_channels_comes_from_the_next_frame_and_a_part_from_the_last():
@@ -90,6 +96,16 @@ def test_without_its_shift_the_trunk_is_torchvisions_exactly(net_name, wrap, sta
     assert backbone(clips).transpose(1, 2).flatten(0, 1).equal(seen[0])
     backbone.shift = TemporalShift()
     assert not backbone(clips).transpose(1, 2).flatten(0, 1).allclose(seen[0], atol=1e-2)
+
+
+@pytest.mark.parametrize("make_block", [BasicBlock, Bottleneck])
+@torch.inference_mode()
+def test_the_shortcut_is_not_shifted(make_block):
+    """A branch that sees nothing adds nothing, and the block passes on its own input."""
+    block = make_block(64, 64 // make_block.expansion).eval()
+    x = torch.rand(2, 64, 5, 5)
+    assert residual_block(block, x, torch.zeros_like(x)).equal(x)
+    assert residual_block(block, x, x).allclose(block(x)) and not block(x).allclose(x)
 
 
 @pytest.mark.parametrize("name", ["tsm-conv2d", "tsm-resnet18", "tsm-mobilenet_v2"])

@@ -44,6 +44,15 @@ def test_the_scores_are_torchvisions(name, shape):
     assert model.cls_head(features).allclose(net(inputs), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["tsn-vit_b_32", "tsn-convnext_tiny", "tsn-swin_t", "s3d", "mvit_v2_s", "swin3d_t",
+                                  "tsn-densenet121", "tsm-resnet50"])
+def test_every_name_of_torchvisions_weights_has_its_place(name):
+    with torch.device("meta"):
+        net, model = get_model(name.removeprefix("tsn-").removeprefix("tsm-"), num_classes=5), create_model(name, 5)
+    loaded = fit_state_dict(model, name, net.state_dict(), source="net")
+    assert loaded.left_over == loaded.missing == [] and loaded.notes == ["its head of 5 classes is loaded too"]
+
+
 @pytest.mark.parametrize("net_name, classify", [
     ("mobilenet_v3_small", lambda net, x: net.classifier(net.avgpool(x).flatten(1))),
     ("alexnet", lambda net, x: net.classifier(net.avgpool(x).flatten(1))),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tinyaction.cli import errors_to_exit_code
+from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.models.create import (
     MODELS,
     check_input,
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="models.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="models.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a model; or a part of names, to list those models")
     parser.add_argument("--clip-len", type=int, help="count for so many frames; default those of the weights")
     parser.add_argument("--size", type=int, help="count for such a square of pixels; default that of the weights")
