@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tinyaction.annotations import DataFolder, VideoList, find_data, read_list
@@ -299,3 +300,48 @@ def test_a_video_list_is_arrays_so_that_workers_share_it():
     assert [videos[i] for i in range(3)] == [("p/ä.mp4", 2), ("p/", 0), ("p/b c.mp4", 1)]
     assert len(videos) == 3
     assert repr(videos) == "VideoList(3 videos, 3 classes, from here)"
+
+
+# ---- lists of folders of frames, and long lists --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["train", ""])
+def test_lists_with_numbers_of_frames(tmp_path, place):
+    """As MMAction2 keeps raw frames, and TSM: "path num_frames label"; a path may hold spaces here too."""
+    for name in ("run fast", "sit"):
+        (tmp_path / place / name).mkdir(parents=True)
+    (tmp_path / "train.txt").write_text("run fast 120 1\nsit 7 0\n")
+    (tmp_path / "val.txt").write_text("sit 7 0\n")
+    (tmp_path / "val").mkdir()
+    if place:
+        (tmp_path / "val/sit").mkdir()
+    videos = find_data(tmp_path).train
+    folder = tmp_path / place
+    assert [videos[i] for i in range(2)] == [(str(folder / "run fast"), 1), (str(folder / "sit"), 0)]
+    assert videos.num_frames.tolist() == [120, 7]
+
+
+def test_a_number_at_the_end_of_a_file_name_is_no_count(tmp_path):
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip 7").write_bytes(b"")
+    (tmp_path / "list.txt").write_text("clip 7 0\n")
+    videos = read_list(tmp_path / "list.txt", prefix=str(tmp_path))
+    assert videos[0] == (str(tmp_path / "clip 7"), 0) and videos.num_frames is None
+
+
+@pytest.mark.parametrize("line", ["b 0", "b 0 1", "b -3 1", "b x 1", "7 1"])
+def test_a_list_with_counts_has_them_in_every_line(tmp_path, line):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "list.txt").write_text(f"a 7 0\n{line}\n")
+    with pytest.raises(ValueError, match=r"list\.txt, line 2: .*this list began with 'path num_frames label'"):
+        read_list(tmp_path / "list.txt", prefix=str(tmp_path))
+
+
+def test_a_long_list_is_held_in_arrays(tmp_path):
+    """100,000 lines: bytes of the names, 8 for the end of each, 8 for its label, and no object per line."""
+    names = [f"class {i % 400:03}/clip {i:06}.mp4" for i in range(100_000)]
+    (tmp_path / "list.txt").write_text("".join(f"{name} {i % 400}\n" for i, name in enumerate(names)))
+    videos = read_list(tmp_path / "list.txt")
+    held = [value for value in vars(videos).values() if isinstance(value, np.ndarray)]
+    assert sum(value.nbytes for value in held) == sum(map(len, names)) + 8 * 100_001 + 8 * 100_000
+    assert [videos[i] for i in (0, 1, 77_777, 99_999)] == [(names[i], i % 400) for i in (0, 1, 77_777, 99_999)]

@@ -31,14 +31,16 @@ def test_each_flag_arrives():
             "--warmup-epochs 1.5 --clip-grad-norm 2 --num-workers 4 --clip-len 5 --num-clips 6 --train-clips 7 "
             "--size 8 --flip 0 --seed 9 --device cpu --tensorboard --out o --head-lr 2.5 --freeze all --freeze-norms "
             "--label-smoothing 0.125 --mixup 0.25 --class-weights --ema 0.75 --patience 4 --augment color "
-            "--crop multiscale --num-crops 3 --max-views 11 --flip-pairs a=b").split()
+            "--crop multiscale --num-crops 3 --max-views 11 --flip-pairs a=b --store raw --grad-accum 2 "
+            "--amp bf16 --compile").split()
     expected = {
         "data": "d", "model": "conv3d", "epochs": 2, "batch_size": 3, "lr": 0.5, "optimizer": "adam",
         "weight_decay": 0.25, "warmup_epochs": 1.5, "clip_grad_norm": 2.0, "num_workers": 4, "clip_len": 5,
         "num_clips": 6, "train_clips": 7, "size": 8, "flip": 0.0, "seed": 9, "device": "cpu", "tensorboard": True,
         "out": "o", "head_lr": 2.5, "freeze": "all", "freeze_norms": True, "label_smoothing": 0.125, "mixup": 0.25,
         "class_weights": True, "balanced": False, "ema": 0.75, "patience": 4, "augment": "color",
-        "crop": "multiscale", "num_crops": 3, "max_views": 11, "flip_pairs": "a=b"}
+        "crop": "multiscale", "num_crops": 3, "max_views": 11, "flip_pairs": "a=b",
+        "store": "raw", "grad_accum": 2, "amp": "bf16", "compile": True}
     assert {name: value for name, value in asdict(parse_args(argv)).items() if name in expected} == expected
     assert parse_args(["--data", "d", "--balanced"]).balanced
     assert not parse_args(["--data", "d", "--weights", "imagenet", "--no-freeze-norms"]).freeze_norms
@@ -59,17 +61,28 @@ def test_what_no_flag_says_comes_from_the_recipe(argv, expected):
     assert all(value is not None for value in asdict(config).values())
 
 
-def test_workers_are_one_a_core_at_most_eight(monkeypatch):
+def test_workers_are_one_a_core_at_most_eight(monkeypatch, tmp_path):
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr("tinyaction.config.CPU_QUOTA", quota)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(3)), raising=False)
     assert RunConfig("d").num_workers == 3
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert RunConfig("d").num_workers == 8
     assert RunConfig("d", num_workers=0).num_workers == 0
+    quota.write_text("max 100000\n")
+    assert RunConfig("d").num_workers == 8
+    quota.write_text("250000 100000\n")  # a container's two cores and a half of the 64
+    assert RunConfig("d").num_workers == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert RunConfig("d").num_workers == 1
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        ("--data d --grad-accum 0", "--grad-accum is 0; it must be at least 1"),
+        ("--data d --store zip", "--store is 'zip'; it must be jpeg or raw"),
+        ("--data d --amp int8", "--amp is 'int8'; it must be off, auto, bf16 or fp16"),
         ("--data d --epochs 0", "--epochs is 0; it must be at least 1"),
         ("--data d --batch-size 0", "--batch-size is 0; it must be at least 1"),
         ("--data d --clip-len 0", "--clip-len is 0; it must be at least 1"),

@@ -13,9 +13,10 @@ import csv
 import io
 import random
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from os.path import join
+from os.path import exists, isdir, join
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,17 @@ class VideoList:
     """
 
     def __init__(self, filenames: Iterable[str], labels: Iterable[int], *, prefix: str = "", source: str = "") -> None:
-        encoded = [name.encode("utf-8", "surrogateescape") for name in filenames]
+        text, ends = bytearray(), array("q", [0])
+        for name in filenames:
+            text += name.encode("utf-8", "surrogateescape")
+            ends.append(len(text))
         self.labels: npt.NDArray[np.int64] = np.fromiter(labels, dtype=np.int64)
-        assert len(encoded) == len(self.labels)
-        self._ends = np.cumsum([0, *map(len, encoded)])
-        self._text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        assert len(ends) == len(self.labels) + 1
+        self._ends = np.frombuffer(ends, dtype=np.int64)
+        self._text = np.frombuffer(text, dtype=np.uint8)
         self.prefix = prefix
         self.source = source
+        self.num_frames: npt.NDArray[np.int64] | None = None  # of each video, where the list says so
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,7 +55,7 @@ class VideoList:
         return join(self.prefix, name), int(self.labels[index])
 
     def __repr__(self) -> str:
-        return f"VideoList({len(self)} videos, {len(set(self.labels.tolist()))} classes, from {self.source})"
+        return f"VideoList({len(self)} videos, {len(np.unique(self.labels))} classes, from {self.source})"
 
 
 @dataclass
@@ -66,24 +71,49 @@ class DataFolder:
 def read_list(ann_file: str | Path, *, prefix: str = "", num_classes: int | None = None) -> VideoList:
     """Read lines "path label"; the label is the last word, so paths may contain spaces; blank lines are passed over.
 
+    Lists of folders of frames may have lines "path num_frames label" (MMAction2's raw frames, TSM); it is such a list
+    where the path of the first line, without a number behind it, is a folder.
+
     Raises:
         ValueError: no line at all, a line without a label, a label that is negative or not below ``num_classes``;
             the message names the file and the line.
         FileNotFoundError: there is no such file.
     """
-    filenames, labels = [], []
-    for number, line in enumerate(_read_text(ann_file).split("\n"), start=1):
+    filenames: list[str] = []
+    labels, counts = array("q"), array("q")
+    known: dict[str, int] = {}  # label as written -> label: a million lines have few different ones
+    has_counts = False
+    for number, line in enumerate(io.StringIO(_read_text(ann_file), newline="\n"), start=1):
         words = line.rsplit(maxsplit=1)
         if not words:
             continue
-        where = f"{ann_file}, line {number}"
         if len(words) == 1:
-            raise ValueError(f"{where}: {words[0]!r} has no label; a line is 'path label'")
-        filenames.append(words[0].strip())
-        labels.append(_label(words[1], where, num_classes))
+            raise ValueError(f"{ann_file}, line {number}: {words[0]!r} has no label; a line is 'path label'")
+        path, label = words[0].strip(), words[1]
+        if not labels:
+            has_counts = _ends_with_count(path, prefix)
+        if has_counts:
+            path, _, count = path.rpartition(" ")
+            if not path.strip() or not _is_number(count) or int(count) < 1:
+                raise ValueError(f"{ann_file}, line {number}: {line.strip()!r}; this list began with 'path num_frames "
+                                 "label', so every line is that")
+            path = path.strip()
+            counts.append(int(count))
+        if label not in known:
+            known[label] = _label(label, f"{ann_file}, line {number}", num_classes)
+        filenames.append(path)
+        labels.append(known[label])
     if not labels:
         raise ValueError(f"{ann_file}: the list is empty; a line is 'path label'")
-    return VideoList(filenames, labels, prefix=prefix, source=str(ann_file))
+    videos = VideoList(filenames, labels, prefix=prefix, source=str(ann_file))
+    videos.num_frames = np.frombuffer(counts, dtype=np.int64) if has_counts else None
+    return videos
+
+
+def _ends_with_count(path: str, prefix: str) -> bool:
+    """Whether "clip 120" is a folder "clip" and its number of frames, and not a file of that name."""
+    folder, _, count = path.rpartition(" ")
+    return _is_number(count) and isdir(join(prefix, folder.strip())) and not exists(join(prefix, path))
 
 
 def find_data(folder: str | Path, *, val_share: float = 0.2, split_seed: int = 0) -> DataFolder:
@@ -130,9 +160,14 @@ def _from_lists(folder: Path, train_list: Path, val_list: Path, class_names: lis
 
 def _prefix_of(folder: Path, split: str, list_file: Path) -> str:
     """Paths in a list are relative to train/ or val/ (the guide's layout) or to the folder: see which one is there."""
-    first, _ = read_list(list_file)[0]
+    lines = io.StringIO(_read_text(list_file))
+    first = next((line.rsplit(maxsplit=1)[0].strip() for line in lines if line.strip()), "")
     in_split = folder / split
-    return str(in_split if (in_split / first).exists() or not (folder / first).exists() else folder)
+
+    def is_in(place: Path) -> bool:
+        return (place / first).exists() or _ends_with_count(first, str(place))
+
+    return str(in_split if is_in(in_split) or not is_in(folder) else folder)
 
 
 def _label(word: str, where: str, num_classes: int | None) -> int:

@@ -3,10 +3,14 @@
 import argparse
 import math
 import os
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from tinyaction.presets import AUGMENTATIONS, CROPS, NUM_CROPS, recipe
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "200000 100000": two cores
 
 
 def _flag(default: Any, text: str) -> Any:
@@ -18,15 +22,24 @@ def _by_recipe(text: str) -> Any:
     return field(default=None, metadata={"help": text + "; default by the model and its weights"})
 
 
-def default_num_workers() -> int:
-    """A process for each core that this process may use, at most 8."""
+def num_cores() -> int:
+    """Cores that this process may use: those of its affinity, fewer where a container's quota says so (Linux)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores)
+    with suppress(OSError, ValueError):  # other systems, and no quota: "max 100000"
+        quota, period = CPU_QUOTA.read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def default_num_workers() -> int:
+    """A process for each core, at most 8; where torchrun runs several processes on this machine, their share of it."""
+    return max(1, min(8, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 @dataclass
 class RunConfig:
     data: str = field(metadata={"help": "folder of the videos and their lists, a CSV, or class folders"})
+    store: str = _flag("", "read frames from a store beside the data, made first if it is missing: jpeg or raw")
     model: str = _flag("conv2d", "name of the recognizer; `tinyaction models` lists them")
     weights: str = _flag("", "pretrained weights: imagenet, kinetics, or a file; default none")
     epochs: int = _by_recipe("times over the training videos")
@@ -36,6 +49,9 @@ class RunConfig:
     weight_decay: float = _by_recipe("of the optimizer")
     warmup_epochs: float = _flag(1.0, "epochs over which the learning rate rises; then it falls as a cosine")
     clip_grad_norm: float = _flag(10.0, "largest norm of the gradients; 0 clips nothing")
+    grad_accum: int = _flag(1, "batches whose gradients make one step")
+    amp: str = _flag("off", "number format: off (float32), bf16, fp16, or auto: what is faster on the device")
+    compile: bool = _flag(False, "compile the network with torch.compile")
     num_workers: int = _flag(-1, "processes that decode; 0 decodes in the main process, -1 is one a core")
     clip_len: int = _by_recipe("frames of a clip")
     num_clips: int = _flag(1, "clips of a validation video, whose scores are averaged")
@@ -71,13 +87,17 @@ class RunConfig:
             self.num_workers = default_num_workers()
         rules = {
             "epochs": 1, "batch_size": 1, "clip_len": 1, "num_clips": 1, "train_clips": 1, "size": 1, "num_workers": 0,
-            "seed": 0, "warmup_epochs": 0, "clip_grad_norm": 0, "weight_decay": 0,
+            "seed": 0, "warmup_epochs": 0, "grad_accum": 1, "clip_grad_norm": 0, "weight_decay": 0,
             "mixup": 0, "patience": 0, "max_views": 0,
         }
         for name, least in rules.items():
             value = getattr(self, name)
             if not value >= least:
                 raise ValueError(f"{flag_of(name)} is {value}; it must be at least {least}")
+        if self.store not in ("", "jpeg", "raw"):
+            raise ValueError(f"--store is {self.store!r}; it must be jpeg or raw")
+        if self.amp not in ("off", "auto", "bf16", "fp16"):
+            raise ValueError(f"--amp is {self.amp!r}; it must be off, auto, bf16 or fp16")
         if self.seed >= 2**32:
             raise ValueError(f"--seed is {self.seed}; it must be below {2**32}")
         if not 0 < self.lr < math.inf:

@@ -75,7 +75,10 @@ class VideoDataset(Dataset[Item]):
         index %= len(self)
         filename, label = self.videos[index]
         rng = np.random.RandomState([self.seed, 0 if self.test_mode else epoch, index])
-        return self.pipeline({"filename": filename, "label": label, "rng": rng})
+        results = {"filename": filename, "label": label, "rng": rng}
+        if self.videos.num_frames is not None:
+            results["num_frames"] = int(self.videos.num_frames[index])
+        return self.pipeline(results)
 
     def filename(self, index: int) -> str:
         return self.videos[index][0]

@@ -5,6 +5,7 @@ own matter (``--nnodes``, ``--rdzv-endpoint``); only the ranks are seen here.
 """
 
 import os
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -39,11 +40,6 @@ def num_processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def num_processes_here() -> int:
-    """How many of them share this machine's cores."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if num_processes() > 1 else 1
-
-
 def dealt_back(mine: list[Thing]) -> list[Thing]:
     """The things of all processes in the order in which they were dealt out: one each, around and around.
 
@@ -72,6 +68,13 @@ def from_first(thing: Thing) -> Thing:
     things = [thing]
     dist.broadcast_object_list(things, src=0)
     return things[0]
+
+
+def first_before_others(do: Callable[[], Thing]) -> Thing:
+    """Do it in process 0, then in the others: for what makes files on its first call and finds them later."""
+    result = do() if rank() == 0 else None
+    from_first(None)  # the others wait here
+    return do() if result is None else result
 
 
 def share_state(model: nn.Module) -> None:

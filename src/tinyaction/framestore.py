@@ -22,6 +22,8 @@ import re
 import shlex
 import shutil
 import struct
+import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,12 +36,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyaction.annotations import DataFolder, VideoList, find_data
+from tinyaction.loader import EpochSampler, VideoLoader
 from tinyaction.transforms import FRAMES_READ_AT_ONCE, VideoResize
 from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
 
 FORMS = {"jpeg": ".zip", "raw": ".npy"}
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 STORE_FILE = "store.json"
+SECONDS_PER_VIDEO = 6 * 3600.0  # a worker that takes longer for one is stopped, and the video is named
 
 
 @dataclass(frozen=True)
@@ -502,27 +506,28 @@ def fill_store(
             out of the lists instead and returned.
         OSError: the disk is full; what is finished is kept.
     """
-    from torch.utils.data import DataLoader
-
     plan.folder.mkdir(parents=True, exist_ok=True)
     description = {"settings": asdict(plan.settings), "source": str(plan.source.resolve())}
     _write_text(plan.folder / STORE_FILE, json.dumps(description, indent=2) + "\n")
     _remove_parts(plan.folder)
-    jobs = _Jobs([(Path(video), plan.folder / plan.targets[video]) for video in plan.missing], plan.settings)
+    jobs = _Jobs(plan.missing, [plan.folder / plan.targets[video] for video in plan.missing], plan.settings)
     result = StoreResult()
-    loader: DataLoader[Any] = DataLoader(jobs, batch_size=None, num_workers=min(num_workers, len(jobs)))  # type: ignore[arg-type]
-    for number, stored in enumerate(loader, start=1):
-        if isinstance(stored, VideoError):
-            result.bad[plan.missing[number - 1]] = str(stored)
-        elif isinstance(stored, OSError):
-            if stored.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise stored
-            raise OSError(f"{plan.folder}: the disk is full after {result.num_stored} of {len(plan.missing)} videos; "
-                          "they are kept: free some space and run the same command again")
-        else:
+    loader = VideoLoader(jobs, batch_size=1, sampler=EpochSampler(len(jobs), shuffle=False, seed=0),
+                         collate=lambda items: items[0], num_workers=min(num_workers, len(jobs)), on_error="skip",
+                         max_bad_share=1.0, time_limit=SECONDS_PER_VIDEO)
+    try:
+        for num_bytes in loader:
             result.num_stored += 1
-            result.num_bytes += stored
-        on_progress(number, len(plan.missing))
+            result.num_bytes += num_bytes
+            on_progress(loader.position, len(plan.missing))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(f"{plan.folder}: the disk is full after {result.num_stored} of {len(plan.missing)} videos; "
+                      "they are kept: free some space and run the same command again") from None
+    finally:
+        loader.close()
+    result.bad = {video.filename: f"{video.filename}: {video.reason}" for video in loader.bad}
     if result.bad and not skip_bad:
         reasons = "\n  ".join(list(result.bad.values())[:20])
         raise ValueError(f"{len(result.bad)} of {len(plan.targets)} videos cannot be read, all others are stored; "
@@ -551,21 +556,54 @@ def check_store(folder: str | Path, short_side: int) -> None:
                          f"{short_side}; run: {larger}, or train with a smaller --size")
 
 
-class _Jobs:
-    """Videos to store, as a dataset: the DataLoader is the pool of processes, the same as in training."""
+def times_faster(videos: Sequence[str], pipeline: Callable[[dict[str, Any]], Any], settings: StoreSettings) -> float:
+    """How many times faster these clips go through a pipeline from a store, measured now on one clip of each.
 
-    def __init__(self, jobs: list[tuple[Path, Path]], settings: StoreSettings) -> None:
-        self.jobs = jobs
+    Only the frames of that clip are stored, in a temporary file.
+    """
+    seconds = {"now": 0.0, "stored": 0.0}
+
+    def measured(name: str, filename: str) -> None:
+        start = time.perf_counter()
+        pipeline({"filename": filename, "label": 0, "rng": np.random.RandomState(0)})
+        seconds[name] += time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as folder:
+        for video in videos:
+            reader = open_video(video)
+            num_frames = min(len(reader), 32)
+            indices = [i * len(reader) // num_frames for i in range(num_frames)]
+            stored = Path(folder) / f"frames{FORMS[settings.form]}"
+            with open(stored, "wb") as file:
+                write = _write_zip if settings.form == "jpeg" else _write_array
+                write(file, _resized(reader, indices, settings.short_side), num_frames, settings, "")
+            for _ in range(2):
+                measured("now", video)
+                measured("stored", str(stored))
+    return seconds["now"] / seconds["stored"]
+
+
+class _Jobs:
+    """Videos to store, as a dataset: the loader is the pool of processes, the same as in training."""
+
+    def __init__(self, videos: list[str], targets: list[Path], settings: StoreSettings) -> None:
+        self.videos = videos
+        self.targets = targets
         self.settings = settings
 
     def __len__(self) -> int:
-        return len(self.jobs)
+        return len(self.videos)
 
-    def __getitem__(self, index: int) -> int | Exception:
-        cv2.setNumThreads(0)
+    def filename(self, index: int) -> str:
+        return self.videos[index]
+
+    def __getitem__(self, key: tuple[int, int]) -> int | OSError:
+        """Bytes written. What the disk refuses is no fault of the video, so it is not raised: the loader, which
+        passes over bad videos, raises what it is handed."""
+        _, index = key
         try:
-            return store_video(*self.jobs[index], self.settings)
-        except (VideoError, OSError) as error:
+            return store_video(Path(self.videos[index]), self.targets[index], self.settings)
+        except OSError as error:
             return error
 
 

@@ -13,6 +13,7 @@ memory. When no batch comes for a second, the board says whose item takes too lo
 import logging
 import multiprocessing
 import multiprocessing.process
+import shutil
 import signal
 import threading
 import time
@@ -118,6 +119,18 @@ def rank_batches(num_items: int, batch_size: int, *, rank: int, num_ranks: int, 
     num_full = (num_items - num_ranks) // per_step  # steps before the last, which has num_ranks items or more
     last = num_full * per_step + np.linspace(0, num_items - num_full * per_step, num_ranks + 1).round().astype(int)
     return np.concatenate([bounds[: num_full * num_ranks][rank::num_ranks], [last[rank : rank + 2]]])
+
+
+def fitting_prefetch(batch_bytes: int, num_workers: int) -> int:
+    """Batches that each worker makes ahead, 2 or 1: 1 where 2 would fill half the memory through which they travel.
+
+    On Linux that is /dev/shm, of which containers often have 64 MB.
+    """
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return 2
+    return 2 if 2 * num_workers * batch_bytes <= free // 2 else 1
 
 
 class VideoLoader:

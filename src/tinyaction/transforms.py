@@ -27,7 +27,7 @@ import torch
 
 from tinyaction.notebook import table
 from tinyaction.sampling import dense_indices, interval_indices, segment_indices, uniform_indices
-from tinyaction.video import UInt8Array, open_video
+from tinyaction.video import UInt8Array, VideoError, open_video
 
 Results = dict[str, Any]
 Transform = Callable[[Results], Results]
@@ -101,12 +101,20 @@ class Compose:
 
 
 class VideoInit:
-    """Open the video at ``filename``; adds ``video_reader``, ``total_frames`` and ``fps``."""
+    """Open the video at ``filename``; adds ``video_reader``, ``total_frames`` and ``fps``.
+
+    ``num_frames``, where the list gives it, is how many of them count; VideoError where there are fewer.
+    """
 
     def __call__(self, results: Results) -> Results:
         results["video_reader"] = open_video(results["filename"])
         results["total_frames"] = len(results["video_reader"])
         results["fps"] = results["video_reader"].fps
+        if "num_frames" in results:
+            if results["total_frames"] < results["num_frames"]:
+                raise VideoError(f"{results['filename']}: {results['total_frames']} frames, the list says "
+                                 f"{results['num_frames']}; extract the frames again, or mend the list")
+            results["total_frames"] = results["num_frames"]
         return results
 
     def __repr__(self) -> str:

@@ -14,7 +14,8 @@ from tinyaction.cli.progress import ProgressLine
 from tinyaction.config import default_num_workers
 from tinyaction.dataset import VideoDataset, build_dataloader
 from tinyaction.engine import Evaluation, choose_device, evaluate
-from tinyaction.presets import NUM_CROPS, eval_pipeline
+from tinyaction.framestore import check_store
+from tinyaction.presets import NUM_CROPS, eval_pipeline, short_side_pixels
 
 
 @errors_to_exit_code
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pipeline_arguments[name] = getattr(arguments, name)
     if arguments.max_views is not None:
         model.max_views = arguments.max_views
+    check_store(arguments.data, short_side_pixels(pipeline_arguments["size"]))
     dataset = VideoDataset(videos, eval_pipeline(**pipeline_arguments), test_mode=True)
     loader = build_dataloader(dataset, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
                               pin_memory=device.type == "cuda")
@@ -81,7 +83,7 @@ def check_classes(data: DataFolder, checkpoint: Checkpoint, arguments: argparse.
 def check_files(*lists: VideoList) -> None:
     """Raise FileNotFoundError for the first video that is not there, before anything is computed."""
     for videos in lists:
-        missing = [name for name, _ in (videos[i] for i in range(len(videos))) if not Path(name).is_file()]
+        missing = [name for name, _ in (videos[i] for i in range(len(videos))) if not Path(name).exists()]
         if missing:
             raise FileNotFoundError(f"{missing[0]}: no such file; {len(missing)} of {len(videos)} videos listed in "
                                     f"{videos.source} are missing")

@@ -34,6 +34,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     direction.add_argument("--num-val", type=int, default=60, help="validation clips, even (%(default)s)")
     direction.set_defaults(command=run_direction)
 
+    from tinyaction.cli import store  # here: it uses this module's line of progress
+
+    frames = sets.add_parser("store", help="the frames of a set, decoded once", description=store.__doc__,
+                             allow_abbrev=False)
+    store.add_flags(frames)
+    frames.set_defaults(command=store.run)
+
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "kinetics400_tiny")

@@ -1,0 +1,3 @@
+from tinyaction.cli.benchmark import main
+
+raise SystemExit(main())

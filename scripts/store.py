@@ -1,0 +1,3 @@
+from tinyaction.cli.store import main
+
+raise SystemExit(main())
