@@ -36,7 +36,10 @@ EVAL_CLIP_LEN, EVAL_CLIPS, EVAL_RESIZE, EVAL_CROP = 16, 5, 256, 224  # the guide
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_args(argv)
+    return measure(parse_args(argv))
+
+
+def measure(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.device)
     videos = chosen_videos(arguments.data, arguments.num_videos)
     result: dict[str, Any] = {"machine": machine(device), "flags": vars(arguments), "videos": videos}
@@ -65,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="benchmark.py", description=__doc__, allow_abbrev=False)
+def parse_args(argv: Sequence[str] | None, prog: str = "benchmark.py") -> argparse.Namespace:
+    parser = Parser(prog=prog, description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, nargs="+", help="folder of videos and lists, or video files")
     parser.add_argument("--num-videos", type=int, default=6, help="of a folder, evenly spread (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement (%(default)s)")

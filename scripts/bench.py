@@ -1,0 +1,3 @@
+from tinyaction.cli.bench import main
+
+raise SystemExit(main())
