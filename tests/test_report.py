@@ -92,6 +92,8 @@ def test_the_matrix_draws_what_is_there_and_escapes_names() -> None:
                       f"{NAMES[1]} → {NAMES[1]}: 4 of 4", f"typing → {NAMES[0]}: 2 of 4", "typing → typing: 2 of 4"]
     assert [cell.attrib["class"] for cell in cells] == [
         "cell right", "cell wrong", "cell right", "cell wrong", "cell right"]
+    columns, rows = ([float(cell.attrib[axis]) - float(cells[0].attrib[axis]) for cell in cells] for axis in "xy")
+    assert columns == [0, 56, 56, 0, 168] and rows == [0, 0, 56, 168, 168]  # cells of 56 pixels
     assert [float(cell.attrib["fill-opacity"]) for cell in cells] == [0.8, 0.4, 1.0, 0.6, 0.6]
 
 

@@ -1,7 +1,7 @@
 """tinyaction: video action recognition in plain PyTorch.
 
 Read the rooms in the order in which a clip goes through them: video, sampling, transforms, presets, annotations,
-dataset, models, metrics, schedule, engine, checkpoint, inference, runfolder, cli.
+dataset, models, metrics, schedule, engine, checkpoint, inference, runfolder, report, cli.
 
 Letters of dimensions, everywhere:
 
