@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import tinyaction as ta
@@ -86,6 +87,22 @@ def test_features_are_views_frames_channels_height_width(name, expected):
 
 
 @torch.inference_mode()
+def test_conv2d_is_the_guides_network():
+    model, frames = model_of("conv2d"), torch.randn(2, 3, 33, 40, generator=torch.Generator().manual_seed(0))
+    w = {key.removeprefix("backbone."): values for key, values in model.state_dict().items()}
+
+    def norm(x, name):
+        statistics = (w[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, weight, bias = (values[:, None, None] for values in statistics)
+        return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+
+    x = F.conv2d(frames, w["conv1.0.weight"], w["conv1.0.bias"], stride=2, padding=3)
+    x = F.max_pool2d(norm(x, "conv1.1").relu(), 3, stride=2, padding=1)
+    x = F.conv2d(x, w["conv.0.weight"], w["conv.0.bias"], stride=2, padding=1)
+    assert torch.allclose(model.backbone(frames), norm(x, "conv.1").relu(), atol=1e-4)
+
+
+@torch.inference_mode()
 def test_conv2d_the_score_of_a_clip_is_the_mean_of_its_frames_scores():
     model, inputs = model_of("conv2d"), pixels(2, 2, 3, 4, 32, 32)
     of_frames = torch.stack([model(inputs[:, :, :, t : t + 1], mode="logits") for t in range(4)])
@@ -132,6 +149,10 @@ def test_dropout_acts_in_training_on_the_averaged_features():
     assert sorted(kept.unique().tolist()) == pytest.approx([0, 1 / 0.75])
     assert 0.2 < (kept == 0).float().mean() < 0.3
     assert head.eval()(features).tolist() == torch.ones(1, 1000).tolist()
+
+    head.fc.weight.data = torch.ones(1000, 1000) / 1000  # all classes see the same features, so all lose the same
+    scores = head.train()(features)
+    assert 1e-4 < (scores.mean() - 1).abs() < 0.1 and scores.std() < 1e-5
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -180,10 +201,10 @@ def test_loss_is_cross_entropy():
 
 
 def test_defect_8_in_training_each_view_carries_its_videos_label():
-    inputs = torch.cat([coloured([3.0, 0.0, 0.0], [0.0, 0.0, 0.0]), coloured([0.0, 0.0, 0.0], [0.0, 0.0, 3.0])])
+    inputs = torch.cat([coloured([3.0, 0.0, 0.0], [3.0, 0.0, 0.0]), coloured([0.0, 0.0, 0.0], [0.0, 0.0, 3.0])])
     loss = model_with_known_logits()(inputs, samples_of(0, 2, num_clips=2), mode="loss")["loss_cls"]
     sure, unsure = math.log(math.e**3 + 2) - 3, math.log(3)
-    assert loss.item() == pytest.approx((2 * sure + 2 * unsure) / 4)
+    assert loss.item() == pytest.approx((3 * sure + 1 * unsure) / 4)
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)
@@ -246,6 +267,11 @@ def test_weights_start_as_in_the_guide(name):
             assert (part.weight == 1).all() and not part.bias.any()
     assert model.cls_head.fc.weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert not model.cls_head.fc.bias.any()
+
+
+def test_create_model_hands_its_options_to_the_head():
+    head = ta.create_model("conv2d", 7, dropout=0.2, average_clips=None).cls_head
+    assert (head.num_classes, head.in_channels, head.dropout.p, head.average_clips) == (7, 128, 0.2, None)
 
 
 def test_the_same_seed_gives_the_same_weights():

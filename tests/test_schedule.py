@@ -26,6 +26,7 @@ def test_the_rate_ends_at_min_lr():
 def test_a_run_shorter_than_its_warm_up_never_divides_by_zero():
     assert [learning_rate(step, base_lr=1.0, total_steps=2, warmup_steps=4) for step in range(5)] == \
         [0.25, 0.5, 0.75, 1.0, 0.0]
+    assert learning_rate(4, base_lr=1.0, total_steps=4, warmup_steps=4) == 0.0
 
 
 @pytest.mark.parametrize("batch_size, expected", [(8, 0.1), (16, 0.2), (4, 0.05)])

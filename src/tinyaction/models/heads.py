@@ -61,7 +61,7 @@ class TemporalAverageHead(nn.Module):
         """Write ``pred_score`` and ``pred_label`` of logits (B, V, K) into the samples and return them."""
         scores = self.average(logits)                                  # (B, K) or (B, V, K)
         labels = (scores if scores.ndim == 2 else scores.mean(dim=1)).argmax(dim=1)  # (B,)
-        for sample, score, label in zip(data_samples, scores, labels, strict=True):
+        for sample, score, label in zip(data_samples, scores.detach(), labels, strict=True):
             sample.pred_score, sample.pred_label = score, label
         return list(data_samples)
 
