@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import shlex
@@ -22,7 +23,8 @@ from tinyaction.cli.predict import main as predict_main
 from tinyaction.cli.progress import ProgressLine
 from tinyaction.cli.train import STAND_IN
 from tinyaction.cli.train import main as train_main
-from tinyaction.engine import Evaluation, Progress
+from tinyaction.dataset import EpochSampler
+from tinyaction.engine import Evaluation, Progress, evaluate
 from tinyaction.synthetic import STAND_IN_TITLE
 
 SMALL = ["--epochs", "2", "--size", "32", "--clip-len", "4", "--num-workers", "0", "--device", "cpu", "--lr", "0.02"]
@@ -146,11 +148,58 @@ def test_the_printed_predict_command_works(run, capsys):
     assert {line.split()[-1] for line in lines[1:]} == set(CLASSES)
 
 
-def test_evaluate_on_the_training_videos_and_with_other_clips(run, bars, capsys):
-    out, _ = run
-    argv = ["--data", str(bars), "--checkpoint", str(out / "last.pt"), "--num-workers", "0"]
-    assert evaluate_main([*argv, "--split", "train", "--num-clips", "3", "--batch-size", "3"]) == 0
+def test_evaluate_on_the_training_videos_and_with_other_clips(run, bars, capsys, monkeypatch):
+    shapes = []
+
+    def spy(model, loader, **arguments):
+        shapes.extend(tuple(batch["inputs"].shape) for batch in loader)
+        return evaluate(model, loader, **arguments)
+
+    monkeypatch.setattr("tinyaction.cli.evaluate.evaluate", spy)
+    argv = ["--data", str(bars), "--checkpoint", str(run[0] / "last.pt"), "--num-workers", "0"]
+    assert evaluate_main([*argv, "--split", "train", "--num-clips", "3", "--batch-size", "5"]) == 0
+    assert shapes == [(5, 3, 3, 4, 32, 32), (3, 3, 3, 4, 32, 32)]
     assert " over 8 videos" in text_of(capsys)[0]
+
+
+def test_each_flag_has_its_effect(bars, tmp_path, monkeypatch):
+    """What the loop is given. The rate is for batches of 8, so half of it for 4; an epoch has 8 / 4 steps."""
+    given = {}
+
+    class EnoughError(Exception):
+        pass
+
+    def take(model, train_loader, val_loader, optimizer, *, num_epochs, lr_at, clip_grad_norm, **_):
+        given.update(train=train_loader, val=val_loader, group=optimizer.param_groups[0], num_epochs=num_epochs,
+                     rates=[lr_at(step) for step in range(6)], clip=clip_grad_norm, kind=type(optimizer))
+        raise EnoughError
+
+    monkeypatch.setattr("tinyaction.cli.train.fit", take)
+    with pytest.raises(EnoughError):
+        train_main(["--data", str(bars), "--out", str(tmp_path / "run"), *SMALL, *(
+            "--epochs 3 --batch-size 4 --lr 0.2 --optimizer adamw --weight-decay 0.25 --warmup-epochs 1 "
+            "--clip-grad-norm 3 --seed 7 --train-clips 3 --num-clips 2 --flip 0").split()])
+    assert not (tmp_path / "run").exists()
+    assert (given["num_epochs"], given["clip"], given["kind"]) == (3, 3, torch.optim.AdamW)
+    assert (given["group"]["lr"], given["group"]["weight_decay"]) == (0.1, 0.25)
+    cosine = [0.1 * (1 + math.cos(math.pi * done / 4)) / 2 for done in range(4)]
+    assert given["rates"] == pytest.approx([0.05, 0.1, *cosine])
+
+    orders = []
+    for epoch in (0, 1):
+        given["train"].set_epoch(epoch)
+        batches = list(given["train"])
+        assert [tuple(batch["inputs"].shape) for batch in batches] == [(4, 3, 3, 4, 32, 32)] * 2
+        orders.append([Path(sample.filename).name for batch in batches for sample in batch["data_samples"]])
+        expected = EpochSampler(8, shuffle=True, seed=7)
+        expected.epoch = epoch
+        assert orders[-1] == [f"clip {index}.mp4" for _, index in expected]
+    assert orders[0] != orders[1]
+    (batch,) = given["val"]
+    assert batch["inputs"].shape == (4, 2, 3, 4, 32, 32)
+    assert [Path(sample.filename).name for sample in batch["data_samples"]] == [f"clip {i}.mp4" for i in range(4)]
+    assert given["train"].dataset.seed == 7
+    assert "VideoFlip(flip_ratio=0.0)" in repr(given["train"].dataset.pipeline)
 
 
 def test_the_same_seed_gives_the_same_run_whatever_the_workers(run, bars, tmp_path, capsys):
@@ -363,8 +412,8 @@ def test_bad_input_of_evaluate(bars, run, tmp_path, capsys, files, argv, words):
         (["none.mp4"], r"none\.mp4: no such file"),
         (["none.mp4", "--num-clips", "0"], r"--num-clips is 0; it must be at least 1"),
         (["none.mp4", "--device", "gpu"], r"device 'gpu' is not usable here"),
-        (["none.mp4", "--top", "3"], r"unrecognized arguments: --top 3; see predict\.py --help"),
-        ([], r"the following arguments are required: sources"),
+        (["none.mp4", "--clip", "3"], r"unrecognized arguments: --clip 3; see predict\.py --help"),
+        ([], r"the following arguments are required: \w+; see predict\.py --help"),
     ],
 )
 def test_bad_input_of_predict(run, capsys, argv, words):
@@ -467,11 +516,15 @@ def test_results_fit_into_80_columns(num_classes, length):
 
 
 def test_a_confusion_matrix_in_text():
-    assert result_lines(result_with(2, 12), ["run", "sit down"])[1:] == [
+    """Of four that run one is taken for sitting; of eleven that sit, none for running."""
+    labels, predicted = np.array([0] * 4 + [1] * 11), np.array([0] * 3 + [1] * 12)
+    result = Evaluation(0.5, np.eye(2)[predicted], labels, [], 1, 1)
+    assert result_lines(result, ["run", "sit down"]) == [
+        "accuracy 0.9333 over 15 videos, mean over classes 0.8750",  # 14 / 15, (3/4 + 1) / 2
         "confusion matrix (row = true class, column = predicted class):",
         "                 0   1",
-        "  run        0   4   2",
-        "  sit down   1   2   4",
+        "  run        0   3   1",
+        "  sit down   1   0  11",
     ]
 
 

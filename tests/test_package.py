@@ -22,7 +22,8 @@ EXTRAS = ("matplotlib", "tqdm", "tensorboard", "onnx", "onnxruntime", "onnxscrip
 WAY = ("version", "folders", "sampling", "video", "transforms", "augment", "annotations", "dataset", "models",
        "presets", "metrics", "schedule", "finetune", "engine", "checkpoint", "inference", "runfolder",
        "report", "config", "cli")
-BACKWARDS = {("video", "framestore")}  # imported when a stored video is opened, and not before
+# Known steps back, within a function and only when asked for: a stored video is opened, a live predictor is made.
+BACKWARDS = {("video", "framestore"), ("inference", "live")}
 
 
 def run_python(code: str, *arguments: str) -> str:
