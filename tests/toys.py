@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from tinyaction import create_model, save_checkpoint
+from tinyaction.models.create import model_arguments
 from tinyaction.synthetic import write_video
 
 CLASSES = ("lying", "standing")
@@ -42,3 +45,14 @@ def write_set(folder: Path, *, num_train: int = 8, num_val: int = 4, num_frames:
         (folder / f"bars_{split}_list.txt").write_text("".join(lines))
     (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
     return folder
+
+
+def save_toy(path: Path, name: str = "conv2d", **pipeline: int) -> Path:
+    """A checkpoint of a network with random weights whose scores differ from clip to clip."""
+    torch.manual_seed(1)
+    model = create_model(name, 2)
+    torch.nn.init.normal_(model.cls_head.fc.weight, std=1)  # scores that differ clearly
+    save_checkpoint(path, {
+        "model": model_arguments(name, model), "state_dict": model.state_dict(), "class_names": list(CLASSES),
+        "eval_pipeline": {"clip_len": 4, "size": 32, "num_clips": 2} | pipeline, "stand_in": False})
+    return path
