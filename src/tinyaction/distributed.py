@@ -6,6 +6,7 @@ own matter (``--nnodes``, ``--rdzv-endpoint``); only the ranks are seen here.
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -22,7 +23,8 @@ def start_processes(device: torch.device) -> torch.device:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    # The others wait while the first makes a store or a report; a process that dies is noticed by torchrun, not by this.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
     return device
 
 
