@@ -23,7 +23,7 @@ def start_processes(device: torch.device) -> torch.device:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    # The others wait while the first makes a store or a report; a process that dies is noticed by torchrun, not by this.
+    # The others wait while the first makes a store; a process that dies is noticed by torchrun, not by this limit.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
     return device
 

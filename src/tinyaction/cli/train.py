@@ -17,7 +17,7 @@ from tinyaction.cli.evaluate import check_files, command, result_lines
 from tinyaction.cli.prepare import put_kinetics400_tiny
 from tinyaction.cli.progress import ProgressLine
 from tinyaction.cli.store import make_store
-from tinyaction.config import RunConfig, add_flags, num_cores
+from tinyaction.config import RunConfig, add_flags, default_num_workers
 from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader
 from tinyaction.distributed import (
     first_before_others,
@@ -155,7 +155,7 @@ def train(config: RunConfig) -> RunFolder | None:
         run.log(epoch_line(record, config.epochs, is_best))
         waiting, computing = record.train.seconds_waiting, record.train.seconds_computing
         starting_up = record.epoch == 0 and config.epochs > 1          # the workers' start is no fault of the reading
-        if not advised and not starting_up and waiting_share(waiting, computing) > TOO_MUCH:
+        if not advised and not starting_up and waiting > 1 and waiting_share(waiting, computing) > TOO_MUCH:
             advised.append(waiting_advice(config, record, train_set))
             run.log(advised[0])
         return from_first(0 < config.patience <= record.epoch - best[0].epoch)
@@ -189,7 +189,7 @@ def waiting_advice(config: RunConfig, record: EpochRecord, train_set: VideoDatas
     return advice(
         record.train.seconds_waiting, record.train.seconds_computing,
         remedies(record.train.seconds_waiting, record.train.seconds_computing, num_workers=config.num_workers,
-                 num_cores=num_cores(), form=form,
+                 num_cores=default_num_workers(), form=form,
                  stores={store: times_faster(examples, train_set.pipeline, each) for store, each in settings.items()}),
     )
 
