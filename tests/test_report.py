@@ -22,7 +22,7 @@ from tinyaction.cli import main
 from tinyaction.cli.train import parse_args
 from tinyaction.config import RunConfig
 from tinyaction.engine import EpochRecord, Evaluation, TrainResult
-from tinyaction.report import _spread_over_classes, wilson_interval, write_report
+from tinyaction.report import _find, _spread_over_classes, wilson_interval, write_report
 from tinyaction.runfolder import RunFolder, goodness, read_run
 from tinyaction.sheets import MARGIN, PAPER, Strip, clip_frames, data_uri, draw_sheet, fonts_here, has_letter
 from tinyaction.synthetic import write_video
@@ -168,6 +168,14 @@ def test_every_class_is_shown_before_one_is_shown_twice() -> None:
     assert _spread_over_classes(labels, 3) == [0, 4, 3]
     assert _spread_over_classes(labels, 5) == [0, 1, 4, 3, 5]
     assert sorted(_spread_over_classes(labels, 99)) == list(range(7))
+
+
+def test_a_video_is_found_where_it_has_moved_to() -> None:
+    videos = ta.VideoList(["d/val/a.mp4", "d/val/b.mp4", "d/x/bend/p0.mp4", "d/y/bend/p0.mp4"], [0, 0, 0, 0])
+    dataset = ta.VideoDataset(videos, lambda results: results)
+    names = ["d/val/b.mp4", "/elsewhere/val/b.mp4", "d-store/val/b.mp4.zip", "d-store/val/a.mp4.npy",
+             "d/y/bend/p0.mp4", "e/bend/p0.mp4", "d/val/c.mp4"]
+    assert [_find(dataset, name) for name in names] == [1, 1, 1, 0, 3, None, None]  # two p0.mp4: neither is guessed
 
 
 # ---- a run folder --------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from tinyaction import plots
 from tinyaction.charts import Series, class_bars, confusion_chart, isolated, line_chart, shortened, stacked_bars
 from tinyaction.dataset import VideoDataset
+from tinyaction.framestore import FORMS
 from tinyaction.metrics import confusion_matrix
 from tinyaction.runfolder import Run, read_run, usage_lines
 from tinyaction.sheets import Strip, clip_frames, data_uri, draw_sheet, write_png
@@ -96,13 +97,18 @@ class Sheet:
 
 
 def _find(dataset: VideoDataset, filename: str) -> int | None:
-    """Its place in the list; where the videos have moved, by the names of the file and its folder."""
+    """Its place in the list; where the videos have moved or lie in a frame store, by the names of file and folder."""
     names = [dataset.videos[i][0] for i in range(len(dataset))]
     if filename in names:
         return names.index(filename)
-    ends = [Path(name).parts[-2:] for name in names]
-    end = Path(filename).parts[-2:]
-    return ends.index(end) if ends.count(end) == 1 else None
+    ends = [_end(name) for name in names]
+    return ends.index(_end(filename)) if ends.count(_end(filename)) == 1 else None
+
+
+def _end(filename: str) -> tuple[str, ...]:
+    """The names of the folder and of the video, without what a frame store puts after it."""
+    path = Path(filename)
+    return (path.with_suffix("") if path.suffix in FORMS.values() else path).parts[-2:]
 
 
 def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
