@@ -71,7 +71,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["conv2d", "tsn-mobilenet_v2", "tsm-mobilenet_v2"])
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... (default 3)")
     parser.add_argument("--size", type=int, default=112, help="pixels a side for MobileNetV2 (default 112)")
-    parser.add_argument("--epochs", type=int, default=20, help="for MobileNetV2 (default 20)")
+    parser.add_argument("--epochs", type=int, default=12, help="for MobileNetV2 (default 12)")
     parser.add_argument("--lr", type=float, default=2e-4, help="of AdamW for MobileNetV2 (default 2e-4)")
     parser.add_argument("--head-lr", type=float, default=10.0, help="multiple of it for the head (default 10)")
     parser.add_argument("--freeze", type=int, default=14, help="stages of MobileNetV2, of 19, that stay (default 14)")
