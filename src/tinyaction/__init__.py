@@ -1,7 +1,8 @@
 """tinyaction: video action recognition in plain PyTorch.
 
-Read the rooms in the order in which a clip goes through them: video, sampling, transforms, presets, annotations,
-dataset, models, metrics, schedule, engine, checkpoint, inference, runfolder, report, cli.
+Read the rooms in the order in which a clip goes through them: video, sampling, transforms, augment,
+annotations, dataset, models, presets, metrics, schedule, finetune, engine, checkpoint, inference, runfolder, report,
+cli.
 
 Letters of dimensions, everywhere:
 
@@ -15,6 +16,7 @@ from tinyaction.annotations import DataFolder, VideoList, find_data, read_list
 from tinyaction.checkpoint import load_checkpoint, load_model, save_checkpoint
 from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader, collate
 from tinyaction.engine import Evaluation, choose_device, create_optimizer, evaluate, fit, train_one_epoch
+from tinyaction.finetune import Objective, create_average, freeze
 from tinyaction.inference import Prediction, Predictor
 from tinyaction.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
 from tinyaction.models import (
@@ -26,7 +28,7 @@ from tinyaction.models import (
     create_model,
 )
 from tinyaction.notebook import Clip
-from tinyaction.presets import eval_pipeline, train_pipeline
+from tinyaction.presets import eval_pipeline, recipe, train_pipeline
 from tinyaction.schedule import learning_rate
 from tinyaction.transforms import (
     Compose,
@@ -46,12 +48,12 @@ from tinyaction.version import __version__
 from tinyaction.video import VideoError, open_video
 
 __all__ = [
-    "Clip",
-    "Compose", "Conv3dBackbone", "ConvBackbone", "DataFolder", "DataSample", "Evaluation", "Prediction", "Predictor",
-    "Recognizer", "TemporalAverageHead", "UniformSample", "VideoCrop", "VideoDataset", "VideoDecode", "VideoError",
-    "VideoFlip", "VideoFormat", "VideoInit", "VideoList", "VideoLoader", "VideoPack", "VideoPreprocessor",
-    "VideoRandomResizedCrop", "VideoResize", "VideoSample", "__version__", "build_dataloader", "choose_device",
-    "collate", "confusion_matrix", "create_model", "create_optimizer", "eval_pipeline", "evaluate", "find_data",
-    "fit", "learning_rate", "load_checkpoint", "load_model", "mean_class_accuracy", "open_video", "read_list",
-    "save_checkpoint", "top_k_accuracy", "train_one_epoch", "train_pipeline",
+    "Clip", "Compose", "Conv3dBackbone", "ConvBackbone", "DataFolder", "DataSample", "Evaluation", "Objective",
+    "Prediction", "Predictor", "Recognizer", "TemporalAverageHead", "UniformSample", "VideoCrop", "VideoDataset",
+    "VideoDecode", "VideoError", "VideoFlip", "VideoFormat", "VideoInit", "VideoList", "VideoLoader", "VideoPack",
+    "VideoPreprocessor", "VideoRandomResizedCrop", "VideoResize", "VideoSample", "__version__", "build_dataloader",
+    "choose_device", "collate", "confusion_matrix", "create_average", "create_model", "create_optimizer",
+    "eval_pipeline", "evaluate", "find_data", "fit", "freeze", "learning_rate", "load_checkpoint", "load_model",
+    "mean_class_accuracy", "open_video", "read_list", "recipe", "save_checkpoint", "top_k_accuracy", "train_one_epoch",
+    "train_pipeline",
 ]
