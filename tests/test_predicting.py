@@ -1,6 +1,8 @@
 """What can be predicted besides a file: folders, arrays, generators, long videos in windows, frames as they come."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -301,3 +303,12 @@ def test_a_checkpoint_of_an_older_layout_is_one_sentence(folder, tmp_path, capsy
         torch.save(old | change, tmp_path / "old.pt")
         assert predict(["clip.mp4", "--checkpoint", str(tmp_path / "old.pt")]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_predicting_with_the_guides_network_does_not_wait_for_torchvision(folder):
+    """Importing torchvision takes over a second, as long as all the rest together."""
+    code = ("import sys, torch; from tinyaction.cli.predict import main; code = main(sys.argv[1:]); "
+            "late = {'torchvision', 'matplotlib', 'onnx', 'av'} & set(sys.modules); sys.exit(str(late or code))")
+    words = [str(folder / "val" / "clip 0.mp4"), "--checkpoint", str(folder / "model.pt")]
+    result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert result.stderr.strip() == "0"

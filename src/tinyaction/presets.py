@@ -3,11 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torchvision.transforms import v2
-
 from tinyaction.augment import TorchvisionAugment, VideoMultiScaleCrop, VideoTenCrop, VideoThreeCrop
-from tinyaction.models.create import MODELS, input_rule
-from tinyaction.models.torchvision_backbones import net_name
+from tinyaction.models.create import GUIDE_MODELS, MODELS, input_rule
 from tinyaction.transforms import (
     Compose,
     Transform,
@@ -37,7 +34,7 @@ def recipe(model: str, weights: str = "") -> dict[str, Any]:
     """
     values = {"clip_len": 8, "size": 64, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4, "epochs": 30,
               "head_lr": 1.0, "freeze_norms": False, "label_smoothing": 0.0}
-    if model in MODELS and net_name(model) is not None:                # an unknown name is an error later, by itself
+    if model not in GUIDE_MODELS and model in MODELS:                  # an unknown name is an error later, by itself
         rule = input_rule(model)
         values |= {"clip_len": rule.clip_len, "size": rule.size, "epochs": 50}
     if weights:
@@ -77,6 +74,8 @@ def train_pipeline(
         raise ValueError(f"augment is {augment!r}; it must be one of {', '.join(AUGMENTATIONS)}")
     if crop not in CROPS:
         raise ValueError(f"crop is {crop!r}; it must be one of {', '.join(CROPS)}")
+    from torchvision.transforms import v2  # takes longer to import than a prediction, which does not need it
+
     box = VideoRandomResizedCrop(size, area=area) if crop == "resized" else VideoMultiScaleCrop(size)
     change: dict[str, list[Transform]] = {
         "none": [VideoCrop(size)],

@@ -1,9 +1,9 @@
 """Recognizers by name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -12,26 +12,46 @@ from torch import nn
 from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone, TemporalShiftConvBackbone
 from tinyaction.models.heads import AverageClips, TemporalAverageHead
 from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
-from tinyaction.models.torchvision_backbones import (
-    CLASSIFICATION_NETS,
-    SHIFTED_NETS,
-    VIDEO_NETS,
-    clip_backbone,
-    default_weights,
-    frame_backbone,
-    net_name,
-    shifted_backbone,
-)
-from tinyaction.models.weights import load_weights
 
-MODELS: dict[str, Callable[[], nn.Module]] = {
+MakeBackbone = Callable[[], nn.Module]
+
+GUIDE_MODELS: dict[str, MakeBackbone] = {
     "conv2d": ConvBackbone,
     "conv3d": Conv3dBackbone,
     "tsm-conv2d": TemporalShiftConvBackbone,
-    **{f"tsm-{net}": partial(shifted_backbone, net) for net in SHIFTED_NETS},
-    **{net: partial(clip_backbone, net) for net in VIDEO_NETS},
-    **{f"tsn-{net}": partial(frame_backbone, net) for net in CLASSIFICATION_NETS},
 }
+
+
+@cache
+def all_models() -> dict[str, MakeBackbone]:
+    from tinyaction.models import torchvision_backbones as nets
+
+    return {
+        **GUIDE_MODELS,
+        **{f"tsm-{net}": partial(nets.shifted_backbone, net) for net in nets.SHIFTED_NETS},
+        **{net: partial(nets.clip_backbone, net) for net in nets.VIDEO_NETS},
+        **{f"tsn-{net}": partial(nets.frame_backbone, net) for net in nets.CLASSIFICATION_NETS},
+    }
+
+
+class Models(Mapping[str, MakeBackbone]):
+    """Recognizer's name -> what makes its backbone.
+
+    torchvision is imported when something else than the guide's networks is asked for: that import takes longer than
+    to predict a video with one of these.
+    """
+
+    def __getitem__(self, name: str) -> MakeBackbone:
+        return GUIDE_MODELS[name] if name in GUIDE_MODELS else all_models()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(all_models())
+
+    def __len__(self) -> int:
+        return len(all_models())
+
+
+MODELS = Models()
 
 
 def create_model(
@@ -69,6 +89,8 @@ def create_model(
     preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
     model = Recognizer(backbone, head, preprocessor, max_views=max_views)
     if weights is not None:
+        from tinyaction.models.weights import load_weights
+
         load_weights(model, name, weights)
     return model
 
@@ -124,9 +146,12 @@ class InputRule:
 def input_rule(name: str) -> InputRule:
     """The rule of a recognizer's name, of torchvision's own numbers. Raises ValueError for an unknown name."""
     check_name(name)
-    net = net_name(name)
-    if net is None:
+    if name in GUIDE_MODELS:
         return InputRule(clip_len=8, size=112)
+    from tinyaction.models.torchvision_backbones import VIDEO_NETS, default_weights, net_name
+
+    net = net_name(name)
+    assert net is not None
     weights = default_weights(net)
     is_video = net in VIDEO_NETS
     return InputRule(
@@ -154,6 +179,10 @@ def check_input(name: str, *, clip_len: int, size: int) -> None:
 
 def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and std of the pixels, RGB, 0..255, as torchvision's weights of the network ask for; else ImageNet's."""
+    if name in GUIDE_MODELS:
+        return MEAN, STD
+    from tinyaction.models.torchvision_backbones import default_weights, net_name
+
     net = net_name(name)
     if net is None:
         return MEAN, STD
