@@ -92,10 +92,49 @@ def test_paths_are_relative_to_the_split_or_to_the_folder(tmp_path):
     assert items(data.val, whole) == [("val/c.mp4", 1)]
 
 
-def test_an_absolute_path_in_a_list_stays_as_it_is(tmp_path):
+def test_an_absolute_path_in_a_list_stays_as_it_is_where_that_is_allowed(tmp_path):
     video = str(tmp_path / "elsewhere" / "a.mp4")
     write(tmp_path / "data", {"train.txt": f"{video} 0\n{video} 1\n", "val.txt": f"{video} 0\n"})
-    assert find_data(tmp_path / "data").val[0] == (video, 0)
+    assert find_data(tmp_path / "data", allow_outside=True).val[0] == (video, 0)
+
+
+@pytest.mark.parametrize("name", ["../../a.mp4", "/etc/passwd", "x/../../../a.mp4", "C:\\clips\\a.mp4"])
+@pytest.mark.parametrize("table", [False, True])
+def test_a_path_that_leaves_the_data_folder_is_refused(name, table, tmp_path):
+    if table:
+        files = {"train.csv": f"path,label\nb.mp4,0\n{name},1\n", "val.csv": "path,label\nb.mp4,0\n"}
+    else:
+        files = {"train.txt": f"b.mp4 0\n{name} 1\n", "val.txt": "b.mp4 0\n"}
+    write(tmp_path / "data", files)
+    line = 3 if table else 2
+    with pytest.raises(ValueError, match=rf"line {line}: .* leaves the data folder; --allow-outside"):
+        find_data(tmp_path / "data")
+    assert len(find_data(tmp_path / "data", allow_outside=True).train) == 2
+
+
+def test_a_path_may_go_from_train_to_its_neighbour(tmp_path):
+    """Out of train/, but not out of the data folder."""
+    write(tmp_path, {"train.txt": "../clips/a.mp4 0\nb.mp4 1\n", "val.txt": "b.mp4 0\n", "train/b.mp4": ""})
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").touch()
+    data = find_data(tmp_path)
+    assert data.train.name(0) == "../clips/a.mp4"
+
+
+@pytest.mark.parametrize("name", ["train.txt", "train.csv", "classes.txt"])
+@pytest.mark.parametrize("line, rule", [
+    ("a\0b.mp4 0", "a NUL byte; this is no text"),
+    ("x" * 20_000 + ".mp4 0", "20006 characters; a line has at most 10000"),
+])
+def test_lines_that_are_no_text_are_named(name, line, rule, tmp_path):
+    other = name.replace("train", "val")
+    head = "path,label" if name.endswith("csv") else "a.mp4 0"
+    files = {other: f"{head}\na.mp4,0\n"}
+    if name == "classes.txt":
+        files = {"train.txt": "a.mp4 0\n", "val.txt": "a.mp4 0\n"}
+    write(tmp_path, {**files, name: f"{head}\n{line}\n"})
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}, line 2: {re.escape(rule)}"):
+        find_data(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +296,7 @@ TWO_LISTS = {"train.txt": "a.mp4 0\nb.mp4 1\n", "val.txt": "c.mp4 1\n"}
         ({"v.csv": "path,label\na.mp4,0\n,1\n"}, "{folder}/v.csv, line 3: no path"),
         ({"v.csv": "path,label\na.mp4\n"}, "{folder}/v.csv, line 2: no label"),
         ({"v.csv": "path,label\na, b.mp4,0\n"}, "{folder}/v.csv, line 2: 2 columns, but more cells"),
-        ({"v.csv": 'path,label\n"a.mp4,0' + "x" * 140_000}, "{folder}/v.csv, line 2: field larger than"),
+        ({"v.csv": 'path,label\n"a.mp4,0' + "x" * 140_000}, "{folder}/v.csv, line 2: 140008 characters"),
         ({"v.csv": "path,label,split\na.mp4,0,train\nb.mp4,1,dev\n"},
          "{folder}/v.csv, line 3: the split 'dev' is none of train, val, test"),
         ({"v.csv": "path,label,split\na.mp4,0,train\n"}, "{folder}/v.csv: no line with the split 'val'"),

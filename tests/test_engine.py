@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import tinyaction.engine
-from tinyaction.engine import Evaluation, choose_device, create_optimizer, evaluate, fit, train_one_epoch
+from tinyaction.engine import Evaluation, TrainState, choose_device, create_optimizer, evaluate, fit, train_one_epoch
 from tinyaction.models import Recognizer, TemporalAverageHead, create_model
 from tinyaction.transforms import DataSample
 
@@ -111,7 +111,7 @@ def test_the_rate_is_set_before_each_step():
 
     optimizer.register_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
     train_one_epoch(model, FakeLoader(batch_of((1, 0)), batch_of((2, 1))), optimizer, device=CPU, lr_at=lr_at,
-                    first_step=7)
+                    state=TrainState(step=7))
     assert asked == [7, 8]
     assert used == pytest.approx([0.7, 0.8])
 
@@ -135,7 +135,8 @@ def test_training_is_in_training_mode():
 def test_a_loss_that_is_not_finite_names_the_files_and_harms_no_weight():
     model = tiny_model()
     with pytest.raises(ValueError, match=r"the loss of step 3 is nan; .*: x=1\.mp4, x=nan\.mp4"):
-        train_one_epoch(model, FakeLoader(batch_of((1, 0), (math.nan, 1))), sgd(model), device=CPU, first_step=3)
+        train_one_epoch(model, FakeLoader(batch_of((1, 0), (math.nan, 1))), sgd(model), device=CPU,
+                        state=TrainState(step=3))
     assert weights_of(model) == [0, 0, 0, 0]
 
 
@@ -308,7 +309,7 @@ def test_fit_by_hand():
     optimizer = sgd(by_hand)
     for epoch in (0, 1):
         train = train_one_epoch(by_hand, train_loader, optimizer, device=CPU, lr_at=lambda step: 1 / (step + 1),
-                                first_step=2 * epoch)
+                                state=TrainState(step=2 * epoch))
         assert history[epoch].train.loss == train.loss
         assert history[epoch].val.loss == evaluate(by_hand, val_loader, device=CPU).loss
     assert weights_of(model) == weights_of(by_hand)

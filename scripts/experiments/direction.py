@@ -18,7 +18,7 @@ import torch
 from tinyaction.annotations import find_data
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.dataset import VideoDataset, build_dataloader
-from tinyaction.engine import create_optimizer, evaluate, train_one_epoch
+from tinyaction.engine import TrainState, create_optimizer, evaluate, train_one_epoch
 from tinyaction.models import create_model
 from tinyaction.presets import eval_pipeline, train_pipeline
 from tinyaction.schedule import learning_rate
@@ -74,7 +74,7 @@ def train(model_name: str, data: Path, seed: int, arguments: argparse.Namespace)
     for epoch in range(arguments.epochs):
         loader.set_epoch(epoch)
         train_one_epoch(
-            model, loader, optimizer, device=CPU, first_step=epoch * steps, clip_grad_norm=40.0,
+            model, loader, optimizer, device=CPU, state=TrainState(step=epoch * steps), clip_grad_norm=40.0,
             lr_at=lambda step: learning_rate(step, base_lr=arguments.lr, total_steps=arguments.epochs * steps,
                                              warmup_steps=steps),
         )

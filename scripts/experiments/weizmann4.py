@@ -24,7 +24,7 @@ from torch import nn
 from tinyaction.annotations import VideoList
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.dataset import Batch, Item, VideoDataset, build_dataloader, collate
-from tinyaction.engine import Evaluation, Loader, create_optimizer, evaluate, train_one_epoch
+from tinyaction.engine import Evaluation, Loader, TrainState, create_optimizer, evaluate, train_one_epoch
 from tinyaction.finetune import Objective, freeze
 from tinyaction.models import Recognizer, create_model
 from tinyaction.presets import eval_pipeline, train_pipeline
@@ -169,7 +169,8 @@ def train(
     for epoch in range(num_epochs):
         loader.set_epoch(epoch)
         train_one_epoch(
-            model, loader, optimizer, device=CPU, first_step=epoch * steps, clip_grad_norm=10.0, objective=objective,
+            model, loader, optimizer, device=CPU, state=TrainState(epoch, epoch * steps), clip_grad_norm=10.0,
+            objective=objective,
             lr_at=lambda step: learning_rate(step, base_lr=lr, total_steps=num_epochs * steps, warmup_steps=steps),
         )
 

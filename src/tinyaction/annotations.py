@@ -10,14 +10,16 @@ Class names come from the folders, from the CSV, or from a classes.txt or label_
 """
 
 import csv
+import hashlib
 import io
 import random
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from os.path import exists, isdir, join
-from pathlib import Path
+from os import sep
+from os.path import basename, exists, isabs, isdir, join, relpath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ import numpy.typing as npt
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"}
 MAX_CLASSES = 100_000
+MAX_LINE = 10_000  # characters; the longest path that Linux opens has 4,096
 SPLIT_FILE = "split.csv"  # what find_data writes for class folders that have no train/ and val/
 
 
@@ -51,8 +54,18 @@ class VideoList:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[str, int]:
-        name = self._text[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
-        return join(self.prefix, name), int(self.labels[index])
+        return join(self.prefix, self.name(index)), int(self.labels[index])
+
+    def name(self, index: int) -> str:
+        """The file name as it stands in the list, without the prefix."""
+        return self._text[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
+
+    def digest(self) -> str:
+        """A number of the videos' names and labels, in their order, whatever folder they lie in."""
+        content = hashlib.sha256(self.labels.tobytes())
+        for index in range(len(self)):
+            content.update(basename(self[index][0]).encode("utf-8", "surrogateescape") + b"\0")
+        return content.hexdigest()[:16]
 
     def __repr__(self) -> str:
         return f"VideoList({len(self)} videos, {len(np.unique(self.labels))} classes, from {self.source})"
@@ -68,11 +81,14 @@ class DataFolder:
     notes: list[str] = field(default_factory=list)
 
 
-def read_list(ann_file: str | Path, *, prefix: str = "", num_classes: int | None = None) -> VideoList:
+def read_list(
+    ann_file: str | Path, *, prefix: str = "", num_classes: int | None = None, within: str | Path | None = None
+) -> VideoList:
     """Read lines "path label"; the label is the last word, so paths may contain spaces; blank lines are passed over.
 
     Lists of folders of frames may have lines "path num_frames label" (MMAction2's raw frames, TSM); it is such a list
     where the path of the first line, without a number behind it, is a folder.
+    ``within`` is a folder that no path may leave; None allows all.
 
     Raises:
         ValueError: no line at all, a line without a label, a label that is negative or not below ``num_classes``;
@@ -101,6 +117,8 @@ def read_list(ann_file: str | Path, *, prefix: str = "", num_classes: int | None
             counts.append(int(count))
         if label not in known:
             known[label] = _label(label, f"{ann_file}, line {number}", num_classes)
+        if within is not None:
+            _check_within(within, prefix, path, f"{ann_file}, line {number}")
         filenames.append(path)
         labels.append(known[label])
     if not labels:
@@ -116,11 +134,15 @@ def _ends_with_count(path: str, prefix: str) -> bool:
     return _is_number(count) and isdir(join(prefix, folder.strip())) and not exists(join(prefix, path))
 
 
-def find_data(folder: str | Path, *, val_share: float = 0.2, split_seed: int = 0) -> DataFolder:
+def find_data(
+    folder: str | Path, *, val_share: float = 0.2, split_seed: int = 0, allow_outside: bool = False
+) -> DataFolder:
     """Find the training and validation videos in a folder; the layouts are those of this module's docstring.
 
     Class folders without ``train/`` and ``val/`` are split once, class by class (``val_share`` of each, at least one
     video), and the split is written to ``split.csv`` in the folder, so that every later run and evaluation uses it.
+    A list that came from elsewhere may not name files outside the folder, by ``../`` or from the root, unless
+    ``allow_outside``.
 
     Raises:
         ValueError: the folder is in none of the layouts, or a list has an error (file and line are named).
@@ -136,10 +158,10 @@ def find_data(folder: str | Path, *, val_share: float = 0.2, split_seed: int = 0
     lists = [path for path in folder.glob("*.txt") if path != names_file]
     train_list, val_list = (_one_of(lists, word, folder) for word in ("train", "val"))
     if train_list and val_list:
-        return _from_lists(folder, train_list, val_list, class_names)
+        return _from_lists(folder, train_list, val_list, class_names, allow_outside)
     tables = sorted(folder.glob("*.csv"))
     if tables:
-        return _from_tables(folder, tables, class_names, val_share, split_seed)
+        return _from_tables(folder, tables, class_names, val_share, split_seed, allow_outside)
     if train_list or val_list:
         raise ValueError(f"{folder}: found {train_list or val_list} but no list for the other split")
     return _from_class_folders(folder, val_share, split_seed)
@@ -148,13 +170,18 @@ def find_data(folder: str | Path, *, val_share: float = 0.2, split_seed: int = 0
 # ---- lists ---------------------------------------------------------------------------------------------------------
 
 
-def _from_lists(folder: Path, train_list: Path, val_list: Path, class_names: list[str] | None) -> DataFolder:
+def _from_lists(
+    folder: Path, train_list: Path, val_list: Path, class_names: list[str] | None, allow_outside: bool
+) -> DataFolder:
     """Without class names the training list says how many classes there are."""
+    within = None if allow_outside else folder
     num_classes = len(class_names) if class_names else None
-    train = read_list(train_list, prefix=_prefix_of(folder, "train", train_list), num_classes=num_classes)
+    train = read_list(train_list, prefix=_prefix_of(folder, "train", train_list), num_classes=num_classes,
+                      within=within)
     if class_names is None:
         class_names = [str(label) for label in range(int(train.labels.max()) + 1)]
-    val = read_list(val_list, prefix=_prefix_of(folder, "val", val_list), num_classes=len(class_names))
+    val = read_list(val_list, prefix=_prefix_of(folder, "val", val_list), num_classes=len(class_names),
+                    within=within)
     return DataFolder(train, val, class_names)
 
 
@@ -214,7 +241,8 @@ class _Row:
 
 
 def _from_tables(
-    folder: Path, tables: Sequence[Path], class_names: list[str] | None, val_share: float, split_seed: int
+    folder: Path, tables: Sequence[Path], class_names: list[str] | None, val_share: float, split_seed: int,
+    allow_outside: bool,
 ) -> DataFolder:
     train_table, val_table = (_one_of(tables, word, folder) for word in ("train", "val"))
     notes: list[str] = []
@@ -242,6 +270,8 @@ def _from_tables(
     numbers = {name: number for number, name in enumerate(class_names)}
 
     def listed(rows: list[_Row], source: Path) -> VideoList:
+        for row in () if allow_outside else rows:
+            _check_within(folder, str(folder), row.path, row.where)
         labels = [_row_label(row, numbers, len(class_names)) for row in rows]
         return VideoList([row.path for row in rows], labels, prefix=str(folder), source=str(source))
 
@@ -408,12 +438,25 @@ def _quoted(text: str) -> str:
 
 
 def _read_text(path: str | Path) -> str:
-    """A text file, whatever ends its lines; ValueError names the line that is not UTF-8."""
+    """A text file, whatever ends its lines; ValueError names the line that is no text, or not UTF-8, or endless."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         number = error.object[: error.start].count(b"\n") + 1
         raise ValueError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if "\0" in line:
+            raise ValueError(f"{path}, line {number}: a NUL byte; this is no text, or not UTF-8: save it as UTF-8")
+        if len(line) > MAX_LINE:
+            raise ValueError(f"{path}, line {number}: {len(line)} characters; a line has at most {MAX_LINE}")
+    return text
+
+
+def _check_within(folder: str | Path, prefix: str, name: str, where: str) -> None:
+    """ValueError where a path leaves the folder. Links within it are the user's own."""
+    is_absolute = isabs(name) or PureWindowsPath(name).drive != ""
+    if is_absolute or relpath(join(prefix, name), folder).split(sep)[0] == "..":
+        raise ValueError(f"{where}: {name!r} leaves the data folder; --allow-outside (allow_outside=True) allows it")
 
 
 def _one_of(paths: Iterable[Path], word: str, folder: Path) -> Path | None:

@@ -76,7 +76,15 @@ class RunConfig:
     device: str = _flag("auto", "auto, cpu, cuda, mps")
     tensorboard: bool = _flag(False, "write the columns of metrics.csv for TensorBoard as well")
     out: str = _flag("", "folder of the run; default a new one under runs/")
+    save_every: int = _flag(0, "steps after which last.pt is written; 0 only at the end of each epoch")
+    on_error: str = _flag("raise", "raise: stop at a video that cannot be read; skip: leave it out, and say so")
+    max_bad: float = _flag(0.1, "with --on-error skip, the share of videos that may be left out")
+    time_limit: float = _flag(300.0, "seconds in which a worker must have read a video")
+    allow_outside: bool = _flag(False, "lists may name videos outside the data folder, by ../ or from the root")
+    resume: str = _flag("", "folder of a run to go on with, exactly where it stopped; its own flags hold")
 
+    # What a resumed run may be given anew: it changes neither the weights nor the metrics.
+    MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_bad", "time_limit", "resume")
     REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 
     def __post_init__(self) -> None:
@@ -87,7 +95,7 @@ class RunConfig:
             self.num_workers = default_num_workers()
         rules = {
             "epochs": 1, "batch_size": 1, "clip_len": 1, "num_clips": 1, "train_clips": 1, "size": 1, "num_workers": 0,
-            "seed": 0, "warmup_epochs": 0, "grad_accum": 1, "clip_grad_norm": 0, "weight_decay": 0,
+            "seed": 0, "save_every": 0, "warmup_epochs": 0, "grad_accum": 1, "clip_grad_norm": 0, "weight_decay": 0,
             "mixup": 0, "patience": 0, "max_views": 0,
         }
         for name, least in rules.items():
@@ -113,6 +121,12 @@ class RunConfig:
                                  f"{', '.join(map(str, choices))}")
         if self.class_weights and self.balanced:
             raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
+        if self.on_error not in ("raise", "skip"):
+            raise ValueError(f"--on-error is {self.on_error!r}; it must be raise or skip")
+        if not self.time_limit > 0:
+            raise ValueError(f"--time-limit is {self.time_limit}; it must be above 0 seconds")
+        if not 0 <= self.max_bad <= 1:
+            raise ValueError(f"--max-bad is {self.max_bad}; it must be a share, 0 to 1")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"--flip is {self.flip}; it must be a share, 0 to 1")
 
@@ -122,16 +136,15 @@ def flag_of(name: str) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for every field of :class:`RunConfig`."""
+    """A flag for every field of :class:`RunConfig`; what is not given is left out of the parsed flags."""
     for item in fields(RunConfig):
-        required = item.default is MISSING
         text = item.metadata["help"]
         if item.type is bool:
             # A default of None is decided later, so that --no-... can be told from a flag that was not given.
             action = argparse.BooleanOptionalAction if item.default is None else "store_true"
-            parser.add_argument(flag_of(item.name), action=action, default=item.default, help=text)
+            parser.add_argument(flag_of(item.name), action=action, default=argparse.SUPPRESS, help=text)
             continue
-        if not required and item.default not in ("", None):
+        if item.default is not MISSING and item.default not in ("", None):
             text += f" (default {item.default})"
-        parser.add_argument(flag_of(item.name), type=item.type if callable(item.type) else str, required=required,
-                            default=None if required else item.default, help=text)
+        parser.add_argument(flag_of(item.name), type=item.type if callable(item.type) else str,
+                            default=argparse.SUPPRESS, help=text)

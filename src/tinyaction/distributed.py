@@ -51,7 +51,7 @@ def dealt_back(mine: list[Thing]) -> list[Thing]:
         return mine
     hands: list[list[Thing]] = [[] for _ in range(num_processes())]
     dist.all_gather_object(hands, mine)
-    return [hand[turn] for turn in range(len(hands[0])) for hand in hands if turn < len(hand)]
+    return [hand[turn] for turn in range(max(map(len, hands))) for hand in hands if turn < len(hand)]
 
 
 def summed(*numbers: float) -> list[float]:

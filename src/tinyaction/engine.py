@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from tinyaction.dataset import Batch
 from tinyaction.distributed import dealt_back, from_first, share_state, summed
 from tinyaction.finetune import Objective, averaged_model, parameter_groups, train_mode
+from tinyaction.loader import BadVideo
 from tinyaction.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
 from tinyaction.models.recognizer import Recognizer, stack_labels
 
@@ -48,6 +49,34 @@ class Progress:
 
 
 @dataclass
+class TrainState:
+    """Where training is, after a step. With the states of model, optimizer, loader and random generators it is all
+    that a run needs to go on as if it had not stopped.
+    """
+
+    epoch: int = 0
+    step: int = 0  # optimizer steps since the beginning
+    num_batches: int = 0  # of this epoch so far, like the sums that follow
+    total_loss: float = 0.0
+    num_right: int = 0
+    num_videos: int = 0
+    num_pending: int = 0  # videos whose gradients wait for the next step; nothing can be saved until it is 0 again
+    seconds_waiting: float = 0.0
+    seconds_computing: float = 0.0
+
+    def add_batch(self, loss: float, num_right: int, num_videos: int) -> None:
+        """``loss`` is the sum over the videos."""
+        self.num_batches += 1
+        self.total_loss += loss
+        self.num_right += num_right
+        self.num_videos += num_videos
+        self.num_pending += num_videos
+
+    def begin_next_epoch(self) -> None:
+        vars(self).update(vars(TrainState(self.epoch + 1, self.step)))
+
+
+@dataclass
 class TrainResult:
     """One epoch of training. ``seconds_waiting`` were spent waiting for the loader, ``seconds_computing`` the rest."""
 
@@ -56,6 +85,7 @@ class TrainResult:
     num_videos: int
     seconds_waiting: float
     seconds_computing: float
+    bad: list[BadVideo] = field(default_factory=list)  # videos that the loader skipped
 
 
 @dataclass(repr=False)
@@ -68,6 +98,7 @@ class Evaluation:
     filenames: list[str]
     seconds_waiting: float
     seconds_computing: float
+    bad: list[BadVideo] = field(default_factory=list)  # videos that the loader skipped: no part of any figure
 
     def __repr__(self) -> str:
         return (f"Evaluation({len(self.labels)} videos, {self.num_classes} classes, loss {self.loss:.4f}, "
@@ -108,6 +139,7 @@ class EpochRecord:
 
 
 OnBatch = Callable[[Progress], None]
+OnStep = Callable[[TrainState], None]
 LearningRateAt = Callable[[int], float]  # optimizer step, from 0 -> learning rate
 
 
@@ -202,7 +234,7 @@ def train_one_epoch(
     *,
     device: torch.device,
     lr_at: LearningRateAt | None = None,
-    first_step: int = 0,
+    state: TrainState | None = None,
     clip_grad_norm: float = 0.0,
     grad_accum: int = 1,
     amp: torch.dtype | None = None,
@@ -211,13 +243,14 @@ def train_one_epoch(
     objective: Objective | None = None,
     average: AveragedModel | None = None,
     on_batch: OnBatch | None = None,
+    on_step: OnStep | None = None,
 ) -> TrainResult:
     """Go once over the loader and update the model after each batch, or after every ``grad_accum`` batches.
 
     Args:
         model: is moved to ``device``.
         lr_at: learning rate of an optimizer step; None leaves the optimizer's own.
-        first_step: number of the first step, for ``lr_at``.
+        state: where training is, kept up to date after each step; in the middle of an epoch the loader gives the rest.
         clip_grad_norm: largest norm of all gradients together; 0 clips nothing.
         grad_accum: batches whose gradients make one step: that of a batch so many times larger (but for batch norms).
         amp: bfloat16 or float16, in which the network computes where that is safe; None computes in float32.
@@ -227,6 +260,7 @@ def train_one_epoch(
             that on mixed videos, against the label of the larger share.
         average: is updated after each step; see :func:`tinyaction.finetune.create_average`.
         on_batch: called after each batch.
+        on_step: called after each step, when all of it is done: to save, or to leave by raising.
 
     Raises:
         ValueError: a loss is not finite (step and files are named), a label is not below the model's number of
@@ -234,9 +268,7 @@ def train_one_epoch(
     """
     train_mode(model.to(device))
     forward = model if parallel is None else parallel
-    total_loss, num_right, num_videos = 0.0, 0, 0
-    num_pending = 0  # videos whose gradients wait for the next step
-    step = first_step
+    state = TrainState() if state is None else state
 
     def update() -> None:
         if scaler is not None:
@@ -244,7 +276,7 @@ def train_one_epoch(
         if grad_accum > 1:                                             # gradients of sums become those of the mean
             for parameter in model.parameters():
                 if parameter.grad is not None:
-                    parameter.grad /= num_pending
+                    parameter.grad /= state.num_pending
         if clip_grad_norm:
             nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm)
         if scaler is not None:
@@ -253,49 +285,53 @@ def train_one_epoch(
         else:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        state.step, state.num_pending = state.step + 1, 0
         if average is not None:
             average.update_parameters(model)
 
     optimizer.zero_grad(set_to_none=True)
-    waiting = WaitingClock(loader)
+    waiting = WaitingClock(loader, state.seconds_waiting, state.seconds_computing)
     with nullcontext() if parallel is None else Join([parallel]):      # processes may have unequally many batches
-        for number, batch in enumerate(waiting):
+        for batch in waiting:
             if lr_at is not None:
                 for group in optimizer.param_groups:
-                    group["lr"] = lr_at(step) * group.get("lr_scale", 1.0)
+                    group["lr"] = lr_at(state.step) * group.get("lr_scale", 1.0)
             inputs = batch["inputs"].to(device, non_blocking=True)     # (B, V, C, T, H, W) uint8
             labels = _labels_of(batch, model.cls_head.num_classes).to(device, non_blocking=True)  # (B,)
             B = len(labels)
             if objective is not None:
-                inputs, targets = objective.mix(inputs, labels, num_classes=model.cls_head.num_classes, step=step,
-                                                num_before=num_pending)
+                inputs, targets = objective.mix(inputs, labels, num_classes=model.cls_head.num_classes,
+                                                step=state.step, num_before=state.num_pending)
             with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
                 logits = forward(inputs, mode="logits")                # (B, V, K)
                 loss = (model.cls_head.loss(logits, labels) if objective is None
                         else objective.loss(logits, targets))
             if not math.isfinite(loss.item()):                         # before the weights take harm
                 files = ", ".join(sample.filename for sample in batch["data_samples"])
-                raise ValueError(f"the loss of step {step} is {loss.item()}; lower the learning rate, or look at the "
-                                 f"videos of that batch: {files}")
+                raise ValueError(f"the loss of step {state.step} is {loss.item()}; lower the learning rate, or look "
+                                 f"at the videos of that batch: {files}")
             total = loss * B if grad_accum > 1 else loss
             (total if scaler is None else scaler.scale(total)).backward()  # type: ignore[no-untyped-call]
-            num_pending += B
-            if (number + 1) % grad_accum == 0:
+            state.add_batch(loss.item() * B, int((logits.mean(dim=1).argmax(dim=1) == labels).sum()), B)
+            is_step = state.num_batches % grad_accum == 0
+            if is_step:
                 update()
-                step, num_pending = step + 1, 0
-
-            total_loss += loss.item() * B
-            num_right += int((logits.mean(dim=1).argmax(dim=1) == labels).sum())
-            num_videos += B
+            progress = waiting.progress("train", state.num_batches, len(loader), state.total_loss, state.num_right,
+                                        state.num_videos)
+            state.seconds_waiting, state.seconds_computing = waiting.seconds_waiting, waiting.seconds_computing
             if on_batch is not None:
-                on_batch(waiting.progress("train", number + 1, len(loader), total_loss, num_right, num_videos))
-        if num_pending:
+                on_batch(progress)
+            if is_step and on_step is not None:
+                on_step(state)
+        if state.num_pending:
             update()
-    total_loss, total_right, total_videos = summed(total_loss, num_right, num_videos)
-    if total_videos == 0:
+            if on_step is not None:
+                on_step(state)
+    total_loss, num_right, num_videos = summed(state.total_loss, state.num_right, state.num_videos)
+    if num_videos == 0:
         raise ValueError("the loader gave no batch; an epoch needs at least one video")
-    return TrainResult(total_loss / total_videos, total_right / total_videos, int(total_videos),
-                       waiting.seconds_waiting, waiting.seconds_computing)
+    return TrainResult(total_loss / num_videos, num_right / num_videos, int(num_videos),
+                       waiting.seconds_waiting, waiting.seconds_computing, bad_of(loader))
 
 
 def evaluate(
@@ -337,7 +373,8 @@ def evaluate(
     all_losses, all_scores, all_labels, all_filenames = zip(*predicted, strict=True)
     filenames = [name for names in all_filenames for name in names]
     return Evaluation(sum(all_losses) / len(filenames), torch.cat(all_scores).double().numpy(),
-                      torch.cat(all_labels).numpy(), filenames, waiting.seconds_waiting, waiting.seconds_computing)
+                      torch.cat(all_labels).numpy(), filenames, waiting.seconds_waiting, waiting.seconds_computing,
+                      bad_of(loader))
 
 
 def fit(
@@ -349,6 +386,7 @@ def fit(
     num_epochs: int,
     device: torch.device,
     lr_at: LearningRateAt | None = None,
+    state: TrainState | None = None,
     clip_grad_norm: float = 0.0,
     grad_accum: int = 1,
     amp: torch.dtype | None = None,
@@ -357,25 +395,29 @@ def fit(
     objective: Objective | None = None,
     average: AveragedModel | None = None,
     on_batch: OnBatch | None = None,
+    on_step: OnStep | None = None,
     on_epoch: Callable[[EpochRecord], bool | None] | None = None,
 ) -> list[EpochRecord]:
-    """Train and evaluate ``num_epochs`` times; arguments as in :func:`train_one_epoch`.
+    """Train and evaluate until ``num_epochs`` are done; arguments as in :func:`train_one_epoch`.
 
     Where there is an ``average`` of the weights, it is what is evaluated.
     ``on_epoch`` is called with each record: to save, to print; what it returns is whether this was the last epoch.
+    ``state`` is where to begin, and is kept up to date; when ``on_epoch`` is called it stands at the next epoch.
     """
     history = []
-    for epoch in range(num_epochs):
+    state = TrainState() if state is None else state
+    for epoch in range(state.epoch, num_epochs):
         train_loader.set_epoch(epoch)
         train = train_one_epoch(model, train_loader, optimizer, device=device, lr_at=lr_at,
-                                first_step=epoch * num_steps(len(train_loader), grad_accum),
-                                clip_grad_norm=clip_grad_norm, grad_accum=grad_accum, amp=amp, scaler=scaler,
-                                parallel=parallel, objective=objective, average=average, on_batch=on_batch)
+                                state=state, clip_grad_norm=clip_grad_norm, grad_accum=grad_accum, amp=amp,
+                                scaler=scaler, parallel=parallel, objective=objective, average=average,
+                                on_batch=on_batch, on_step=on_step)
         val = evaluate(model if average is None else averaged_model(average), val_loader, device=device,
                        on_batch=on_batch)
         group = optimizer.param_groups[0]
         record = EpochRecord(epoch, group["lr"] / group.get("lr_scale", 1.0), train, val)
         history.append(record)
+        state.begin_next_epoch()
         if on_epoch is not None and on_epoch(record):
             break
     return history
@@ -393,6 +435,11 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def bad_of(loader: Loader) -> list[BadVideo]:
+    """The videos that the loaders of all processes skipped; a plain list of batches skips none."""
+    return dealt_back(list(getattr(loader, "bad", ())))
+
+
 def _labels_of(batch: Batch, num_classes: int) -> torch.Tensor:
     """(B,) int64; ValueError names the video whose label the model does not know."""
     labels = stack_labels(batch["data_samples"])
@@ -406,10 +453,10 @@ def _labels_of(batch: Batch, num_classes: int) -> torch.Tensor:
 class WaitingClock:
     """Goes over a loader with two clocks: the time until a batch is there, and the time until the next is asked."""
 
-    def __init__(self, loader: Iterable[Any]) -> None:
+    def __init__(self, loader: Iterable[Any], seconds_waiting: float = 0.0, seconds_computing: float = 0.0) -> None:
         self.loader = loader
-        self.seconds_waiting = 0.0
-        self.seconds_computing = 0.0
+        self.seconds_waiting = seconds_waiting
+        self.seconds_computing = seconds_computing
 
     def __iter__(self) -> Iterator[Any]:
         batches = iter(self.loader)

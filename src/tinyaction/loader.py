@@ -193,6 +193,9 @@ class VideoLoader:
         return len(self._bounds)
 
     def set_epoch(self, epoch: int) -> None:
+        """The epoch of the next iteration. One that was left in the middle goes on there (:meth:`load_state_dict`)."""
+        if epoch != self.sampler.epoch:
+            self._first = 0
         self.sampler.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,49 +4,96 @@
     metrics.csv        a row an epoch
     predictions.csv    a row a validation video: what best.pt says of it
     log.txt            what the terminal showed
-    last.pt            the newest weights;  best.pt the ones with the highest validation accuracy
+    best.pt            the weights with the highest validation accuracy
+    last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
+    bad_files.txt      videos that were skipped, and why; only where there are any
     tensorboard/       the columns of metrics.csv for TensorBoard, where asked for
     report.html        all of this to look at, with pictures beside it (see report.py)
+    .lock              held while a run writes here
 
 :class:`RunFolder` writes it, :func:`read_run` reads it.
 """
 
 import csv
+import errno
 import json
 import math
+import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tinyaction.engine import EpochRecord, Evaluation
+from tinyaction.loader import BadVideo
 
 T = TypeVar("T")
 
 PREDICTIONS = ("path", "class", "predicted", "score", "class_score")
 METRICS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_mean_class")
 TIMES = ("seconds_waiting", "seconds_computing")
+LOCK = ".lock"
 
 
 class RunFolder:
-    """A new folder; nothing that is in one already is ever overwritten.
+    """A new folder, or with ``reopen`` that of a run that goes on. It is this process's own until :meth:`close`.
+
+    Nothing that is in a folder already is ever overwritten.
 
     Raises:
-        ValueError: ``out`` is a folder with something in it, or a file; or ``tensorboard`` is asked for and missing.
+        ValueError: ``out`` is a folder with something in it, or a file, or another process writes to it; or
+            ``tensorboard`` is asked for and missing.
     """
 
     def __init__(
-        self, out: str | Path = "", *, name: str = "run", runs: str | Path = "runs", tensorboard: bool = False
+        self, out: str | Path = "", *, name: str = "run", runs: str | Path = "runs", tensorboard: bool = False,
+        reopen: bool = False,
     ) -> None:
         writer_class = _summary_writer() if tensorboard else None  # first: where it is missing no folder is made
         self.path = Path(out) if str(out) else _next_folder(Path(runs), name)
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise ValueError(f"{self.path}: exists already and is not empty; name another folder with --out")
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path}: exists already and is a file; name a folder with --out")
+        if reopen and not self.path.exists():
+            raise FileNotFoundError(f"{self.path}: no such run folder")
         self.path.mkdir(parents=True, exist_ok=True)
         self._writer_class = writer_class
         self._scalars: Any = None
+        self._lock = _lock(self.path)
+        if not reopen and any(child.name != LOCK for child in self.path.iterdir()):
+            self.close()
+            raise ValueError(f"{self.path}: exists already and is not empty; name another folder with --out, or go on "
+                             "with the run in it with --resume")
+
+    def close(self) -> None:
+        """Let other processes write here."""
+        if self._lock >= 0:
+            with suppress(OSError):  # Windows removes no open file
+                (self.path / LOCK).unlink()
+            os.close(self._lock)
+        self._lock = -1
+
+    def forget_after(self, num_epochs: int) -> None:
+        """Take the rows of later epochs out of ``metrics.csv``: they will be done again."""
+        path = self.path / "metrics.csv"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = lines[:1] + [line for line in lines[1:] if line.endswith("\n")
+                                and line.split(",")[0].isdigit() and int(line.split(",")[0]) <= num_epochs]
+            if kept != lines:
+                write_whole(path, "".join(kept))
+
+    def add_bad_files(self, bad: Iterable[BadVideo]) -> None:
+        """Keep ``bad_files.txt`` as lines "path<TAB>reason", each path once."""
+        path = self.path / "bad_files.txt"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        reasons = dict(line.partition("\t")[::2] for line in lines)
+        new = {video.filename: " ".join(video.reason.split()) for video in bad}
+        if new.keys() - reasons.keys():
+            reasons = {**new, **reasons}
+            write_whole(path, "".join(f"{name}\t{reasons[name]}\n" for name in sorted(reasons)))
 
     def log(self, line: str = "") -> None:
         """Print a line and keep it in ``log.txt``."""
@@ -56,14 +103,15 @@ class RunFolder:
 
     def remove(self) -> None:
         """Take back a run that came to nothing, so that the same command can be given again."""
-        for name in ("config.json", "log.txt"):
+        self.close()
+        for name in ("config.json", "log.txt", "last.pt", "bad_files.txt"):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's file is in it
             self.path.rmdir()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         text = json.dumps(config, indent=2, ensure_ascii=False)
-        (self.path / "config.json").write_text(text + "\n", encoding="utf-8")
+        write_whole(self.path / "config.json", text + "\n")
 
     def write_predictions(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video."""
@@ -91,6 +139,42 @@ class RunFolder:
                 self._scalars.add_scalar(_tag(name), value, record.epoch + 1)
             self._scalars.flush()
         return row
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it is the old one or the new one, whenever the power fails."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+    os.replace(temporary, path)
+
+
+def _lock(folder: Path) -> int:
+    """A descriptor of a file whose lock no other process can have; it ends with this process, however that ends.
+
+    A record lock, as children of a fork do not inherit it: a worker that outlives a killed run does not hold it.
+    """
+    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise ValueError(f"{folder}: another run is writing to this folder; wait for it, or stop it") from None
+        raise
+    try:
+        if os.path.samestat(os.stat(folder / LOCK), os.fstat(file)):
+            return file
+    except FileNotFoundError:
+        pass
+    os.close(file)  # whose file it was has just ended and removed it
+    return _lock(folder)
 
 
 def metrics_row(record: EpochRecord) -> dict[str, float]:

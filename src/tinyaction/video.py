@@ -1,28 +1,35 @@
 """The one door to video files: :func:`open_video`.
 
-decord reads most files fastest. Where it cannot read a file, OpenCV is tried; both give the same pixels for the files
-that both can read. Whatever fails is said in one sentence with the path (:class:`VideoError`), and never papered over.
+decord reads most files fastest. Where it fails, on opening or in the middle, OpenCV goes on, and then PyAV where the
+extra "av" is installed (AV1 and GIF, which the other two cannot read). All give the same pixels for the files that
+they can read. Decoders take damage for a shorter video, so frames are counted against the file's header. Whatever
+fails is said in one sentence with the path and each reason (:class:`VideoError`), and never papered over.
 """
 
+import importlib.util
+import os
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
-import numpy as np
-import numpy.typing as npt
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong with a file is said in the error
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import numpy.typing as npt  # noqa: E402
+
+from tinyaction.header import Header, read_header  # noqa: E402
 
 UInt8Array = npt.NDArray[np.uint8]
 
-# What decord 0.6.0 reads right, by suffix: the codecs (in OpenCV's names) with which it may jump to key frames. With
-# others (seen: HEVC, MPEG-1, MPEG-2) a jump lands up to dozens of frames off without a word, so every frame on the way
-# is decoded; in other containers (seen: .mpg, .wmv) even that goes wrong, so OpenCV reads them.
-_MP4_CODECS = frozenset({"H264", "AVC1", "FMP4", "MP4V"})
+# What decord 0.6.0 reads right, by container: the codecs with which it may jump to key frames. With others (seen:
+# HEVC, MPEG-1, MPEG-2) a jump lands up to dozens of frames off without a word, so every frame on the way is decoded;
+# in other containers (seen: .mpg, .wmv) even that goes wrong, so OpenCV reads them.
 DECORD_JUMPS = {
-    ".mp4": _MP4_CODECS, ".m4v": _MP4_CODECS, ".mov": _MP4_CODECS,
-    ".avi": frozenset({"FMP4", "MJPG", "FFV1"}),
-    ".mkv": frozenset[str](), ".webm": frozenset[str](),
+    "mp4": frozenset({"AVC1", "AVC3", "MP4V"}),
+    "avi": frozenset({"FMP4", "XVID", "DIVX", "DX50", "MP4V", "MJPG", "FFV1"}),
+    "mkv": frozenset[str](),
 }
 
 
@@ -63,40 +70,89 @@ def open_video(path: str | Path) -> VideoReader:
     num_bytes, num_promised = path.stat().st_size, _promised_bytes(path)
     if num_bytes < num_promised:  # a decoder would take what is left for a shorter video
         raise VideoError(f"{path}: the file is cut: it has {num_bytes} of at least {num_promised} bytes")
-    reasons = []
-    for reader_class in (DecordReader, OpenCVReader) if path.suffix.lower() in DECORD_JUMPS else (OpenCVReader,):
-        try:
-            return reader_class(path)
-        except VideoError as error:
-            reasons.append(f"{reader_class.name}: {error}")
-    raise VideoError(f"{path}: not a readable video ({'; '.join(reasons)})")
+    header = read_header(path)
+    if header.fault:
+        raise VideoError(f"{path}: {header.fault}")
+    return FirstThatReads(path, header)
+
+
+class FirstThatReads:
+    """The first reader that can read the file; where it gives up in the middle, the next one goes on.
+
+    A reader that finds another number of frames than the header promises, or than the one before it, is passed over.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path = path
+        self._promised = header.num_frames
+        self._readers: list[Callable[[Path], VideoReader]] = [OpenCVReader]
+        if header.container:
+            jumps = DECORD_JUMPS.get(header.container, frozenset())
+            can_jump = bool(header.codecs) and jumps.issuperset(header.codecs)
+            self._readers.insert(0, lambda path: DecordReader(path, can_jump=can_jump))
+        if _has_av():
+            self._readers.append(PyAVReader)
+        self._reasons: list[str] = []
+        self._reader = self._next_reader()
+        self.fps = self._reader.fps
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def get_batch(self, indices: Sequence[int]) -> UInt8Array:
+        if min(indices) < 0 or max(indices) >= len(self):
+            raise VideoError(f"{self.path}: frames {min(indices)} to {max(indices)} asked of {len(self)}")
+        while True:
+            try:
+                return self._reader.get_batch(indices)
+            except VideoError as error:
+                self._reasons.append(f"{error}")
+                self._promised = [len(self)]  # the indices were chosen for so many
+                self._reader = self._next_reader()
+
+    def _next_reader(self) -> VideoReader:
+        while self._readers:
+            try:
+                reader = self._readers.pop(0)(self.path)
+                if self._promised and len(reader) not in self._promised:
+                    name = type(reader).__name__.removesuffix("Reader")
+                    raise VideoError(f"{name}: {len(reader)} frames instead of {self._promised[0]}")
+                return reader
+            except VideoError as error:
+                self._reasons.append(f"{error}")
+        hint = "" if _has_av() else "; pip install 'tinyaction[av]' adds a reader of AV1, GIF and more"
+        raise VideoError(f"{self.path}: not a readable video ({'; '.join(self._reasons)}){hint}")
+
+
+def _has_av() -> bool:
+    return importlib.util.find_spec("av") is not None
 
 
 class DecordReader:
     """Frames through decord, one decoding thread: parallelism comes from the loader's workers.
 
-    Where decord fails in the middle of a file, OpenCV reads that file from there on, if it finds as many frames in it.
+    Args:
+        can_jump: whether decord's jumps to key frames can be trusted; without, every frame on the way is decoded.
     """
 
-    name = "decord"
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, can_jump: bool = True) -> None:
         self.path = path
+        self._can_jump = can_jump
         self._open()
-        self._can_jump = _codec(path) in DECORD_JUMPS.get(path.suffix.lower(), ())
-        self._opencv: OpenCVReader | None = None
 
     def _open(self) -> None:
         import decord  # here, so that torch is always imported first: the other order has crashed
 
+        decord.logging.set_level(decord.logging.QUIET)
         try:
-            self._reader: Any = decord.VideoReader(str(self.path), num_threads=1)
+            # Of a frame that it cannot decode decord gives its neighbour, unless fault_tol says how many may be so.
+            self._reader: Any = decord.VideoReader(str(self.path), num_threads=1, fault_tol=1e-6)
             self._num_frames = len(self._reader)
             self.fps = float(self._reader.get_avg_fps())
-        except (decord.DECORDError, RuntimeError) as error:
-            raise VideoError(_first_sentence(error)) from None
+        except (decord.DECORDError, RuntimeError, AssertionError, UnicodeError) as error:
+            raise VideoError(f"decord: {_first_sentence(error)}") from None
         if self._num_frames == 0:
-            raise VideoError("no video frames")
+            raise VideoError("decord: no video frames")
         self._next = 0  # the frame that decord's next() gives
 
     def __len__(self) -> int:
@@ -105,18 +161,13 @@ class DecordReader:
     def get_batch(self, indices: Sequence[int]) -> UInt8Array:
         import decord
 
-        if min(indices) < 0 or max(indices) >= self._num_frames:
-            raise VideoError(f"{self.path}: frames {min(indices)} to {max(indices)} asked of {self._num_frames}")
-        if self._opencv is None:
-            try:
-                frames = self._read_jumping(indices) if self._can_jump else self._read_in_turn(indices)
-                if frames.shape[-1] == 3:
-                    return frames
-                reason = f"{frames.shape[-1]} channels instead of 3"  # of codecs that store transparency
-            except (decord.DECORDError, RuntimeError, StopIteration) as error:
-                reason = _first_sentence(error)
-            self._opencv = self._opencv_instead(reason)
-        return self._opencv.get_batch(indices)
+        try:
+            frames = self._read_jumping(indices) if self._can_jump else self._read_in_turn(indices)
+        except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, StopIteration) as error:
+            raise VideoError(f"decord: {_first_sentence(error)}") from None
+        if frames.shape[-1] != 3:  # of codecs that store transparency
+            raise VideoError(f"decord: {frames.shape[-1]} channels instead of 3")
+        return frames
 
     def _read_jumping(self, indices: Sequence[int]) -> UInt8Array:
         frames: UInt8Array = self._reader.get_batch(list(indices)).asnumpy()
@@ -134,15 +185,6 @@ class DecordReader:
             self._next += 1
         return np.stack([frames[index] for index in indices])
 
-    def _opencv_instead(self, reason: str) -> "OpenCVReader":
-        try:
-            reader = OpenCVReader(self.path)
-            if len(reader) != self._num_frames:
-                raise VideoError(f"{len(reader)} frames instead of {self._num_frames}")
-        except VideoError as error:
-            raise VideoError(f"{self.path}: damaged (decord: {reason}; OpenCV: {error})") from None
-        return reader
-
 
 class OpenCVReader:
     """Frames through OpenCV.
@@ -152,24 +194,23 @@ class OpenCVReader:
     other files it is a guess from the duration.
     """
 
-    name = "OpenCV"
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
-            raise VideoError("cannot be opened")
-        if _codec(path) == "ANSI":
-            raise VideoError("a text, which would be shown as scrolling letters")
+            raise VideoError("OpenCV: cannot be opened")
+        if int(self._capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").upper() == b"ANSI":
+            raise VideoError("OpenCV: a text, which would be shown as scrolling letters")
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
         num_in_header = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self._num_frames = 0
         while self._capture.grab():
             self._num_frames += 1
         if self._num_frames == 0:
-            raise VideoError("no video frames")
-        if self._num_frames < num_in_header and path.suffix.lower() in (".mp4", ".m4v", ".mov", ".avi"):
-            raise VideoError(f"only {self._num_frames} of {num_in_header} frames can be decoded")
+            raise VideoError("OpenCV: no video frames")
+        is_guess = path.suffix.lower() not in (".mp4", ".m4v", ".mov", ".avi")
+        if self._num_frames < (0.9 * num_in_header - 1 if is_guess else num_in_header):
+            raise VideoError(f"OpenCV: only {self._num_frames} of {num_in_header} frames can be decoded")
         self._next = self._num_frames  # the frame that the next read() gives
 
     def __len__(self) -> int:
@@ -177,8 +218,6 @@ class OpenCVReader:
 
     def get_batch(self, indices: Sequence[int]) -> UInt8Array:
         wanted = sorted(set(indices))
-        if wanted[0] < 0 or wanted[-1] >= self._num_frames:
-            raise VideoError(f"{self.path}: frames {wanted[0]} to {wanted[-1]} asked of {self._num_frames}")
         if wanted[0] < self._next:  # seeking by frame number is off by some frames in many files: read from the start
             self._capture.release()
             self._capture = cv2.VideoCapture(str(self.path))
@@ -189,16 +228,83 @@ class OpenCVReader:
                 self._next += 1
             decoded, frame = self._capture.read()
             if not decoded:
-                raise VideoError(f"{self.path}: decoding stopped at frame {self._next} of {self._num_frames}")
+                raise VideoError(f"OpenCV: decoding stopped at frame {self._next} of {self._num_frames}")
             self._next += 1
             frames[index] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
         return np.stack([frames[index] for index in indices])
 
 
-def _codec(path: Path) -> str:
-    """The four letters by which OpenCV names the codec of a file; empty where it cannot open the file."""
-    fourcc = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FOURCC))
-    return fourcc.to_bytes(4, "little").strip(b"\0").decode("latin-1").upper()
+class PyAVReader:
+    """Frames through PyAV, whose wheels bring FFmpeg with decoders for AV1 and GIF.
+
+    Opening reads the times of all frames without decoding; a decoded frame is known by its time, so that one that
+    cannot be decoded is missed and does not shift the others.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import av
+
+        self._path = str(path)
+        try:
+            with av.open(self._path) as container:
+                stream = container.streams.best("video")
+                if stream is None or container.format.name == "tty":  # a text, as scrolling letters
+                    raise VideoError("PyAV: no video stream")
+                self._stream_index = stream.index
+                self.fps = float(stream.average_rate or 0)
+                is_avi = container.format.name == "avi"
+                times = [packet.pts for packet in container.demux(stream) if packet.size]
+        except (av.FFmpegError, UnicodeError) as error:
+            raise VideoError(f"PyAV: {getattr(error, 'strerror', None) or error}") from None
+        if not times:
+            raise VideoError("PyAV: no video frames")
+        known = {time for time in times if time is not None}
+        # Times in AVI are guesses. None: the frames are counted as they come.
+        self._times: list[int] | None = None if is_avi or len(known) < len(times) else sorted(known)
+        self._num_frames = len(times)
+
+    def __len__(self) -> int:
+        return self._num_frames
+
+    def get_batch(self, indices: Sequence[int]) -> UInt8Array:
+        import av
+
+        wanted = set(indices)
+        try:
+            frames = self._read(wanted, jump=self._times is not None)
+            if wanted - frames.keys():  # a jump can land where the first frames need some of before
+                frames = self._read(wanted, jump=False)
+        except av.FFmpegError as error:
+            raise VideoError(f"PyAV: decoding stopped between frames {min(wanted)} and {max(wanted)} of "
+                             f"{self._num_frames} ({error.strerror})") from None
+        for index in wanted - frames.keys():
+            raise VideoError(f"PyAV: frame {index} of {self._num_frames} cannot be decoded")
+        return np.stack([frames[index] for index in indices])
+
+    def _read(self, wanted: set[int], *, jump: bool) -> dict[int, UInt8Array]:
+        """The wanted frames that can be decoded, from the key frame before the first, or from the beginning."""
+        import av
+
+        frames: dict[int, UInt8Array] = {}
+        with av.open(self._path) as container:
+            stream = container.streams[self._stream_index]
+            if jump and self._times is not None:
+                container.seek(self._times[min(wanted)], stream=stream)
+            for count, frame in enumerate(container.decode(stream)):
+                index = count
+                if self._times is not None and frame.pts is not None:
+                    index = bisect_left(self._times, frame.pts)
+                if index in wanted:
+                    frames[index] = _upright(frame)
+                if index >= max(wanted):
+                    break
+        return frames
+
+
+def _upright(frame: Any) -> UInt8Array:
+    """A frame of PyAV as (H, W, 3) RGB, turned as the file's rotation tag says."""
+    pixels: UInt8Array = frame.to_ndarray(format="rgb24")
+    return np.rot90(pixels, k=round(frame.rotation / 90)) if frame.rotation else pixels
 
 
 def _promised_bytes(path: Path) -> int:
@@ -256,7 +362,7 @@ def frames_in_order(reader: VideoReader, indices: Sequence[int]) -> Iterator[tup
     and where OpenCV stops, decord goes on.
     """
     todo = deque(indices)
-    if isinstance(reader, DecordReader) and todo:
+    if isinstance(reader, FirstThatReads) and todo:
         capture = cv2.VideoCapture(str(reader.path))
         try:
             place, is_same = 0, False

@@ -23,10 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
     device = choose_device(arguments.device)
     model, checkpoint = load_model(arguments.checkpoint)
-    data = find_data(arguments.data)
+    data = find_data(arguments.data, allow_outside=arguments.allow_outside)
     check_classes(data, checkpoint, arguments)
     videos = data.train if arguments.split == "train" else data.val
-    check_files(videos)
+    if arguments.on_error == "raise":
+        check_files(videos)
     pipeline_arguments = dict(checkpoint["eval_pipeline"])
     for name in ("num_clips", "num_crops"):
         if getattr(arguments, name) is not None:
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_store(arguments.data, short_side_pixels(pipeline_arguments["size"]))
     dataset = VideoDataset(videos, eval_pipeline(**pipeline_arguments), test_mode=True)
     loader = build_dataloader(dataset, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
-                              pin_memory=device.type == "cuda")
+                              pin_memory=device.type == "cuda", on_error=arguments.on_error,
+                              max_bad_share=arguments.max_bad, time_limit=arguments.time_limit)
     if checkpoint["stand_in"]:
         print("NOTE: this checkpoint was trained on generated stand-in clips.")
     progress = ProgressLine()
@@ -60,6 +62,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=8, help="videos of a batch (default 8)")
     parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="processes that decode")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    parser.add_argument("--on-error", choices=("raise", "skip"), default="raise",
+                        help="raise: stop at a video that cannot be read; skip: leave it out, and say so")
+    parser.add_argument("--max-bad", type=float, default=0.1, help="share that may be left out (default 0.1)")
+    parser.add_argument("--time-limit", type=float, default=300.0, help="seconds for one video (default 300)")
+    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
     arguments = parser.parse_args(argv)
     for name, least in (("num_clips", 1), ("max_views", 0), ("batch_size", 1), ("num_workers", 0)):
         value = getattr(arguments, name)
@@ -91,9 +98,12 @@ def check_files(*lists: VideoList) -> None:
 
 def result_lines(result: Evaluation, class_names: Sequence[str]) -> list[str]:
     """Accuracy and confusion matrix in text, at most 80 columns wide."""
-    lines = [f"accuracy {result.top1:.4f} over {len(result.labels)} videos, mean over classes {result.mean_class:.4f}"]
+    num_listed = len(result.labels) + len(result.bad)
+    of_all = f"{len(result.labels)} of {num_listed}" if result.bad else f"{num_listed}"
+    lines = [f"accuracy {result.top1:.4f} over {of_all} videos, mean over classes {result.mean_class:.4f}"]
     if result.top5 is not None:
         lines[0] += f", top-5 {result.top5:.4f}"
+    lines += [f"  skipped: {video.filename}: {video.reason}" for video in result.bad]
     return lines + confusion_lines(result, class_names)
 
 

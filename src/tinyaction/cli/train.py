@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from tinyaction.annotations import DataFolder, find_data
 from tinyaction.augment import flip_label_map
-from tinyaction.checkpoint import save_checkpoint, versions
+from tinyaction.checkpoint import Checkpoint, Stateful, load_model, save_checkpoint, versions
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.evaluate import check_files, command, result_lines
 from tinyaction.cli.prepare import put_kinetics400_tiny
 from tinyaction.cli.progress import ProgressLine
+from tinyaction.cli.resuming import Keeper, StoppedError, resumed_config
 from tinyaction.cli.store import make_store
 from tinyaction.config import RunConfig, add_flags, default_num_workers
 from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader
@@ -29,10 +30,13 @@ from tinyaction.distributed import (
 )
 from tinyaction.engine import (
     EpochRecord,
+    Evaluation,
+    Progress,
     choose_amp,
     choose_device,
     create_optimizer,
     create_scaler,
+    evaluate,
     fit,
     num_steps,
 )
@@ -42,7 +46,7 @@ from tinyaction.loader import fitting_prefetch
 from tinyaction.models import check_input, create_model, load_weights, model_arguments
 from tinyaction.presets import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.report import write_report
-from tinyaction.runfolder import RunFolder, usage_lines
+from tinyaction.runfolder import TIMES, RunFolder, read_run, usage_lines
 from tinyaction.schedule import learning_rate, scaled_learning_rate
 from tinyaction.synthetic import is_stand_in
 from tinyaction.waiting import TOO_MUCH, advice, remedies, waiting_share
@@ -59,27 +63,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     create_optimizer(config.optimizer, torch.nn.Linear(1, 1), lr=config.lr)
     if Path(config.data).name == "kinetics400_tiny":
         first_before_others(lambda: put_kinetics400_tiny(config.data))
-    train(config)
+    try:
+        train(config)
+    except StoppedError as stopped:
+        return 128 + stopped.signum
     stop_processes()
     return 0
 
 
 def parse_args(argv: Sequence[str] | None = None) -> RunConfig:
+    """The flags; with --resume those of the run."""
     parser = Parser(prog="train.py", description=__doc__, allow_abbrev=False)
     add_flags(parser)
-    return RunConfig(**vars(parser.parse_args(argv)))
+    given = vars(parser.parse_args(argv))
+    if given.get("resume"):
+        return resumed_config(given)
+    if "data" not in given:
+        parser.error("the following arguments are required: --data")
+    return RunConfig(**given)
 
 
 def train(config: RunConfig) -> RunFolder | None:
     """Train as the config says; everything that is found wrong beforehand is raised before a folder is made.
 
     Of several processes (torchrun) the first one writes the run folder; in the others the result is None.
+
+    Raises:
+        StoppedError: a signal asked to stop; all is saved for ``--resume``.
     """
     device = start_processes(choose_device(config.device))
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = first_before_others(lambda: data_folder(config))
-    data = first_before_others(lambda: find_data(folder))
-    check_files(data.train, data.val)
+    data = first_before_others(lambda: find_data(folder, allow_outside=config.allow_outside))
+    if config.on_error == "raise":
+        check_files(data.train, data.val)
+    if config.resume and num_processes() > 1:
+        raise ValueError("--resume goes with one process; torchrun would need the random states of all of them")
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(data.class_names), max_views=config.max_views)
     loaded = load_weights(model, config.model, config.weights) if config.weights else None
@@ -101,10 +120,11 @@ def train(config: RunConfig) -> RunFolder | None:
     if config.compile:
         model.compile()
     parallel = DistributedDataParallel(model) if num_processes() > 1 else None
+    scaler = create_scaler(amp)
     loop = partial(
         fit, model, train_loader, val_loader, optimizer, num_epochs=config.epochs, device=device,
         lr_at=lambda step: learning_rate(step, base_lr=lr, total_steps=total_steps, warmup_steps=warmup_steps),
-        clip_grad_norm=config.clip_grad_norm, grad_accum=config.grad_accum, amp=amp, scaler=create_scaler(amp),
+        clip_grad_norm=config.clip_grad_norm, grad_accum=config.grad_accum, amp=amp, scaler=scaler,
         parallel=parallel, objective=goal, average=average,
     )
     if rank() > 0:
@@ -112,70 +132,95 @@ def train(config: RunConfig) -> RunFolder | None:
         loop(on_epoch=lambda record: from_first(False))  # process 0 says when to stop
         return None
 
-    run = RunFolder(config.out, name=config.model, tensorboard=config.tensorboard)
+    run = RunFolder(config.resume or config.out, name=config.model, tensorboard=config.tensorboard,
+                    reopen=bool(config.resume))
     stand_in = is_stand_in(config.data)
-    if stand_in:
-        run.log(STAND_IN)
-    for note in data.notes:
-        run.log(f"note: {note}")
-    run.log(f"{len(data.train)} training and {len(data.val)} validation videos of {len(data.class_names)} classes in "
-            f"{folder}")
-    run.log(f"{config.model}, {config.clip_len} frames of {config.size}x{config.size}, on {device}; run folder "
-            f"{run.path}")
-    if num_processes() > 1:
-        run.log(f"{num_processes()} processes: a step is made of {num_processes()} batches of {config.batch_size}")
-    if config.amp != "off":
-        run.log(f"the network computes in {amp or torch.float32}, as --amp {config.amp} says".replace("torch.", ""))
-    for line in loaded.lines() if loaded else ():
-        run.log(line)
-    run.write_config({**asdict(config), "lr_of_the_batch": lr, "class_names": data.class_names, "stand_in": stand_in,
-                      "device_used": str(device), "num_train": len(data.train), "num_val": len(data.val),
-                      "versions": versions()})
-    best: list[EpochRecord] = []
-    advised: list[str] = []
 
-    def on_epoch(record: EpochRecord) -> bool:
-        row = run.add_metrics(record)
-        checkpoint = {
+    def content() -> Checkpoint:
+        return {
             "model": model_arguments(config.model, model),
             "state_dict": (model if average is None else averaged_model(average)).state_dict(),
             "class_names": data.class_names,
             "eval_pipeline": eval_arguments(config),
-            "epoch": record.epoch + 1,
-            "metrics": row,
+            "epoch": keeper.state.epoch,
+            "metrics": keeper.row,
             "config": asdict(config),
             "stand_in": stand_in,
         }
-        save_checkpoint(run.path / "last.pt", checkpoint)
-        is_best = not best or (record.val.top1, -record.val.loss) > (best[0].val.top1, -best[0].val.loss)
+
+    # Whatever has a state that training changes goes into objects: a resumed run puts it back.
+    objects: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "train_loader": train_loader}
+    objects |= {name: thing for name, thing in (("average", average), ("scaler", scaler)) if thing is not None}
+    keeper = Keeper(run, objects=objects, videos=data.train.digest(), save_every=config.save_every, content=content)
+    if not (config.resume and keeper.restore()):
+        if stand_in:
+            run.log(STAND_IN)
+        for note in data.notes:
+            run.log(f"note: {note}")
+        run.log(f"{len(data.train)} training and {len(data.val)} validation videos of {len(data.class_names)} classes "
+                f"in {folder}")
+        run.log(f"{config.model}, {config.clip_len} frames of {config.size}x{config.size}, on {device}; run folder "
+                f"{run.path}")
+        if num_processes() > 1:
+            run.log(f"{num_processes()} processes: a step is made of {num_processes()} batches of {config.batch_size}")
+        if config.amp != "off":
+            form = str(amp or torch.float32).removeprefix("torch.")
+            run.log(f"the network computes in {form}, as --amp {config.amp} says")
+        for line in loaded.lines() if loaded else ():
+            run.log(line)
+        run.write_config({**asdict(config), "lr_of_the_batch": lr, "class_names": data.class_names,
+                          "stand_in": stand_in, "device_used": str(device), "num_train": len(data.train),
+                          "num_val": len(data.val), "versions": versions()})
+        keeper.save()
+    best_val: list[Evaluation] = []
+    advised: list[str] = []
+
+    def has_lost_patience(epoch: int) -> bool:
+        return 0 < config.patience <= epoch - keeper.best["epoch"]
+
+    def on_epoch(record: EpochRecord) -> bool:
+        keeper.row = run.add_metrics(record)
+        run.add_bad_files([*record.train.bad, *record.val.bad])
+        best = keeper.best
+        is_best = not best or (record.val.top1, -record.val.loss) > (best["top1"], -best["loss"])
         if is_best:
-            best[:] = [record]
-            save_checkpoint(run.path / "best.pt", checkpoint)
+            best.update(epoch=record.epoch, top1=record.val.top1, loss=record.val.loss)
+            best_val[:] = [record.val]
+            save_checkpoint(run.path / "best.pt", content())
             run.write_predictions(record.val, data.class_names)
+        keeper.save()
         run.log(epoch_line(record, config.epochs, is_best))
         waiting, computing = record.train.seconds_waiting, record.train.seconds_computing
         starting_up = record.epoch == 0 and config.epochs > 1          # the workers' start is no fault of the reading
         if not advised and not starting_up and waiting > 1 and waiting_share(waiting, computing) > TOO_MUCH:
             advised.append(waiting_advice(config, record, train_set))
             run.log(advised[0])
-        return from_first(0 < config.patience <= record.epoch - best[0].epoch)
+        return from_first(has_lost_patience(record.epoch))
 
     progress = ProgressLine()
-    try:
-        history = loop(on_batch=progress, on_epoch=on_epoch)
-    except BaseException:
-        if not best:
-            run.remove()
-        raise
-    finally:
-        progress.close()
-    if len(history) < config.epochs:
-        run.log(f"stopped after epoch {len(history)}: {config.patience} epochs without a better one (--patience)")
-    for line in summary_lines(config, data, run.path, best[0], history):
+
+    def on_batch(batch: Progress) -> None:
+        progress(batch)
+        keeper.on_batch(batch)
+
+    num_epochs = keeper.state.epoch if keeper.best and has_lost_patience(keeper.state.epoch - 1) else config.epochs
+    with keeper.watching(train_loader, val_loader):
+        try:
+            loop(num_epochs=num_epochs, state=keeper.state, on_batch=on_batch, on_step=keeper.on_step,
+                 on_epoch=on_epoch)
+        finally:
+            progress.close()
+    if keeper.state.epoch < config.epochs:
+        run.log(f"stopped after epoch {keeper.state.epoch}: {config.patience} epochs without a better one "
+                "(--patience)")
+    if not best_val:  # the best epoch was before the run was resumed
+        best_val = [evaluate(load_model(run.path / "best.pt")[0], val_loader, device=device)]
+    for line in summary_lines(config, data, run.path, int(keeper.best["epoch"]), best_val[0]):
         run.log(line)
     report(run, train_set, val_set, notice=STAND_IN if stand_in else "")
     if stand_in:
         run.log(STAND_IN)
+    run.close()
     return run
 
 
@@ -251,12 +296,15 @@ def _loaders(
     clip_bytes = 3 * config.clip_len * config.size**2
     prefetches = [fitting_prefetch(config.batch_size * clips * clip_bytes, config.num_workers)
                   for clips in (config.train_clips, config.num_clips * config.num_crops)]
+    on_trouble: dict[str, Any] = {"on_error": config.on_error, "max_bad_share": config.max_bad,
+                                  "time_limit": config.time_limit}
     return (
         build_dataloader(train_set, batch_size=config.batch_size, shuffle=True, balanced=config.balanced,
                          num_workers=config.num_workers, pin_memory=pin_memory, prefetch=prefetches[0],
-                         rank=rank(), num_ranks=num_processes()),
+                         rank=rank(), num_ranks=num_processes(), **on_trouble),
         build_dataloader(val_set, batch_size=config.batch_size, num_workers=config.num_workers,
-                         pin_memory=pin_memory, prefetch=prefetches[1], rank=rank(), num_ranks=num_processes()),
+                         pin_memory=pin_memory, prefetch=prefetches[1], rank=rank(), num_ranks=num_processes(),
+                         **on_trouble),
     )
 
 
@@ -264,20 +312,19 @@ def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
     train, val = record.train, record.val
     waiting = train.seconds_waiting + val.seconds_waiting
     seconds = waiting + train.seconds_computing + val.seconds_computing
+    skipped = f"  skipped {len(train.bad)} train, {len(val.bad)} val" if train.bad or val.bad else ""
     return (f"epoch {record.epoch + 1:>3}/{num_epochs}  train {train.loss:.3f} {train.top1:.3f}  "
             f"val {val.loss:.3f} {val.top1:.3f}  {seconds:.1f} s, {waiting / seconds:.0%} waiting"
-            f"{'  best' if is_best else ''}")
+            f"{skipped}{'  best' if is_best else ''}")
 
 
-def summary_lines(
-    config: RunConfig, data: DataFolder, folder: Path, best: EpochRecord, history: Sequence[EpochRecord]
-) -> list[str]:
-    seconds = np.sum([[record.train.seconds_waiting + record.val.seconds_waiting,
-                       record.train.seconds_computing + record.val.seconds_computing] for record in history], axis=0)
+def summary_lines(config: RunConfig, data: DataFolder, folder: Path, best_epoch: int, best: Evaluation) -> list[str]:
+    rows = read_run(folder).history
+    waiting, computing = (sum(row[name] for row in rows) for name in TIMES)
     example, _ = data.val[0]
     return [
-        f"best epoch {best.epoch + 1} of {config.epochs}; {seconds.sum():.0f} s, {seconds[0]:.0f} s of them waiting "
-        "for data",
-        *result_lines(best.val, data.class_names),
+        f"best epoch {best_epoch + 1} of {config.epochs}; {waiting + computing:.0f} s, {waiting:.0f} s of them "
+        "waiting for data",
+        *result_lines(best, data.class_names),
         *usage_lines(folder, config.data, example),
     ]

@@ -1,0 +1,3 @@
+from tinyaction.cli.check import main
+
+raise SystemExit(main())
