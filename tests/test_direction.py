@@ -15,6 +15,7 @@ from tinyaction import (
     train_one_epoch,
     train_pipeline,
 )
+from tinyaction.engine import TrainState
 from tinyaction.synthetic import make_direction_set
 
 CPU = torch.device("cpu")
@@ -36,7 +37,7 @@ def accuracy_after(model_name, data, *, num_epochs):
     optimizer = create_optimizer("adam", model, lr=3e-3)
     for epoch in range(num_epochs):
         loader.set_epoch(epoch)
-        train_one_epoch(model, loader, optimizer, device=CPU, first_step=10 * epoch, clip_grad_norm=40.0,
+        train_one_epoch(model, loader, optimizer, device=CPU, state=TrainState(step=10 * epoch), clip_grad_norm=40.0,
                         lr_at=lambda step: learning_rate(step, base_lr=3e-3, total_steps=10 * num_epochs,
                                                          warmup_steps=10))
     return evaluate(model, build_dataloader(val_set, batch_size=20), device=CPU)

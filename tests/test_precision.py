@@ -6,7 +6,7 @@ from test_engine import CPU, FakeLoader, batch_of, sgd, tiny_model, weights_of
 from torch import nn
 
 import tinyaction.engine
-from tinyaction.engine import choose_amp, create_scaler, fit, num_steps, train_one_epoch
+from tinyaction.engine import TrainState, choose_amp, create_scaler, fit, num_steps, train_one_epoch
 from tinyaction.models import create_model
 
 CLIPS = torch.randint(0, 256, (2, 1, 3, 2, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -38,7 +38,7 @@ def test_the_last_step_may_have_fewer_batches():
 def test_the_rate_follows_the_steps_not_the_batches():
     seen = []
     batches = [batch_of(video) for video in VIDEOS]
-    train(*batches, grad_accum=2, first_step=10, lr_at=lambda step: seen.append(step) or 0)
+    train(*batches, grad_accum=2, state=TrainState(step=10), lr_at=lambda step: seen.append(step) or 0)
     assert seen == [10, 10, 11, 11, 12]
     assert [num_steps(5, 2), num_steps(4, 2), num_steps(5, 1)] == [3, 2, 5]
     seen.clear()

@@ -474,7 +474,7 @@ def plan_store(source: str | Path, folder: str | Path, settings: StoreSettings, 
     source, folder = Path(source), Path(folder)
     if (source / STORE_FILE).is_file():
         raise ValueError(f"{source}: this is a frame store already; give the folder of the videos")
-    data = find_data(source)
+    data = find_data(source, allow_outside=True)  # they have a place of their own in the store
     _check_folder(folder, source, settings)
     targets = _targets(data, source, settings)
     missing = [video for video, target in targets.items()

@@ -10,8 +10,8 @@ from typing import NoReturn, Protocol
 
 COMMANDS = {
     "prepare": "download or generate videos",
-    "check": "find damaged, missing and doubled videos, and what is wrong with lists",
     "train": "train a recognizer on a folder of videos",
+    "check": "find damaged, missing and doubled videos, and what is wrong with lists",
     "evaluate": "accuracy of a checkpoint on a folder of videos",
     "report": "make the page and the pictures of a run again",
     "predict": "classes and scores of videos, folders, long videos over time, cameras",

@@ -256,6 +256,7 @@ def data_folder(config: RunConfig) -> Path:
     if not config.store:
         check_store(config.data, short_side)
         return Path(config.data)
+    find_data(config.data, allow_outside=config.allow_outside)  # before anything is copied
     settings = StoreSettings(form=config.store, short_side=short_side)
     return make_store(config.data, default_store(config.data, settings), settings, num_workers=config.num_workers)
 
