@@ -106,6 +106,24 @@ def test_the_shortcut_is_not_shifted(make_block):
     x = torch.rand(2, 64, 5, 5)
     assert residual_block(block, x, torch.zeros_like(x)).equal(x)
     assert residual_block(block, x, x).allclose(block(x)) and not block(x).allclose(x)
+    block.downsample = torch.nn.Conv2d(64, 64, kernel_size=1)
+    assert residual_block(block, x, torch.zeros_like(x)).equal(block.downsample(x).relu())
+
+
+class Blank(torch.nn.Module):
+    def forward(self, frames, num_frames):
+        return torch.zeros_like(frames)
+
+
+@torch.inference_mode()
+def test_the_shortcut_of_mobilenet_is_not_shifted():
+    backbone = shifted_backbone("mobilenet_v2").eval()
+    backbone.shift = Blank()
+    frames = torch.rand(2, 3, 32, 32)
+    x = frames
+    for part in backbone.features:
+        x = x if getattr(part, "use_res_connect", False) else part(x)
+    assert x.any() and backbone(frames[:, :, None])[:, :, 0].equal(x)
 
 
 @pytest.mark.parametrize("name", ["tsm-conv2d", "tsm-resnet18", "tsm-mobilenet_v2"])
