@@ -41,7 +41,8 @@ def test_the_scores_are_torchvisions(name, shape):
     features = model.backbone(inputs)
     features = features.transpose(1, 2) if inputs.ndim == 5 else features[:, None]  # (N, T, F, h, w)
     assert features.shape[2] == model.cls_head.in_channels
-    assert model.cls_head(features).allclose(net(inputs), rtol=1e-3, atol=1e-3)
+    expected = net(inputs)                                             # of 1e6 where a norm saw two numbers
+    assert model.cls_head(features).allclose(expected, rtol=0, atol=1e-3 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("name", ["tsn-vit_b_32", "tsn-convnext_tiny", "tsn-swin_t", "s3d", "mvit_v2_s", "swin3d_t",
