@@ -121,6 +121,14 @@ def test_whatever_it_calls_or_sets_is_a_placeholder(tmp_path, pickled):
     assert before == (torch.load.__code__, torch.hub.load.__code__, torch._utils._rebuild_tensor_v2.__code__)
 
 
+def test_getattr_is_a_placeholder_too(tmp_path):
+    """mmengine's files name it, so it is no reason to refuse a file; it gets hold of nothing."""
+    pickled = (by_hand("__builtin__", "getattr") + b"(" + by_hand("collections", "OrderedDict") + b")R"
+               + b"X\x05\x00\x00\x00cleartR.")
+    content, names = read_inert(zip_with(tmp_path / "a.pth", pickled))
+    assert isinstance(content, Inert) and names == ["builtins.getattr"]
+
+
 def test_a_placeholder_takes_everything_and_returns_placeholders():
     thing = Inert(1, a=2)
     thing.append(1)
