@@ -47,7 +47,7 @@ def merge_windows(windows: Sequence[Window]) -> list[Segment]:
 
 def segment_at(segments: Sequence[Segment], seconds: float) -> Segment:
     """The segment of a moment; before the first and after the last one it is that one."""
-    place = bisect_right([segment.start_seconds for segment in segments], seconds) - 1
+    place = bisect_right(segments, seconds, key=lambda segment: segment.start_seconds) - 1
     return segments[max(0, place)]
 
 
