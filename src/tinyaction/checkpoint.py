@@ -160,7 +160,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise ValueError(f"{path}: not a readable checkpoint: {reason}") from None
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         found = checkpoint.get("format") if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise ValueError(f"{path}: not a checkpoint of this version of tinyaction (format {found!r}, not {FORMAT!r})")
+        raise ValueError(f"{path}: not a checkpoint of this version of tinyaction (format {found!r}, "
+                         f"not {FORMAT!r}); use the version that wrote it, or train again")
     return checkpoint
 
 
