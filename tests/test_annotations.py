@@ -197,6 +197,17 @@ def test_a_table_without_splits_is_split_class_by_class(tmp_path):
     assert items(find_data(tmp_path).val, tmp_path) == items(data.val, tmp_path)  # the same every time
 
 
+def test_a_row_that_comes_later_moves_no_video_to_the_other_side(tmp_path):
+    rows = "".join(f"{label}{i}.mp4,{label}\n" for label in ("run", "sit") for i in range(10))
+    write(tmp_path, {"v.csv": "path,label\n" + rows})
+    before = find_data(tmp_path)
+    write(tmp_path, {"v.csv": "path,label\nnew.mp4,run\n" + rows})
+    after = find_data(tmp_path)
+    assert items(after.val, tmp_path) == items(before.val, tmp_path)
+    assert items(after.train, tmp_path) == items(before.train, tmp_path)
+    assert re.search(r"1 videos in .* are not in split.csv, .*new.mp4: delete split.csv to split anew", after.notes[0])
+
+
 # ---- class folders -------------------------------------------------------------------------------------------------
 
 

@@ -383,3 +383,11 @@ def test_pack_keeps_what_is_known_of_the_video():
 def test_wrong_arguments_are_named_with_their_value_and_rule(make, rule):
     with pytest.raises(ValueError, match=rule):
         make()
+
+
+@pytest.mark.parametrize("sample", [ta.VideoSample, ta.UniformSample])
+def test_counts_are_checked_when_a_sampler_is_made(sample):
+    with pytest.raises(ValueError, match="clip_len is 0; it must be at least 1"):
+        sample(0, 1)
+    with pytest.raises(ValueError, match="num_clips is -1; it must be at least 1"):
+        sample(8, -1)

@@ -139,8 +139,9 @@ def find_data(
 ) -> DataFolder:
     """Find the training and validation videos in a folder; the layouts are those of this module's docstring.
 
-    Class folders without ``train/`` and ``val/`` are split once, class by class (``val_share`` of each, at least one
-    video), and the split is written to ``split.csv`` in the folder, so that every later run and evaluation uses it.
+    Class folders without ``train/`` and ``val/``, and a CSV without a column "split", are split once, class by class
+    (``val_share`` of each, at least one video), and the split is written to ``split.csv`` in the folder, so that every
+    later run and evaluation uses it.
     A list that came from elsewhere may not name files outside the folder, by ``../`` or from the root, unless
     ``allow_outside``.
 
@@ -246,6 +247,10 @@ def _from_tables(
 ) -> DataFolder:
     train_table, val_table = (_one_of(tables, word, folder) for word in ("train", "val"))
     notes: list[str] = []
+    written = folder / SPLIT_FILE
+    if written in tables:  # the other tables are what it was made of
+        notes.extend(_unlisted(folder, _read_table(written), [path for path in tables if path != written]))
+        tables, train_table, val_table = [written], None, None
     if train_table and val_table:
         train, val = _read_table(train_table), _read_table(val_table)
     else:
@@ -257,13 +262,15 @@ def _from_tables(
         if not any(row.split for row in rows):
             train_ids, val_ids = _split([row.label for row in rows], val_share, split_seed, tables[0])
             train, val = [rows[i] for i in train_ids], [rows[i] for i in val_ids]
+            splits = ["train"] * len(rows)
+            for index in val_ids:
+                splits[index] = "val"
+            note = _write_split(written, [(row.path, row.label) for row in rows], splits, split_seed)
             notes.append(f"{tables[0]} has no column 'split': {len(val)} of {len(rows)} videos were chosen for "
-                         f"validation, class by class (seed {split_seed})")
+                         f"validation, class by class; {note}")
         else:
             train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
             _check_splits(rows, tables[0])
-        if tables[0].name == SPLIT_FILE:
-            notes.extend(_unlisted(folder, rows))
     if _is_of_class_folders(tables[0], [*train, *val]):  # a folder named "7" is a name, not the number of a class
         class_names = sorted({row.label for row in [*train, *val]})
     class_names = _names_of_labels([*train, *val], class_names)
@@ -367,20 +374,11 @@ def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> Data
     class_names = sorted(classes)
     every = [(path, name) for name in class_names for path in classes[name]]
     train_ids, val_ids = _split([name for _, name in every], val_share, split_seed, folder)
-    splits = {index: "val" for index in val_ids}
-    text = "path,label,split\n" + "".join(
-        f"{_quoted(path.relative_to(folder).as_posix())},{_quoted(name)},{splits.get(index, 'train')}\n"
-        for index, (path, name) in enumerate(every)
-    )
-    written = folder / SPLIT_FILE
-    try:
-        written.write_bytes(text.encode("utf-8"))
-        note = f"written to {written}: delete it to split anew"
-    except UnicodeEncodeError:
-        wrong = next(path for path, _ in every if not str(path).isprintable())
-        raise ValueError(f"{str(wrong)!a}: the file name is not UTF-8; rename it") from None
-    except OSError as error:  # a read-only folder: the same seed gives the same split the next time
-        note = f"{written} could not be written ({error.strerror}); seed {split_seed} gives the same split again"
+    splits = ["train"] * len(every)
+    for index in val_ids:
+        splits[index] = "val"
+    note = _write_split(folder / SPLIT_FILE, [(path.relative_to(folder).as_posix(), name) for path, name in every],
+                        splits, split_seed)
     numbers = {name: number for number, name in enumerate(class_names)}
     train_list, val_list = (
         VideoList([str(every[i][0]) for i in ids], [numbers[every[i][1]] for i in ids], source=str(folder))
@@ -419,15 +417,31 @@ def _split(labels: Sequence[str], val_share: float, seed: int, source: Path) -> 
     return [i for i in range(len(labels)) if i not in chosen], sorted(val_ids)
 
 
-def _unlisted(folder: Path, rows: list[_Row]) -> list[str]:
-    """Videos that came into the class folders after the split was written down."""
+def _write_split(path: Path, videos: Sequence[tuple[str, str]], splits: Sequence[str], seed: int) -> str:
+    """Write the split of (path, label) pairs down, and say where; in a read-only folder say why not."""
+    lines = [f"{_quoted(name)},{_quoted(label)},{split}\n"
+             for (name, label), split in zip(videos, splits, strict=True)]
+    try:
+        path.write_bytes(("path,label,split\n" + "".join(lines)).encode("utf-8"))
+    except UnicodeEncodeError:
+        wrong = next(name for name, _ in videos if not name.isprintable())
+        raise ValueError(f"{str(path.parent / wrong)!a}: the file name is not UTF-8; rename it") from None
+    except OSError as error:  # a read-only folder: the same seed gives the same split the next time
+        return f"{path} could not be written ({error.strerror}); seed {seed} gives the same split again"
+    return f"written to {path}: delete it to split anew"
+
+
+def _unlisted(folder: Path, rows: list[_Row], tables: Sequence[Path]) -> list[str]:
+    """Videos that came into the class folders, or the other tables, after the split was written down."""
     listed = {row.path for row in rows}
-    new = [path for videos in _videos_by_class(folder).values() for path in videos
-           if path.relative_to(folder).as_posix() not in listed]
+    there = [path.relative_to(folder).as_posix() for videos in _videos_by_class(folder).values() for path in videos]
+    if tables:
+        there = [row.path for table in tables for row in _read_table(table)]
+    new = [path for path in there if path not in listed]
     if not new:
         return []
-    return [f"{len(new)} videos in {folder} are not in {SPLIT_FILE}, the first is {new[0]}: delete {SPLIT_FILE} to "
-            "split anew"]
+    return [f"{len(new)} videos in {folder} are not in {SPLIT_FILE}, the first is {folder / new[0]}: delete "
+            f"{SPLIT_FILE} to split anew"]
 
 
 def _quoted(text: str) -> str:

@@ -130,6 +130,7 @@ class VideoSample:
     """
 
     def __init__(self, clip_len: int, num_clips: int, test_mode: bool = False) -> None:
+        _check_counts(clip_len, num_clips)
         self.clip_len = clip_len
         self.num_clips = num_clips
         self.test_mode = test_mode
@@ -150,6 +151,7 @@ class UniformSample:
     """
 
     def __init__(self, clip_len: int, num_clips: int = 1, test_mode: bool = False) -> None:
+        _check_counts(clip_len, num_clips)
         self.clip_len = clip_len
         self.num_clips = num_clips
         self.test_mode = test_mode
@@ -173,6 +175,7 @@ class IntervalSample:
         target_fps: float | None = None, twice_sample: bool = False, temporal_jitter: bool = False,
         keep_tail_frames: bool = False, out_of_bound: Literal["loop", "repeat_last"] = "loop",
     ) -> None:
+        _check_counts(clip_len, num_clips)
         self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.num_clips = num_clips
@@ -207,6 +210,7 @@ class DenseSample:
         self, clip_len: int, frame_interval: int = 1, num_clips: int = 1, test_mode: bool = False, *,
         sample_range: int = 64, num_sample_positions: int = 10,
     ) -> None:
+        _check_counts(clip_len, num_clips)
         self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.num_clips = num_clips
@@ -426,6 +430,12 @@ class VideoPack:
 def rng_of(results: Results) -> Any:
     """The item's own generator, or numpy's global state where a transform is called by hand, as in the guide."""
     return results.get("rng", np.random)
+
+
+def _check_counts(clip_len: int, num_clips: int) -> None:
+    for name, value in (("clip_len", clip_len), ("num_clips", num_clips)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
 
 
 def _with_frame_inds(results: Results, indices: npt.NDArray[np.int64]) -> Results:

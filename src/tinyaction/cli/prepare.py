@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from tinyaction.cli import errors_to_exit_code
+from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.download import prepare_kinetics400_tiny
 from tinyaction.synthetic import STAND_IN_TITLE, is_stand_in, make_direction_set
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="prepare.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="prepare.py", description=__doc__, allow_abbrev=False)
     sets = parser.add_subparsers(metavar="SET", help="left out: kinetics400_tiny")
 
     tiny = sets.add_parser("kinetics400_tiny", help="the tutorial's 40 clips", allow_abbrev=False)
