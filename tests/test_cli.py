@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -595,3 +596,23 @@ def test_progress_in_a_file_is_a_plain_line_now_and_then(monkeypatch):
         line(LONG)
     line.close()
     assert file.text == "train 12345/99999 loss 0.693 top1 0.500 1234.5 clips/s 98765 s left\n"
+
+
+def test_bad_videos_are_skipped_where_asked_and_counted_with_the_accuracy(bars, tmp_path, capsys):
+    folder = tmp_path / "bars"
+    shutil.copytree(bars, folder)
+    whole = (folder / "train" / "clip 1.mp4").read_bytes()
+    (folder / "train" / "clip 1.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "val" / "clip 2.mp4").write_bytes(b"")
+    asked = ["--on-error", "skip", "--max-bad", "0.3", "--num-workers", "0"]
+    assert train_main(["--data", str(folder), "--out", str(tmp_path / "run"), *SMALL, *asked]) == 0
+    printed = capsys.readouterr().out
+    assert "skipped 1 train, 1 val" in printed
+    assert re.search(r"^accuracy [0-9.]+ over 3 of 4 videos", printed, re.MULTILINE)
+    bad = (tmp_path / "run" / "bad_files.txt").read_text()
+    assert "clip 1.mp4" in bad and "the file is empty (0 bytes)" in bad and len(bad.splitlines()) == 2
+    checkpoint = str(tmp_path / "run" / "best.pt")
+    assert evaluate_main(["--data", str(folder), "--checkpoint", checkpoint, *asked]) == 0
+    assert re.search(r"^accuracy [0-9.]+ over 3 of 4 videos", capsys.readouterr().out, re.MULTILINE)
+    assert evaluate_main(["--data", str(folder), "--checkpoint", checkpoint, "--num-workers", "0"]) == 2
+    assert "clip 2.mp4: the file is empty (0 bytes)" in capsys.readouterr().err
