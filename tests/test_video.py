@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import telling_frames
 
+from tinyaction.header import read_header
 from tinyaction.synthetic import write_video
 from tinyaction.video import DecordReader, OpenCVReader, PyAVReader, VideoError, _promised_bytes, open_video
 
@@ -248,3 +249,19 @@ BOX = b"\x00\x00\x00\x10ftypisom\x00\x00\x00\x00"  # 16 bytes
 def test_promised_bytes(content, promised, tmp_path):
     (tmp_path / "file").write_bytes(content)
     assert _promised_bytes(Path(tmp_path / "file")) == promised
+
+
+def matroska(name: int, content: bytes) -> bytes:
+    """An element: its name, its length in one byte, its content."""
+    return name.to_bytes((name.bit_length() + 7) // 8, "big") + bytes([0x80 | len(content)]) + content
+
+
+@pytest.mark.parametrize("checksum", [b"\x12\x34\x56\x01", b"\xff\x01\x02\x03", b"\0\0\0\0", b"\x40\x81\x40\x7f"])
+def test_a_checksum_among_the_tracks_is_not_taken_for_a_track(checksum, tmp_path):
+    """Its four bytes are arbitrary: read as an element they would have a length that leads anywhere."""
+    track = matroska(0xAE, matroska(0xD7, b"\x01") + matroska(0x83, b"\x01") + matroska(0x86, b"V_FFV1"))
+    tracks = matroska(0x1654AE6B, matroska(0xBF, checksum) + track)
+    cluster = matroska(0x1F43B675, matroska(0xE7, b"\0") + 3 * matroska(0xA3, b"\x81\0\0\0pixels"))
+    (tmp_path / "clip.mkv").write_bytes(matroska(0x1A45DFA3, b"") + matroska(0x18538067, tracks + cluster))
+    header = read_header(tmp_path / "clip.mkv")
+    assert (header.container, header.num_frames, header.fault) == ("mkv", [3], "")

@@ -215,8 +215,10 @@ def _read_matroska(file: BinaryIO, length: int) -> Header:
             return header
         if name == TRACKS:
             for track, first, last in _elements(file, start, end):
+                if track != TRACK:  # a checksum, say, whose bytes are no elements
+                    continue
                 parts = {part: _at(file, a, b - a) for part, a, b in _elements(file, first, last)}
-                if track == TRACK and parts.get(TRACK_TYPE) == b"\1" and parts.get(CODEC) != b"V_VP8":
+                if parts.get(TRACK_TYPE) == b"\1" and parts.get(CODEC) != b"V_VP8":
                     counts[int.from_bytes(parts.get(TRACK_NUMBER, b""), "big")] = 0  # VP8 has blocks that show nothing
         elif name == CLUSTER:
             for inner, first, last in _elements(file, start, end):
@@ -244,6 +246,9 @@ def _elements(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, 
         width = 9 - first[0].bit_length()
         size = int.from_bytes(_at(file, start + id_length, width), "big") - (1 << 7 * width)
         content = start + id_length + width
+        if content > end:  # cut, or damaged
+            yield 0, start, end
+            return
         after = end if size == (1 << 7 * width) - 1 else min(content + size, end)
         yield name, content, after
         start = after

@@ -25,8 +25,8 @@ UInt8Array = npt.NDArray[np.uint8]
 
 # What decord 0.6.0 reads right, by container: the codecs with which it may jump to key frames. With others (seen:
 # HEVC, MPEG-1, MPEG-2) a jump lands up to dozens of frames off without a word, and in XVID the first jump to the last
-# frame gives other pixels, so every frame on the way is decoded;
-# in other containers (seen: .mpg, .wmv) even that goes wrong, so OpenCV reads them.
+# frame gives other pixels, so every frame on the way is decoded; in other containers (seen: .mpg, .wmv) even that goes
+# wrong, so OpenCV reads them.
 DECORD_JUMPS = {
     "mp4": frozenset({"AVC1", "AVC3", "MP4V"}),
     "avi": frozenset({"FMP4", "MP4V", "MJPG", "FFV1"}),
