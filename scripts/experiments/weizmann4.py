@@ -75,6 +75,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=2e-4, help="of AdamW for MobileNetV2 (default 2e-4)")
     parser.add_argument("--head-lr", type=float, default=10.0, help="multiple of it for the head (default 10)")
     parser.add_argument("--freeze", type=int, default=14, help="stages of MobileNetV2, of 19, that stay (default 14)")
+    parser.add_argument("--least-area", type=float, default=0.5,
+                        help="least share of the frame in a training box (default 0.5)")
     parser.add_argument("--variants", type=int, default=4, help="augmented variants of a clip (default 4)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default 2)")
     return parser.parse_args(argv)
@@ -116,7 +118,7 @@ class Folds:
         model = self.create()
         trunk, _ = split(model, arguments.freeze)
         videos = VideoList([path for path, _, _ in clips], [label for _, label, _ in clips])
-        train = VideoDataset(videos, train_pipeline(clip_len=8, size=arguments.size))
+        train = VideoDataset(videos, train_pipeline(clip_len=8, size=arguments.size, area=(arguments.least_area, 1.0)))
         self.variants = [[features_of(trunk, train[epoch, index]) for epoch in range(arguments.variants)]
                          for index in range(len(clips))]
         self.tests = []  # for each number of views the clips
