@@ -22,7 +22,7 @@ def segment_indices(total_frames: int, clip_len: int, num_clips: int, rng: Any) 
     Source: ``VideoSample`` of MMAction2's 20-minute guide, whose indices these are for every video of at least
     ``clip_len`` frames, draw for draw. Shorter videos, where the guide fails, repeat frames.
     """
-    _check(total_frames, clip_len, num_clips)
+    check_counts(clip_len, num_clips, total_frames)
     if total_frames < clip_len:
         return np.tile(repeated_indices(total_frames, clip_len), (num_clips, 1))
     interval = total_frames // clip_len
@@ -44,7 +44,7 @@ def uniform_indices(total_frames: int, clip_len: int, num_clips: int, rng: Any |
     Source: ``UniformSample`` of MMAction2 1.2.0. One difference: with an ``rng`` and ``num_clips > 1`` each clip has a
     draw of its own; MMAction2 draws one clip whatever ``num_clips`` says.
     """
-    _check(total_frames, clip_len, num_clips)
+    check_counts(clip_len, num_clips, total_frames)
     interval = (total_frames - 1) / clip_len
     edges = np.round(interval * np.arange(clip_len + 1)).astype(np.int64)
     starts, ends = edges[:-1], edges[1:]
@@ -92,7 +92,7 @@ def interval_indices(
     Source: ``SampleFrames`` of MMAction2 1.2.0, whose indices these are, draw for draw. In "loop" mode the frames of a
     short video come around again, so that they are not in order of time.
     """
-    _check(total_frames, clip_len, num_clips)
+    check_counts(clip_len, num_clips, total_frames)
     span: float = clip_len * frame_interval  # frames from the first of a clip to the first after it
     if target_fps is not None:
         span = max(1.0, span * fps / target_fps) if fps else max(1.0, float(span))
@@ -137,7 +137,7 @@ def dense_indices(
 
     Source: ``DenseSampleFrames`` of MMAction2 1.2.0; dense sampling as in Wang et al. 2018, "Non-local".
     """
-    _check(total_frames, clip_len, num_clips)
+    check_counts(clip_len, num_clips, total_frames)
     num_places = max(1, 1 + total_frames - sample_range)
     if rng is None:
         places = np.linspace(0, num_places - 1, num=num_sample_positions, dtype=int)
@@ -213,7 +213,8 @@ def repeated_indices(total_frames: int, clip_len: int) -> IntArray:
     return np.arange(clip_len, dtype=np.int64) * total_frames // clip_len
 
 
-def _check(total_frames: int, clip_len: int, num_clips: int) -> None:
+def check_counts(clip_len: int, num_clips: int, total_frames: int = 1) -> None:
+    """Raise ValueError for a count below 1."""
     for name, value in (("total_frames", total_frames), ("clip_len", clip_len), ("num_clips", num_clips)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")

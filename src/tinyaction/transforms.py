@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 
 from tinyaction.notebook import table
-from tinyaction.sampling import dense_indices, interval_indices, segment_indices, uniform_indices
+from tinyaction.sampling import check_counts, dense_indices, interval_indices, segment_indices, uniform_indices
 from tinyaction.video import UInt8Array, VideoError, open_video
 
 Results = dict[str, Any]
@@ -130,7 +130,7 @@ class VideoSample:
     """
 
     def __init__(self, clip_len: int, num_clips: int, test_mode: bool = False) -> None:
-        _check_counts(clip_len, num_clips)
+        check_counts(clip_len, num_clips)
         self.clip_len = clip_len
         self.num_clips = num_clips
         self.test_mode = test_mode
@@ -151,7 +151,7 @@ class UniformSample:
     """
 
     def __init__(self, clip_len: int, num_clips: int = 1, test_mode: bool = False) -> None:
-        _check_counts(clip_len, num_clips)
+        check_counts(clip_len, num_clips)
         self.clip_len = clip_len
         self.num_clips = num_clips
         self.test_mode = test_mode
@@ -175,7 +175,7 @@ class IntervalSample:
         target_fps: float | None = None, twice_sample: bool = False, temporal_jitter: bool = False,
         keep_tail_frames: bool = False, out_of_bound: Literal["loop", "repeat_last"] = "loop",
     ) -> None:
-        _check_counts(clip_len, num_clips)
+        check_counts(clip_len, num_clips)
         self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.num_clips = num_clips
@@ -210,7 +210,7 @@ class DenseSample:
         self, clip_len: int, frame_interval: int = 1, num_clips: int = 1, test_mode: bool = False, *,
         sample_range: int = 64, num_sample_positions: int = 10,
     ) -> None:
-        _check_counts(clip_len, num_clips)
+        check_counts(clip_len, num_clips)
         self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.num_clips = num_clips
@@ -430,12 +430,6 @@ class VideoPack:
 def rng_of(results: Results) -> Any:
     """The item's own generator, or numpy's global state where a transform is called by hand, as in the guide."""
     return results.get("rng", np.random)
-
-
-def _check_counts(clip_len: int, num_clips: int) -> None:
-    for name, value in (("clip_len", clip_len), ("num_clips", num_clips)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
 
 
 def _with_frame_inds(results: Results, indices: npt.NDArray[np.int64]) -> Results:

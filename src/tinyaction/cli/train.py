@@ -46,7 +46,7 @@ from tinyaction.loader import fitting_prefetch
 from tinyaction.models import check_input, create_model, load_weights, model_arguments
 from tinyaction.presets import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.report import write_report
-from tinyaction.runfolder import TIMES, RunFolder, read_run, usage_lines
+from tinyaction.runfolder import TIMES, RunFolder, goodness, read_run, usage_lines
 from tinyaction.schedule import learning_rate, scaled_learning_rate
 from tinyaction.synthetic import is_stand_in
 from tinyaction.waiting import TOO_MUCH, advice, remedies, waiting_share
@@ -182,7 +182,7 @@ def train(config: RunConfig) -> RunFolder | None:
         keeper.row = run.add_metrics(record)
         run.add_bad_files([*record.train.bad, *record.val.bad])
         best = keeper.best
-        is_best = not best or (record.val.top1, -record.val.loss) > (best["top1"], -best["loss"])
+        is_best = not best or goodness(keeper.row) > goodness({"val_top1": best["top1"], "val_loss": best["loss"]})
         if is_best:
             best.update(epoch=record.epoch, top1=record.val.top1, loss=record.val.loss)
             best_val[:] = [record.val]
