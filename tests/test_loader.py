@@ -3,6 +3,8 @@
 import faulthandler
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -165,6 +167,29 @@ def test_a_killed_idle_worker_costs_nothing():
             os.kill(loader._workers[0].pid, signal.SIGKILL)
             time.sleep(0.3)  # torch would raise here, in the midst of whatever the main process does
     assert batches == whole
+
+
+def test_workers_end_with_a_main_process_that_is_killed_while_they_start():
+    """torch's own watch would begin too late, and they would stay for ever."""
+    program = """
+import os, time
+from test_loader import Trouble, epoch_of, loader_of
+import tinyaction.loader as loader
+main, start = os.getpid(), loader._start_worker
+def start_late(worker_id):
+    print("up", flush=True)
+    while os.getppid() == main:
+        time.sleep(0.01)
+    start(worker_id)
+loader._start_worker = start_late
+epoch_of(loader_of(Trouble(8, {}), num_workers=2), 0)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
+                               env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["up\n", "up\n"]
+    process.kill()
+    process.communicate(timeout=60)  # returns when all who could write have ended
 
 
 def test_the_main_process_keeps_its_own_signal_handler():

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import telling_frames
 from toys import CLASSES, bar_frames, save_toy, write_clip, write_set
 
 from tinyaction import Predictor, create_model, open_video
@@ -18,7 +17,6 @@ from tinyaction.inference import Prediction, Window
 from tinyaction.sampling import window_starts
 from tinyaction.synthetic import write_video
 from tinyaction.timeline import clock, merge_windows, segment_at
-from tinyaction.video import frames_in_order
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +129,10 @@ def test_windows_keep_a_few_small_frames_only(predictor):
 
         fps = 25.0
 
-        def get_batch(self, indices):
-            type(self).asked += len(indices)
-            assert len(indices) <= 8
-            return np.stack([np.full((480, 640, 3), index % 256, np.uint8) for index in indices])
+        def read(self, indices):
+            for index in indices:
+                type(self).asked += 1
+                yield np.full((480, 640, 3), index % 256, np.uint8)
 
     predictor._reader, usual = lambda source: ("endless", Endless()), predictor._reader
     try:
@@ -143,22 +141,7 @@ def test_windows_keep_a_few_small_frames_only(predictor):
             next(windows)
     finally:
         predictor._reader = usual
-    assert Endless.asked <= 20 * 8 + 8                                 # 2 clips of 4 frames a window
-
-
-def test_frames_in_order_are_those_of_the_reader(telling_clip):
-    path = telling_clip(num_frames=30, name="telling.avi")
-    wanted = [0, 3, 4, 17, 29]
-    found = list(frames_in_order(open_video(path), wanted))
-    assert [index for index, _ in found] == wanted
-    assert np.array_equal([frame for _, frame in found], telling_frames(30, 32, 48)[wanted])
-
-
-def test_frames_in_order_of_a_file_that_opencv_reads_differently(shared):
-    path = shared / "clips" / "odd" / "torchcodec__nasa_13013.mp4"     # two video streams: OpenCV takes the other
-    reader = open_video(path)
-    (_, first), (_, last) = frames_in_order(reader, [0, 389])
-    assert np.array_equal(np.stack([first, last]), open_video(path).get_batch([0, 389]))
+    assert Endless.asked <= 20 * 8                                     # 2 clips of 4 frames a window
 
 
 def window_of(start: float, end: float, label: int, score: float) -> Window:

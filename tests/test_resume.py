@@ -7,6 +7,7 @@ import random
 import resource
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -66,11 +67,22 @@ def train_here(argv: list[str], max_file_bytes: int) -> None:
 
 
 def wait_for(condition) -> None:
-    for _ in range(6000):
+    for _ in range(60_000):
         if condition():
             return
-        time.sleep(0.01)
+        time.sleep(0.001)
     raise AssertionError("nothing came within a minute")
+
+
+def is_over(process, path: Path, saved: int) -> bool:
+    return time_of(path) != saved or not process.is_alive()
+
+
+def time_of(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # it is being replaced
+        return 0
 
 
 def assert_same_outcome(run: Path, whole: Path) -> None:
@@ -96,13 +108,19 @@ def metrics_of(run: Path) -> list[list[str]]:
 
 
 def kill_and_resume(bars: Path, run: Path, num_kills: int) -> int:
-    """Begin, kill at a random moment, go on, ...; then to the end. Returns the kills that met a running training."""
+    """Begin, kill at a random moment, go on, ...; then to the end. Returns the kills that met a running training.
+
+    The moments are some saves after each start, of the 18 that the run has, and a little more.
+    """
     rng = random.Random(0)
     process = start("--data", bars, "--out", run)
     num_met = 0
     for _ in range(num_kills):
         wait_for((run / "last.pt").exists)
-        time.sleep(rng.uniform(0, 0.6))
+        for _ in range(rng.randint(0, 18 // num_kills)):
+            saved = time_of(run / "last.pt")
+            wait_for(partial(is_over, process, run / "last.pt", saved))
+        time.sleep(rng.uniform(0, 0.02))
         num_met += process.is_alive()
         process.kill()
         process.join()

@@ -8,11 +8,12 @@ import torch
 from conftest import telling_frames
 
 import tinyaction as ta
+from tinyaction.augment import VideoMultiScaleCrop, VideoThreeCrop
 from tinyaction.synthetic import write_video
-from tinyaction.transforms import FRAMES_READ_AT_ONCE
+from tinyaction.video import VideoReader
 
 
-class FakeReader:
+class FakeReader(VideoReader):
     """Frames that tell their number in every pixel; remembers what was asked and how many frames lived at once."""
 
     fps = 25.0
@@ -26,14 +27,16 @@ class FakeReader:
     def __len__(self):
         return self.num_frames
 
-    def get_batch(self, indices):
-        self.asked.append(list(indices))
-        frames = np.zeros((len(indices), *self.shape), np.uint8)
-        frames[:, :4, :4] = np.reshape(indices, (-1, 1, 1, 1))
-        self.num_alive += len(frames)
-        self.most_alive = max(self.most_alive, self.num_alive)
-        weakref.finalize(frames, self.forget, len(frames))
-        return frames
+    def read(self, indices):
+        for index in indices:
+            self.asked.append(index)
+            frame = np.zeros(self.shape, np.uint8)
+            frame[:4, :4] = index % 256
+            self.num_alive += 1
+            self.most_alive = max(self.most_alive, self.num_alive)
+            weakref.finalize(frame, self.forget, 1)
+            yield frame
+            del frame
 
     def forget(self, num_frames):
         self.num_alive -= num_frames
@@ -186,7 +189,7 @@ def test_defect_2_each_frame_is_decoded_once_and_in_file_order():
     reader = FakeReader(100)
     frame_inds = [60, 70, 80, 61, 70, 81, 5, 70, 90, 2]
     imgs = decode(reader, frame_inds)["imgs"]
-    assert [index for batch in reader.asked for index in batch] == [2, 5, 60, 61, 70, 80, 81, 90]
+    assert reader.asked == [2, 5, 60, 61, 70, 80, 81, 90]
     assert [int(frame[0, 0, 0]) for frame in imgs] == frame_inds
     assert imgs[1] is imgs[4] is imgs[7]
 
@@ -202,21 +205,39 @@ def test_defect_7_full_size_frames_are_never_held_all_at_once():
     frame_inds = np.random.RandomState(0).permutation(400)[:80]  # 5 clips of 16 frames: 475 MiB in the guide
     imgs = decode(reader, frame_inds, ta.VideoResize(36))["imgs"]
     assert len(imgs) == 80 and imgs[0].shape == (36, 64, 3)
-    assert sum(map(len, reader.asked)) == 80
-    assert reader.most_alive <= FRAMES_READ_AT_ONCE == 8
+    assert len(reader.asked) == 80
+    assert reader.most_alive <= 2  # one, and the next while the first is let go of
     assert reader.num_alive == 0  # no small frame keeps a large one alive
 
 
-@pytest.mark.parametrize("r_size", [16, (20, 30), 32])  # 32: the frames have that size already
-def test_resizing_while_reading_gives_the_same_as_afterwards(r_size, telling_clip):
-    def run(*steps):
-        return ta.Compose([ta.VideoInit(), ta.VideoSample(8, 2, test_mode=True), *steps])({"filename": path})
+def one_by_one(results):
+    """Stands between two steps, so that they cannot be joined."""
+    return results
 
-    path = telling_clip()
-    at_once = run(ta.VideoDecode(), ta.VideoResize(r_size))
-    afterwards = run(ta.VideoDecode(), lambda results: results, ta.VideoResize(r_size))
-    assert np.array_equal(at_once["imgs"], afterwards["imgs"])
-    assert at_once["img_shape"] == afterwards["img_shape"]
+
+@pytest.mark.parametrize("steps", [
+    [ta.VideoResize(16)],
+    [ta.VideoResize((20, 30))],
+    [ta.VideoResize(32)],  # the frames have that size already
+    [ta.VideoResize(24), ta.VideoCrop(20)],
+    [ta.VideoResize(24), ta.VideoRandomResizedCrop(16), ta.VideoFlip(0.5, label_map={0: 1})],
+    [ta.VideoFlip(0.5), VideoMultiScaleCrop(16)],
+    [ta.VideoResize(24), VideoThreeCrop(24)],  # not a frame by itself: it ends what is joined
+])
+@pytest.mark.parametrize("last", [[], [ta.VideoFormat()], [ta.VideoFormat(), ta.VideoPack()]])
+def test_what_is_done_to_each_frame_as_it_is_read_is_what_would_be_done_afterwards(steps, last, telling_clip):
+    opening = [ta.VideoInit(), ta.VideoSample(8, 2), ta.VideoDecode()]
+    joined = ta.Compose([*opening, *steps, *last])
+    apart = ta.Compose([part for step in [*opening, *steps, *last] for part in (step, one_by_one)])
+    for seed in range(4):
+        found, expected = ({**pipeline({"filename": telling_clip(), "label": 0, "rng": np.random.RandomState(seed)})}
+                           for pipeline in (joined, apart))
+        assert found.keys() == expected.keys()
+        key = "inputs" if "inputs" in found else "imgs"
+        assert np.array_equal(found[key], expected[key])
+        if key == "imgs":
+            assert found["img_shape"] == expected["img_shape"] and found["label"] == expected["label"]
+            assert found["rng"].get_state()[2] == expected["rng"].get_state()[2]  # as many draws
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,27 @@ from conftest import telling_frames
 
 from tinyaction.header import read_header
 from tinyaction.synthetic import write_video
-from tinyaction.video import DecordReader, OpenCVReader, PyAVReader, VideoError, _promised_bytes, open_video
+from tinyaction.video import (
+    DecordReader,
+    ForwardCapture,
+    OpenCVReader,
+    PyAVReader,
+    VideoError,
+    _promised_bytes,
+    open_video,
+)
+
+
+def numbered_frames(num_frames):
+    """Each with its number in black and white bars, one for each binary digit, to survive compression."""
+    digits = np.arange(num_frames)[:, None] >> np.arange(6) & 1  # (T, 6)
+    bars = np.kron(255 * digits, np.ones(16)).astype(np.uint8)  # (T, 96)
+    return np.broadcast_to(bars[:, None, :, None], (num_frames, 64, 96, 3))
+
+
+def numbers(frames):
+    return [int((frame[32, 8::16, 0] > 127) @ (1 << np.arange(6))) for frame in frames]
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the right frames
@@ -49,18 +69,13 @@ def test_a_frame_that_does_not_exist_is_an_error(index, telling_clip):
 ])
 def test_a_frame_is_the_same_alone_and_in_its_turn(fourcc, suffix, tmp_path):
     path = tmp_path / f"clip{suffix}"
-    # The number of the frame in black and white bars, one for each binary digit, to survive compression.
-    digits = np.arange(40)[:, None] >> np.arange(6) & 1  # (40, 6)
-    bars = np.kron(255 * digits, np.ones(16)).astype(np.uint8)  # (40, 96)
-    frames = np.broadcast_to(bars[:, None, :, None], (40, 64, 96, 3))
     try:
-        write_video(path, frames, fps=25, fourcc=fourcc)
+        write_video(path, numbered_frames(40), fps=25, fourcc=fourcc)
     except OSError as error:
         pytest.skip(f"this OpenCV cannot write the file: {error}")
     reader = open_video(path)
     for indices in ([33], [3, 17, 31], [38, 12, 13]):  # at once, then back
-        bars = reader.get_batch(indices)[:, 32, 8::16, 0] > 127  # (N, 6)
-        assert (bars << np.arange(6)).sum(axis=1).tolist() == indices
+        assert numbers(reader.get_batch(indices)) == indices
 
 
 def test_hevc_frames_are_the_same_alone_and_in_their_turn(shared):
@@ -70,6 +85,116 @@ def test_hevc_frames_are_the_same_alone_and_in_their_turn(shared):
     assert in_turn.shape == (10, 128, 128, 3)
     for index in range(10):
         assert np.array_equal(open_video(path).get_batch([index])[0], in_turn[index])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# decord and OpenCV beside each other
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Capture:
+    """An OpenCV capture that can lose frame 10, or show a wrong picture."""
+
+    def __init__(self, capture, *, loses_a_frame=False, is_darker=False):
+        self.capture = capture
+        self.loses_a_frame = loses_a_frame
+        self.is_darker = is_darker
+        self.num_grabbed = 0
+
+    def grab(self):
+        self.num_grabbed += 1
+        return self.capture.grab() and (self.num_grabbed != 11 or not self.loses_a_frame or self.capture.grab())
+
+    def retrieve(self):
+        is_whole, frame = self.capture.retrieve()
+        return is_whole, frame // 4 if self.is_darker else frame
+
+    def get(self, what):
+        return self.capture.get(what)
+
+
+@pytest.fixture
+def captures(monkeypatch):
+    """Every capture that is opened, with what is wrong with it."""
+    opened, faults, original = [], {}, ForwardCapture.__init__
+
+    def open_capture(self, path):
+        original(self, path)
+        self._capture = Capture(self._capture, **faults)
+        opened.append(self)
+
+    monkeypatch.setattr(ForwardCapture, "__init__", open_capture)
+    return opened, faults
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """60 frames with a key frame every 12; the first is black."""
+    path = tmp_path_factory.mktemp("numbered") / "clip.mp4"
+    write_video(path, numbered_frames(60), fps=25, fourcc="mp4v")
+    return path
+
+
+def test_in_turn_opencv_reads_and_decord_rests(numbered, captures):
+    opened, _ = captures
+    reader = open_video(numbered)
+    assert numbers(reader.read([0])) == [0]
+    assert not reader._reader._is_opencv_right  # a black frame is black in any reading
+    assert numbers(reader.read(range(2, 60, 3))) == list(range(2, 60, 3))
+    assert len(opened) == 1 and opened[0].next_index == 60
+    assert reader._reader._reader is None  # it would go on decoding
+    assert numbers(reader.get_batch(range(59, 0, -1))) == list(range(59, 0, -1))  # and again from the start
+    assert len(opened) == 2
+
+
+def test_where_jumping_leaves_frames_out_decord_reads(numbered, captures):
+    opened, _ = captures
+    assert numbers(open_video(numbered).read([50, 51])) == [50, 51]
+    assert opened == []
+
+
+def test_going_on_is_no_jump(numbered, captures):
+    """What a window needs lies just behind the one before."""
+    opened, _ = captures
+    reader = open_video(numbered)
+    for start in range(0, 60, 6):
+        assert numbers(reader.read(range(start, start + 6))) == list(range(start, start + 6))
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("can_jump", [True, False])
+@pytest.mark.parametrize("fault", ["loses_a_frame", "is_darker"])
+def test_frames_of_opencv_that_are_not_those_of_decord_are_not_taken(fault, can_jump, numbered, captures):
+    opened, faults = captures
+    faults[fault] = True
+    reader = DecordReader(numbered, can_jump=can_jump)
+    assert numbers(reader.read([0, 9, 10, 11, 40, 59])) == [0, 9, 10, 11, 40, 59]
+    assert numbers(reader.read(range(60))) == list(range(60))
+    assert len(opened) == 1  # it is not tried again
+
+
+def test_a_file_of_which_opencv_takes_another_stream(shared, captures):
+    opened, _ = captures
+    reader = open_video(shared / "clips/odd/torchcodec__nasa_13013.mp4")
+    indices = list(range(0, 390, 9))
+    frames = list(reader.read(indices))
+    assert np.array_equal(frames, reader._reader._reader.get_batch(indices).asnumpy())
+    assert len(opened) == 1 and opened[0].next_index == 1
+
+
+@pytest.mark.parametrize("name", ["odd/demo.mp4", "odd/test.mp4", "kinetics400_tiny/val/typing44.mp4"])
+def test_opencv_and_decord_give_the_same_pixels(name, shared):
+    """Of H.264 with frames that depend on later ones, and, the last, of uneven times."""
+    indices = list(range(0, 200, 19))
+    reader = open_video(shared / "clips" / name)
+    frames = list(reader.read(indices))
+    assert reader._reader._is_opencv_right
+    assert np.array_equal(frames, reader._reader._read_decord(indices))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# one reader after the other
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_where_decord_gives_four_channels_opencv_reads(tmp_path):
@@ -84,7 +209,7 @@ def test_where_decord_gives_four_channels_opencv_reads(tmp_path):
 def test_where_decord_fails_midway_opencv_reads_on(telling_clip, monkeypatch):
     reader = open_video(telling_clip(num_frames=24))
     assert reader.get_batch([0])[0, 0, 0, 0] == 0
-    monkeypatch.setattr(DecordReader, "_read_jumping", fail)
+    monkeypatch.setattr(DecordReader, "_read_opencv", fail)
     assert reader.get_batch([20, 3])[:, 0, 0, 0].tolist() == [20, 3]
 
 

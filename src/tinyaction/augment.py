@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tinyaction.transforms import Results, VideoResize, crop_frames, rng_of
+from tinyaction.transforms import FrameStep, PerFrame, Results, cut_and_resized, rng_of
 from tinyaction.video import UInt8Array
 
 
@@ -47,7 +47,7 @@ class TorchvisionAugment:
         return f"TorchvisionAugment({self.transform})"
 
 
-class VideoMultiScaleCrop:
+class VideoMultiScaleCrop(PerFrame):
     """Cut a box of one of a few sizes from one of a few places, and resize it to ``size`` x ``size``, bilinear.
 
     The sides of the box are ``scales`` of the frame's short side, neighbours in that list at most ``max_gap`` apart.
@@ -66,7 +66,6 @@ class VideoMultiScaleCrop:
         self.scales = tuple(scales)
         self.max_gap = max_gap
         self.num_places = num_places
-        self._resize = VideoResize((size, size))
 
     def draw_box(self, height: int, width: int, rng: Any) -> tuple[int, int, int, int]:
         """Draw (left, top, box width, box height) in pixels within a frame of ``height`` x ``width``."""
@@ -87,9 +86,9 @@ class VideoMultiScaleCrop:
         left, top = places[int(rng.randint(0, len(places)))]
         return left, top, box_width, box_height
 
-    def __call__(self, results: Results) -> Results:
+    def step(self, results: Results) -> FrameStep:
         height, width = results["img_shape"]
-        return self._resize(crop_frames(results, *self.draw_box(height, width, rng_of(results))))
+        return cut_and_resized(results, self.draw_box(height, width, rng_of(results)), self.size)
 
     def __repr__(self) -> str:
         return (f"VideoMultiScaleCrop(size={self.size}, scales={self.scales}, max_gap={self.max_gap}, "

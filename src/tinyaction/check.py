@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyaction.annotations import DataFolder, VideoList
 from tinyaction.loader import EpochSampler, VideoLoader
-from tinyaction.video import UInt8Array, VideoError, frames_in_order, open_video
+from tinyaction.video import UInt8Array, VideoError, open_video
 
 LOOK_BITS = 64  # of each of three frames
 NEAR_BITS = 8  # of 192: videos that differ by no more look alike; re-encoded copies differ by 0 to 5
@@ -82,7 +82,7 @@ def check_file(path: str) -> CheckedFile:
         result.num_frames = len(reader)
         places = {len(reader) * quarter // 4 for quarter in (1, 2, 3)}
         looks: list[UInt8Array] = []
-        for index, frame in frames_in_order(reader, range(len(reader))):
+        for index, frame in enumerate(reader.read(range(len(reader)))):
             result.height, result.width = frame.shape[:2]
             if index in places:
                 looks.append(_look(frame))

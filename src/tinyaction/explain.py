@@ -16,7 +16,7 @@ from tinyaction.inference import Predictor
 from tinyaction.models import Recognizer
 from tinyaction.sheets import Strip, draw_sheet
 from tinyaction.transforms import Compose
-from tinyaction.video import UInt8Array, frames_in_order, open_video
+from tinyaction.video import UInt8Array, open_video
 
 
 @dataclass
@@ -119,7 +119,7 @@ def explanation_video(
 
 def _all_frames(explanation: Explanation, predictor: Predictor) -> Iterator[UInt8Array]:
     """Every frame of the file as the network would see it."""
-    for _, frame in frames_in_order(open_video(explanation.source), range(explanation.num_frames)):
+    for frame in open_video(explanation.source).read(range(explanation.num_frames)):
         clips = predictor.frames_to_inputs([frame])                    # (V, C, 1, H, W)
         yield np.ascontiguousarray(clips[len(clips) // 2, :, 0].permute(1, 2, 0).numpy())
 

@@ -37,8 +37,8 @@ import numpy.typing as npt
 
 from tinyaction.annotations import DataFolder, VideoList, find_data
 from tinyaction.loader import EpochSampler, VideoLoader
-from tinyaction.transforms import FRAMES_READ_AT_ONCE, VideoResize
-from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
+from tinyaction.transforms import VideoResize
+from tinyaction.video import UInt8Array, VideoError, VideoReader, check_indices, open_video
 
 FORMS = {"jpeg": ".zip", "raw": ".npy"}
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -94,7 +94,7 @@ def open_frames(path: Path) -> VideoReader:
     return FrameZipReader(path) if path.suffix.lower() == ".zip" else FrameArrayReader(path)
 
 
-class FrameArrayReader:
+class FrameArrayReader(VideoReader):
     """Frames (T, H, W, 3) uint8 of a .npy, through a memory map: only the frames that are asked for are read."""
 
     name = "npy"
@@ -102,7 +102,7 @@ class FrameArrayReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            frames = np.load(path, mmap_mode="r", allow_pickle=False)
+            frames = np.load(path, mmap_mode="c", allow_pickle=False)  # who writes into a frame changes it in memory
         except (ValueError, EOFError, OSError) as error:
             raise VideoError(f"{path}: cut, or no .npy file ({error}); {_make_again(path)}") from None
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
@@ -117,12 +117,12 @@ class FrameArrayReader:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def get_batch(self, indices: Sequence[int]) -> UInt8Array:
-        _check_indices(indices, len(self), self.path)
-        return self._frames[list(indices)]                             # (N, H, W, 3), a copy
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        check_indices(indices, len(self), self.path)
+        return (self._frames[index] for index in indices)  # views: what is cut away is never read
 
 
-class FrameZipReader:
+class FrameZipReader(VideoReader):
     """JPEG (or other) pictures that lie uncompressed in a zip, in the order of their names.
 
     The file is mapped and its directory read as one numpy table where all names are of one length, as in our own
@@ -151,10 +151,9 @@ class FrameZipReader:
     def __len__(self) -> int:
         return len(self._table)
 
-    def get_batch(self, indices: Sequence[int]) -> UInt8Array:
-        _check_indices(indices, len(self), self.path)
-        frames = [self._picture(index) for index in indices]
-        return _stacked(frames, self.path)
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        check_indices(indices, len(self), self.path)
+        return _of_one_size((self._picture(index) for index in indices), self.path)
 
     def _picture(self, index: int) -> UInt8Array:
         offset, size, checksum = self._table[index].tolist()
@@ -171,7 +170,7 @@ class FrameZipReader:
         raise VideoError(f"{self.path}: frame {index} of {len(self)} is damaged; {_make_again(self.path)}")
 
 
-class FrameFolderReader:
+class FrameFolderReader(VideoReader):
     """A folder of numbered pictures: ``img_00001.jpg``, ``img_00002.jpg``, ... as MMAction2 and TSM keep them.
 
     Other numbered series beside ``img_`` (optical flow) are passed over; without ``img_`` there must be one series.
@@ -206,9 +205,9 @@ class FrameFolderReader:
     def __len__(self) -> int:
         return len(self._names)
 
-    def get_batch(self, indices: Sequence[int]) -> UInt8Array:
-        _check_indices(indices, len(self), self.path)
-        return _stacked([self._picture(self.path / self._names[index]) for index in indices], self.path)
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        check_indices(indices, len(self), self.path)
+        return _of_one_size((self._picture(self.path / self._names[index]) for index in indices), self.path)
 
     def _picture(self, file: Path) -> UInt8Array:
         try:
@@ -229,16 +228,14 @@ def _decode_picture(data: UInt8Array) -> UInt8Array | None:
     return None if picture is None else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
-def _stacked(frames: list[UInt8Array], path: Path) -> UInt8Array:
-    if any(frame.shape != frames[0].shape for frame in frames):
-        shapes = sorted({frame.shape[1::-1] for frame in frames})
-        raise VideoError(f"{path}: frames of several sizes (width, height): {shapes}")
-    return np.stack(frames)                                            # (N, H, W, 3)
-
-
-def _check_indices(indices: Sequence[int], num_frames: int, path: Path) -> None:
-    if min(indices) < 0 or max(indices) >= num_frames:
-        raise VideoError(f"{path}: frames {min(indices)} to {max(indices)} asked of {num_frames}")
+def _of_one_size(frames: Iterable[UInt8Array], path: Path) -> Iterator[UInt8Array]:
+    shape = None
+    for frame in frames:
+        shape = shape or frame.shape
+        if frame.shape != shape:
+            raise VideoError(f"{path}: frames of several sizes (width, height): {shape[1::-1]} and "
+                             f"{frame.shape[1::-1]}")
+        yield frame
 
 
 _ZIP_ENTRY = [("signature", "S4"), ("", "V6"), ("method", "<u2"), ("", "V4"), ("checksum", "<u4"), ("packed", "<u4"),
@@ -385,11 +382,10 @@ def store_video(source: Path, target: Path, settings: StoreSettings) -> int:
 
 
 def _resized(reader: VideoReader, indices: Sequence[int], short_side: int) -> Iterator[UInt8Array]:
-    """The frames as ``VideoResize(short_side)`` makes them, a few at a time; smaller ones stay as they are."""
+    """The frames as ``VideoResize(short_side)`` makes them, one at a time; smaller ones stay as they are."""
     resize = VideoResize(short_side)
-    for start in range(0, len(indices), FRAMES_READ_AT_ONCE):
-        for frame in reader.get_batch(indices[start : start + FRAMES_READ_AT_ONCE]):
-            yield resize.resize_frame(frame) if min(frame.shape[:2]) > short_side else frame
+    for frame in reader.read(indices):
+        yield resize.resize_frame(frame) if min(frame.shape[:2]) > short_side else frame
 
 
 def _write_zip(file: IO[bytes], frames: Iterable[UInt8Array], num_frames: int, settings: StoreSettings,

@@ -23,7 +23,7 @@ from tinyaction.presets import eval_pipeline
 from tinyaction.sampling import window_starts
 from tinyaction.sources import Camera, MemoryReader, check_array, checked_frames, list_videos
 from tinyaction.transforms import Compose, Results, VideoDecode, VideoResize
-from tinyaction.video import UInt8Array, VideoReader, frames_in_order, open_video
+from tinyaction.video import UInt8Array, VideoReader, open_video
 
 if TYPE_CHECKING:
     from tinyaction.live import LivePredictor
@@ -198,7 +198,7 @@ class Predictor:
         starts = window_starts(total, window, max(1, round(stride_seconds * fps)))  # (S,)
         inside = self._frames_of_a_video(window)                       # (R,) relative to a window's start
         wanted = np.unique(starts[:, None] + inside)                   # ascending, each frame once
-        frames = frames_in_order(reader, wanted.tolist())
+        frames = zip(wanted.tolist(), reader.read(wanted.tolist()), strict=True)
         held: dict[int, UInt8Array] = {}
         newest = -1
         for start in starts.tolist():

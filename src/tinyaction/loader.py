@@ -13,6 +13,7 @@ memory. When no batch comes for a second, the board says whose item takes too lo
 import logging
 import multiprocessing
 import multiprocessing.process
+import os
 import shutil
 import signal
 import threading
@@ -432,9 +433,18 @@ class _CollateWhatIsThere:
 def _start_worker(worker_id: int) -> None:
     cv2.setNumThreads(0)  # one core for each worker: OpenCV would start a thread for every core in every worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the main one ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     worker = get_worker_info()
     assert worker is not None and isinstance(worker.dataset, _Watched)
     worker.dataset.board[worker_id, PID] = multiprocessing.current_process().pid or 0
+
+
+def _end_with_parent() -> None:
+    """torch's own watch begins after this, and would wait for ever for a parent that was killed before."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _how_it_ended(exitcode: int | None) -> str:

@@ -9,27 +9,26 @@ import cv2
 import numpy as np
 
 from tinyaction.annotations import VIDEO_SUFFIXES
-from tinyaction.video import UInt8Array, VideoError
+from tinyaction.video import UInt8Array, VideoReader, check_indices
 
 
-class MemoryReader:
+class MemoryReader(VideoReader):
     """Frames in memory, with the methods of a video reader (see :func:`tinyaction.video.open_video`).
 
     ``frames`` is an array (T, H, W, 3) uint8 RGB or a sequence of frames (H, W, 3) of one size.
     """
 
     def __init__(self, frames: UInt8Array | Sequence[UInt8Array], *, fps: float = 0.0, name: str = "frames") -> None:
-        self.frames = frames
+        self._frames = frames
         self.fps = fps
         self.name = name
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self._frames)
 
-    def get_batch(self, indices: Sequence[int]) -> UInt8Array:
-        if min(indices) < 0 or max(indices) >= len(self):
-            raise VideoError(f"{self.name}: frames {min(indices)} to {max(indices)} asked of {len(self)}")
-        return np.stack([self.frames[index] for index in indices])
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        check_indices(indices, len(self), self.name)
+        return (self._frames[index] for index in indices)
 
 
 def list_videos(source: str | Path) -> list[Path] | None:

@@ -15,9 +15,9 @@ Random transforms draw once per video, in a method of their own, from ``rng``; w
 from numpy's global state. What is drawn is applied to every frame alike.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import zip_longest
 from typing import Any, Literal
 
 import cv2
@@ -31,9 +31,7 @@ from tinyaction.video import UInt8Array, VideoError, open_video
 
 Results = dict[str, Any]
 Transform = Callable[[Results], Results]
-
-FRAMES_READ_AT_ONCE = 8  # or as many as these bytes hold, once the size of a frame is known; each batch costs a little
-BYTES_READ_AT_ONCE = 16_000_000
+FrameStep = Callable[[UInt8Array], UInt8Array]  # a frame (H, W, 3) to another
 
 
 @dataclass(repr=False)
@@ -75,17 +73,27 @@ class DataSample:
 class Compose:
     """Run transforms one after the other.
 
-    A :class:`VideoDecode` that is directly followed by a :class:`VideoResize` resizes the frames while it reads them,
-    so that the full-size frames of a video are never all in memory. The result is the same.
+    What follows a :class:`VideoDecode` and changes each frame by itself (:class:`PerFrame`), and then
+    :class:`VideoFormat`, is done to each frame as soon as it is read: full-size frames are never all in memory, and
+    a frame stays in the processor's cache from its first step to its last. The result is the same.
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
 
     def __call__(self, results: Results) -> Results:
-        for transform, following in zip_longest(self.transforms, self.transforms[1:]):
-            if isinstance(transform, VideoDecode) and isinstance(following, VideoResize):
-                results = transform(results, resize=following)
+        todo = deque(self.transforms)
+        while todo:
+            transform = todo.popleft()
+            if isinstance(transform, VideoDecode):
+                steps: list[PerFrame] = []
+                while todo and isinstance(following := todo[0], PerFrame):
+                    steps.append(following)
+                    todo.popleft()
+                last = todo[0] if todo and isinstance(todo[0], VideoFormat) else None
+                if last:
+                    todo.popleft()
+                results = transform(results, steps=steps, last=last)
             else:
                 results = transform(results)
         return results
@@ -231,32 +239,56 @@ class DenseSample:
                 f"num_clips={self.num_clips}, test_mode={self.test_mode}, sample_range={self.sample_range})")
 
 
+class PerFrame:
+    """A transform that changes every frame by itself. Subclasses say how, in :meth:`step`."""
+
+    def step(self, results: Results) -> FrameStep:
+        """Draw, once for all frames; note in ``results`` what changes with them; return what to do to each frame."""
+        raise NotImplementedError
+
+    def __call__(self, results: Results) -> Results:
+        step = self.step(results)
+        changed: dict[int, UInt8Array] = {}
+        for frame in results["imgs"]:
+            if id(frame) not in changed:  # a frame that stands in several clips is one object, see VideoDecode
+                changed[id(frame)] = step(frame)
+        results["imgs"] = [changed[id(frame)] for frame in results["imgs"]]
+        return results
+
+
 class VideoDecode:
     """Decode ``frame_inds`` to ``imgs``, each distinct frame once and in file order, and let go of the reader.
 
-    Frames that are asked for twice are the same array object twice.
+    Frames that are asked for twice are the same array object twice. ``steps`` are done to each frame as it comes;
+    with ``last`` it is then written to its places in the clips, and kept nowhere else.
     """
 
-    def __call__(self, results: Results, *, resize: "VideoResize | None" = None) -> Results:
+    def __call__(
+        self, results: Results, *, steps: Sequence[PerFrame] = (), last: "VideoFormat | None" = None
+    ) -> Results:
         reader = results.pop("video_reader")
         distinct, places = np.unique(results["frame_inds"], return_inverse=True)  # sorted
         frames: list[UInt8Array] = []
-        num_at_once = FRAMES_READ_AT_ONCE
-        while len(frames) < len(distinct):
-            batch = reader.get_batch(distinct[len(frames) : len(frames) + num_at_once].tolist())
-            # A resized frame is an array of its own; an unresized one is a view that keeps its batch alive.
-            frames.extend(resize.resize_frame(frame) if resize else frame for frame in batch)
-            num_at_once = max(FRAMES_READ_AT_ONCE, BYTES_READ_AT_ONCE // batch[0].nbytes)
-            del batch  # it is gone before the next one is read
-        results["imgs"] = [frames[place] for place in places.reshape(-1)]
-        results["img_shape"] = frames[0].shape[:2]
+        changes: list[FrameStep] = []
+        for number, frame in enumerate(reader.read(distinct.tolist())):
+            if number == 0:
+                results["img_shape"] = frame.shape[:2]
+                changes = [step.step(results) for step in steps]
+            for change in changes:
+                frame = change(frame)
+            if last:
+                last.write(results, frame, np.flatnonzero(places == number).tolist())
+            else:
+                frames.append(frame)
+        if not last:
+            results["imgs"] = [frames[place] for place in places.reshape(-1)]
         return results
 
     def __repr__(self) -> str:
         return "VideoDecode()"
 
 
-class VideoResize:
+class VideoResize(PerFrame):
     """Resize every frame, bilinear.
 
     ``r_size`` an int: the short side in pixels, the other side in proportion. A tuple: the exact (width, height).
@@ -283,18 +315,15 @@ class VideoResize:
             return frame
         return cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
-    def __call__(self, results: Results) -> Results:
-        height, width = results["img_shape"]
-        if self.size_for(height, width) != (width, height):
-            results["imgs"] = _once_each(self.resize_frame, results["imgs"])
-            results["img_shape"] = results["imgs"][0].shape[:2]
-        return results
+    def step(self, results: Results) -> FrameStep:
+        results["img_shape"] = self.size_for(*results["img_shape"])[::-1]
+        return self.resize_frame
 
     def __repr__(self) -> str:
         return f"VideoResize(r_size={self.r_size})"
 
 
-class VideoCrop:
+class VideoCrop(PerFrame):
     """Cut the square of ``c_size`` pixels from the centre of every frame.
 
     Raises:
@@ -306,7 +335,7 @@ class VideoCrop:
             raise ValueError(f"c_size is {c_size}; it must be at least 1 pixel")
         self.c_size = c_size
 
-    def __call__(self, results: Results) -> Results:
+    def step(self, results: Results) -> FrameStep:
         height, width = results["img_shape"]
         if self.c_size > min(height, width):
             raise ValueError(
@@ -314,13 +343,14 @@ class VideoCrop:
                 f"{width}x{height} (width x height); resize first, or crop less"
             )
         left, top = width // 2 - self.c_size // 2, height // 2 - self.c_size // 2
-        return crop_frames(results, left, top, self.c_size, self.c_size)
+        results["img_shape"] = (self.c_size, self.c_size)
+        return lambda frame: frame[top : top + self.c_size, left : left + self.c_size]
 
     def __repr__(self) -> str:
         return f"VideoCrop(c_size={self.c_size})"
 
 
-class VideoRandomResizedCrop:
+class VideoRandomResizedCrop(PerFrame):
     """Cut a random box, the same from every frame, and resize it to a square of ``size`` pixels, bilinear.
 
     ``area``: range of the box's share of the frame; ``aspect``: range of its width / height, drawn evenly on a
@@ -340,7 +370,6 @@ class VideoRandomResizedCrop:
         self.size = size
         self.area = area
         self.aspect = aspect
-        self._resize = VideoResize((size, size))
 
     def draw_box(self, height: int, width: int, rng: Any) -> tuple[int, int, int, int]:
         """Draw (left, top, box width, box height) in pixels within a frame of ``height`` x ``width``."""
@@ -356,16 +385,15 @@ class VideoRandomResizedCrop:
         side = min(height, width)
         return (width - side) // 2, (height - side) // 2, side, side
 
-    def __call__(self, results: Results) -> Results:
+    def step(self, results: Results) -> FrameStep:
         height, width = results["img_shape"]
-        results = crop_frames(results, *self.draw_box(height, width, rng_of(results)))
-        return self._resize(results)
+        return cut_and_resized(results, self.draw_box(height, width, rng_of(results)), self.size)
 
     def __repr__(self) -> str:
         return f"VideoRandomResizedCrop(size={self.size}, area={self.area}, aspect={self.aspect})"
 
 
-class VideoFlip:
+class VideoFlip(PerFrame):
     """Mirror the whole video left to right with probability ``flip_ratio``; adds ``flip``.
 
     Where left and right tell classes apart, leave it out, or give ``label_map``: label -> label of the mirrored video.
@@ -380,13 +408,11 @@ class VideoFlip:
     def draw(self, rng: Any) -> bool:
         return bool(rng.random_sample() < self.flip_ratio)
 
-    def __call__(self, results: Results) -> Results:
+    def step(self, results: Results) -> FrameStep:
         results["flip"] = self.draw(rng_of(results))
-        if results["flip"]:
-            results["imgs"] = _once_each(_mirrored, results["imgs"])
-            if "label" in results:
-                results["label"] = self.label_map.get(results["label"], results["label"])
-        return results
+        if results["flip"] and "label" in results:
+            results["label"] = self.label_map.get(results["label"], results["label"])
+        return _mirrored if results["flip"] else lambda frame: frame
 
     def __repr__(self) -> str:
         return f"VideoFlip(flip_ratio={self.flip_ratio}{f', label_map={self.label_map}' if self.label_map else ''})"
@@ -396,14 +422,21 @@ class VideoFormat:
     """Stack ``imgs`` from a list of V * T frames (H, W, 3) to one array (V, C, T, H, W) uint8."""
 
     def __call__(self, results: Results) -> Results:
-        V, T = results["num_clips"], results["clip_len"]
-        H, W, C = results["imgs"][0].shape
-        clips = np.empty((V, C, T, H, W), dtype=np.uint8)
-        for number, frame in enumerate(results["imgs"]):
-            assert frame.shape == (H, W, C) and frame.dtype == np.uint8
-            cv2.split(frame, list(clips[number // T, :, number % T]))  # into C planes; 5 times faster than transpose
-        results["imgs"] = clips                                        # (V, C, T, H, W)
+        frames = results.pop("imgs")
+        for place, frame in enumerate(frames):
+            self.write(results, frame, [place])
         return results
+
+    def write(self, results: Results, frame: UInt8Array, places: Sequence[int]) -> None:
+        """Write one frame to its ``places``, each clip * clip_len + frame; the first one makes the array ``imgs``."""
+        V, T = results["num_clips"], results["clip_len"]
+        H, W, C = frame.shape
+        if "imgs" not in results:
+            results["imgs"] = np.empty((V, C, T, H, W), dtype=np.uint8)
+        clips = results["imgs"]                                        # (V, C, T, H, W)
+        assert frame.shape == (*clips.shape[3:], clips.shape[1]) and frame.dtype == np.uint8
+        for place in places:
+            cv2.split(frame, list(clips[place // T, :, place % T]))    # into C planes; 5 times faster than transpose
 
     def __repr__(self) -> str:
         return "VideoFormat()"
@@ -438,21 +471,13 @@ def _with_frame_inds(results: Results, indices: npt.NDArray[np.int64]) -> Result
     return results
 
 
-def crop_frames(results: Results, left: int, top: int, width: int, height: int) -> Results:
-    """Cut one box, in pixels, from every frame."""
-    results["imgs"] = [frame[top : top + height, left : left + width] for frame in results["imgs"]]
-    results["img_shape"] = (height, width)
-    return results
+def cut_and_resized(results: Results, box: tuple[int, int, int, int], size: int) -> FrameStep:
+    """The step that cuts (left, top, width, height), in pixels, and resizes it to a square of ``size``."""
+    left, top, width, height = box
+    resize = VideoResize((size, size))
+    results["img_shape"] = (size, size)
+    return lambda frame: resize.resize_frame(frame[top : top + height, left : left + width])
 
 
 def _mirrored(frame: UInt8Array) -> UInt8Array:
     return cv2.flip(frame, 1).astype(np.uint8, copy=False)
-
-
-def _once_each(change: Callable[[UInt8Array], UInt8Array], frames: list[UInt8Array]) -> list[UInt8Array]:
-    """Change each distinct array once: a frame that stands in several clips is one object (see VideoDecode)."""
-    changed: dict[int, UInt8Array] = {}
-    for frame in frames:
-        if id(frame) not in changed:
-            changed[id(frame)] = change(frame)
-    return [changed[id(frame)] for frame in frames]

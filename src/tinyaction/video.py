@@ -1,14 +1,17 @@
 """The one door to video files: :func:`open_video`.
 
-decord reads most files fastest. Where it fails, on opening or in the middle, OpenCV goes on, and then PyAV where the
-extra "av" is installed (AV1 and GIF, which the other two cannot read). All give the same pixels for the files that
-they can read. Decoders take damage for a shorter video, so frames are counted against the file's header. Whatever
-fails is said in one sentence with the path and each reason (:class:`VideoError`), and never papered over.
+decord opens a file fastest, knows the time of each frame, and jumps to key frames where that leaves frames out. Where
+it does not, OpenCV decodes faster, and each frame that it gives is known by its time to be the one that was asked for.
+Where decord fails, on opening or in the middle, OpenCV goes on alone, and then PyAV where the extra "av" is installed
+(AV1 and GIF, which the other two cannot read). All give the same pixels for the files that they can read. Decoders
+take damage for a shorter video, so frames are counted against the file's header. Whatever fails is said in one
+sentence with the path and each reason (:class:`VideoError`), and never papered over.
 """
 
 import importlib.util
 import os
-from bisect import bisect_left
+import sys
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,6 +36,9 @@ DECORD_JUMPS = {
     "mkv": frozenset[str](),
 }
 
+FRAMES_READ_AT_ONCE = 8  # by decord, or as many as these bytes hold; each batch costs a little
+BYTES_READ_AT_ONCE = 16_000_000
+
 
 class VideoError(ValueError):
     """A video that cannot be read; the message begins with its path."""
@@ -45,9 +51,16 @@ class VideoReader(Protocol):
 
     def __len__(self) -> int: ...
 
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        """Yield the frames (H, W, 3), RGB, at ascending ``indices``, each once; :class:`VideoError` where one is
+        missing. Memory does not grow with their number."""
+        ...
+
     def get_batch(self, indices: Sequence[int]) -> UInt8Array:
         """Return frames (N, H, W, 3), RGB, at ``indices``, in any order; :class:`VideoError` where one is missing."""
-        ...
+        distinct = sorted(set(indices))
+        frames = dict(zip(distinct, self.read(distinct), strict=True))
+        return np.stack([frames[index] for index in indices])
 
 
 def open_video(path: str | Path) -> VideoReader:
@@ -77,7 +90,7 @@ def open_video(path: str | Path) -> VideoReader:
     return FirstThatReads(path, header)
 
 
-class FirstThatReads:
+class FirstThatReads(VideoReader):
     """The first reader that can read the file; where it gives up in the middle, the next one goes on.
 
     A reader that finds another number of frames than the header promises, or than the one before it, is passed over.
@@ -100,12 +113,14 @@ class FirstThatReads:
     def __len__(self) -> int:
         return len(self._reader)
 
-    def get_batch(self, indices: Sequence[int]) -> UInt8Array:
-        if min(indices) < 0 or max(indices) >= len(self):
-            raise VideoError(f"{self.path}: frames {min(indices)} to {max(indices)} asked of {len(self)}")
-        while True:
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        check_indices(indices, len(self), self.path)
+        todo = deque(indices)
+        while todo:
             try:
-                return self._reader.get_batch(indices)
+                for frame in self._reader.read(list(todo)):
+                    todo.popleft()
+                    yield frame
             except VideoError as error:
                 self._reasons.append(f"{error}")
                 self._promised = [len(self)]  # the indices were chosen for so many
@@ -129,40 +144,113 @@ def _has_av() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
-class DecordReader:
-    """Frames through decord, one decoding thread: parallelism comes from the loader's workers.
+def check_indices(indices: Sequence[int], num_frames: int, path: Path | str) -> None:
+    """Raise VideoError where one of the indices is no frame of a video of so many."""
+    if len(indices) and (min(indices) < 0 or max(indices) >= num_frames):
+        raise VideoError(f"{path}: frames {min(indices)} to {max(indices)} asked of {num_frames}")
+
+
+class DecordReader(VideoReader):
+    """Frames through decord where it leaves frames out by a jump to a key frame, else through OpenCV.
+
+    OpenCV decodes a frame in about 0.85 of decord's time, and only what it is asked for; decord goes on in a thread of
+    its own for as long as it lives, which takes a second core and, of 1080x1920, 600 MB a second. OpenCV is believed
+    as far as its frames have the times that decord gives them, once its first one has the same pixels: damage, a
+    second stream, an edit list would show in these. From the first frame that differs, decord reads.
 
     Args:
         can_jump: whether decord's jumps to key frames can be trusted; without, every frame on the way is decoded.
     """
 
     def __init__(self, path: Path, *, can_jump: bool = True) -> None:
+        import decord
+
         self.path = path
         self._can_jump = can_jump
-        self._open()
+        try:
+            self._reader: Any = self._open()  # None while OpenCV reads
+            self._num_frames = len(self._reader)
+            if self._num_frames == 0:
+                raise VideoError("decord: no video frames")
+            self.fps = float(self._reader.get_avg_fps())
+            self._keys: list[int] = list(self._reader.get_key_indices())
+            self._seconds: npt.NDArray[np.float32] = self._reader.get_frame_timestamp(range(self._num_frames))[:, 0]
+        except (decord.DECORDError, RuntimeError, AssertionError, UnicodeError) as error:
+            raise VideoError(f"decord: {_first_sentence(error)}") from None
+        self._capture: ForwardCapture | None = None
+        self._is_opencv_right = self._is_opencv_wrong = False  # not known yet
 
-    def _open(self) -> None:
+    def _open(self) -> Any:
         import decord  # here, so that torch is always imported first: the other order has crashed
 
         decord.logging.set_level(decord.logging.QUIET)
-        try:
-            # Of a frame that it cannot decode decord gives its neighbour, unless fault_tol says how many may be so.
-            self._reader: Any = decord.VideoReader(str(self.path), num_threads=1, fault_tol=1e-6)
-            self._num_frames = len(self._reader)
-            self.fps = float(self._reader.get_avg_fps())
-        except (decord.DECORDError, RuntimeError, AssertionError, UnicodeError) as error:
-            raise VideoError(f"decord: {_first_sentence(error)}") from None
-        if self._num_frames == 0:
-            raise VideoError("decord: no video frames")
         self._next = 0  # the frame that decord's next() gives
+        # Of a frame that it cannot decode decord gives its neighbour, unless fault_tol says how many may be so.
+        return decord.VideoReader(str(self.path), num_threads=1, fault_tol=1e-6)
 
     def __len__(self) -> int:
         return self._num_frames
 
-    def get_batch(self, indices: Sequence[int]) -> UInt8Array:
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        todo = deque(indices)
+        if todo and not self._saves_by_jumping(indices):
+            for frame in self._read_opencv(indices):
+                todo.popleft()
+                yield frame
+        num_at_once = FRAMES_READ_AT_ONCE
+        while todo:
+            batch = self._read_decord([todo.popleft() for _ in range(min(num_at_once, len(todo)))])
+            num_at_once = max(FRAMES_READ_AT_ONCE, BYTES_READ_AT_ONCE // batch[0].nbytes)
+            yield from batch
+
+    def _saves_by_jumping(self, indices: Sequence[int]) -> bool:
+        """Whether decord, going from key frame to key frame, takes less time than OpenCV, going on in turn."""
+        if not self._can_jump:
+            return False
+        num_decoded, place = 0, 0
+        for index in indices:
+            place = max(place, self._keys[max(0, bisect_right(self._keys, index) - 1)])
+            num_decoded += index + 1 - place
+            place = index + 1
+        start = self._capture.next_index if self._capture and self._capture.next_index <= indices[0] else 0
+        return num_decoded < 0.85 * (indices[-1] + 1 - start)
+
+    def _read_opencv(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        """The frames as far as OpenCV's are surely decord's."""
+        if self._is_opencv_wrong:
+            return
+        if self._capture is None or indices[0] < self._capture.next_index:
+            self._capture = ForwardCapture(self.path)
+        capture = self._capture
+        if not self._is_opencv_right and capture.go_to(0):
+            self._compare(capture.picture(), 0)  # decoded soonest
+        tolerance = np.diff(self._seconds).min(initial=1.0) / 2  # a time within it is no other frame's
+        for index in indices:
+            is_there = capture.go_to(index) and abs(capture.seconds - self._seconds[index]) < tolerance
+            frame = capture.picture() if is_there else None
+            if frame is None or not self._is_opencv_right:
+                self._compare(frame, index)
+            if frame is None or self._is_opencv_wrong:
+                self._capture = None
+                return
+            yield frame
+
+    def _compare(self, frame: UInt8Array | None, index: int) -> None:
+        """Note whether OpenCV's frame is decord's; an equal one that is plain, black say, tells nothing."""
+        try:
+            is_same = frame is not None and np.array_equal(frame, self._read_decord([index])[0])
+        except VideoError:  # said where that frame is asked for
+            is_same = False
+        self._is_opencv_wrong = not is_same
+        if frame is not None and is_same and np.ptp(frame[::4, ::4]):
+            self._is_opencv_right = True
+            self._reader = None  # it would go on decoding
+
+    def _read_decord(self, indices: Sequence[int]) -> UInt8Array:
         import decord
 
         try:
+            self._reader = self._reader or self._open()
             frames = self._read_jumping(indices) if self._can_jump else self._read_in_turn(indices)
         except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, StopIteration) as error:
             raise VideoError(f"decord: {_first_sentence(error)}") from None
@@ -175,19 +263,55 @@ class DecordReader:
         return frames
 
     def _read_in_turn(self, indices: Sequence[int]) -> UInt8Array:
-        if min(indices) < self._next:
-            self._open()
+        if indices[0] < self._next:
+            self._reader = self._open()
         wanted = set(indices)
-        frames: dict[int, UInt8Array] = {}
-        while self._next <= max(wanted):
+        frames = []
+        while self._next <= indices[-1]:
             frame = self._reader.next()
             if self._next in wanted:
-                frames[self._next] = frame.asnumpy()
+                frames.append(frame.asnumpy())
             self._next += 1
-        return np.stack([frames[index] for index in indices])
+        return np.stack(frames)
 
 
-class OpenCVReader:
+class ForwardCapture:
+    """A file as OpenCV decodes it, frame after frame: seeking by frame number is off by some frames in many files.
+
+    It decodes with as many threads as OpenCV has been given: with one in the workers of a loader, else with all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        threads = [cv2.CAP_PROP_N_THREADS, cv2.getNumThreads()]
+        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, threads)
+        self.next_index = 0  # the frame that the next grab gives
+
+    def go_to(self, index: int) -> bool:
+        """Decode up to this frame, the last one or one ahead; False where the file ends, or is damaged, before."""
+        while self.next_index <= index and self._capture.grab():
+            self.next_index += 1
+        return self.next_index == index + 1
+
+    @property
+    def seconds(self) -> float:
+        """When the frame is shown."""
+        return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+
+    def picture(self) -> UInt8Array | None:
+        """The frame (H, W, 3) RGB; None where it cannot be had."""
+        is_whole, frame = self._capture.retrieve()
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False) if is_whole else None
+
+    @property
+    def is_open(self) -> bool:
+        return self._capture.isOpened()
+
+    def get(self, what: int) -> float:
+        """A property of the file, by OpenCV's number."""
+        return float(self._capture.get(what))
+
+
+class OpenCVReader(VideoReader):
     """Frames through OpenCV.
 
     OpenCV stops at damage without an error and its frame count is the header's, so the frames are counted by reading
@@ -197,45 +321,35 @@ class OpenCVReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
+        self._capture = ForwardCapture(path)
+        if not self._capture.is_open:
             raise VideoError("OpenCV: cannot be opened")
         if int(self._capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").upper() == b"ANSI":
             raise VideoError("OpenCV: a text, which would be shown as scrolling letters")
-        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS)
         num_in_header = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self._num_frames = 0
-        while self._capture.grab():
-            self._num_frames += 1
+        self._capture.go_to(sys.maxsize)
+        self._num_frames = self._capture.next_index
         if self._num_frames == 0:
             raise VideoError("OpenCV: no video frames")
         is_guess = path.suffix.lower() not in (".mp4", ".m4v", ".mov", ".avi")
         if self._num_frames < (0.9 * num_in_header - 1 if is_guess else num_in_header):
             raise VideoError(f"OpenCV: only {self._num_frames} of {num_in_header} frames can be decoded")
-        self._next = self._num_frames  # the frame that the next read() gives
 
     def __len__(self) -> int:
         return self._num_frames
 
-    def get_batch(self, indices: Sequence[int]) -> UInt8Array:
-        wanted = sorted(set(indices))
-        if wanted[0] < self._next:  # seeking by frame number is off by some frames in many files: read from the start
-            self._capture.release()
-            self._capture = cv2.VideoCapture(str(self.path))
-            self._next = 0
-        frames: dict[int, UInt8Array] = {}
-        for index in wanted:
-            while self._next < index and self._capture.grab():
-                self._next += 1
-            decoded, frame = self._capture.read()
-            if not decoded:
-                raise VideoError(f"OpenCV: decoding stopped at frame {self._next} of {self._num_frames}")
-            self._next += 1
-            frames[index] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-        return np.stack([frames[index] for index in indices])
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        if indices and indices[0] < self._capture.next_index:
+            self._capture = ForwardCapture(self.path)
+        for index in indices:
+            frame = self._capture.picture() if self._capture.go_to(index) else None
+            if frame is None:
+                raise VideoError(f"OpenCV: decoding stopped at frame {self._capture.next_index} of {len(self)}")
+            yield frame
 
 
-class PyAVReader:
+class PyAVReader(VideoReader):
     """Frames through PyAV, whose wheels bring FFmpeg with decoders for AV1 and GIF.
 
     Opening reads the times of all frames without decoding; a decoded frame is known by its time, so that one that
@@ -267,39 +381,38 @@ class PyAVReader:
     def __len__(self) -> int:
         return self._num_frames
 
-    def get_batch(self, indices: Sequence[int]) -> UInt8Array:
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         import av
 
-        wanted = set(indices)
+        todo = deque(indices)
         try:
-            frames = self._read(wanted, jump=self._times is not None)
-            if wanted - frames.keys():  # a jump can land where the first frames need some of before
-                frames = self._read(wanted, jump=False)
+            for jump in (True, False):  # a jump can land where the first frames need some of before
+                for index, frame in self._decoded(todo[0] if jump and todo else 0):
+                    if todo and index == todo[0]:
+                        todo.popleft()
+                        yield _upright(frame)
+                    if not todo:
+                        return
+                    if index > todo[0]:
+                        break
         except av.FFmpegError as error:
-            raise VideoError(f"PyAV: decoding stopped between frames {min(wanted)} and {max(wanted)} of "
-                             f"{self._num_frames} ({error.strerror})") from None
-        for index in wanted - frames.keys():
-            raise VideoError(f"PyAV: frame {index} of {self._num_frames} cannot be decoded")
-        return np.stack([frames[index] for index in indices])
+            raise VideoError(f"PyAV: decoding stopped before frame {todo[0]} of {self._num_frames} "
+                             f"({error.strerror})") from None
+        raise VideoError(f"PyAV: frame {todo[0]} of {self._num_frames} cannot be decoded")
 
-    def _read(self, wanted: set[int], *, jump: bool) -> dict[int, UInt8Array]:
-        """The wanted frames that can be decoded, from the key frame before the first, or from the beginning."""
+    def _decoded(self, start: int) -> Iterator[tuple[int, Any]]:
+        """(index, frame) of the frames that can be decoded, from the key frame before ``start``."""
         import av
 
-        frames: dict[int, UInt8Array] = {}
         with av.open(self._path) as container:
             stream = container.streams[self._stream_index]
-            if jump and self._times is not None:
-                container.seek(self._times[min(wanted)], stream=stream)
+            if start and self._times is not None:
+                container.seek(self._times[start], stream=stream)
             for count, frame in enumerate(container.decode(stream)):
-                index = count
-                if self._times is not None and frame.pts is not None:
-                    index = bisect_left(self._times, frame.pts)
-                if index in wanted:
-                    frames[index] = _upright(frame)
-                if index >= max(wanted):
-                    break
-        return frames
+                if self._times is None or frame.pts is None:
+                    yield count, frame
+                else:
+                    yield bisect_left(self._times, frame.pts), frame
 
 
 def _upright(frame: Any) -> UInt8Array:
@@ -353,30 +466,3 @@ def _first_sentence(error: Exception) -> str:
             line = line.rsplit(cut, 1)[-1]
             break
     return line.strip()[:160] or type(error).__name__
-
-
-def frames_in_order(reader: VideoReader, indices: Sequence[int]) -> Iterator[tuple[int, UInt8Array]]:
-    """(index, frame) for ascending ``indices``, each once, in memory that does not grow with the video.
-
-    A long video is read in turn through OpenCV where decord has opened it: decord is several times slower here, and
-    keeps more and more memory (960 MB after 4,000 frames of 340x256). OpenCV's first frame is compared with decord's,
-    and where OpenCV stops, decord goes on.
-    """
-    todo = deque(indices)
-    if isinstance(reader, FirstThatReads) and todo:
-        capture = cv2.VideoCapture(str(reader.path))
-        try:
-            place, is_same = 0, False
-            while todo and capture.grab():
-                if place == todo[0]:
-                    frame = np.asarray(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB), np.uint8)
-                    is_same = is_same or np.array_equal(frame, reader.get_batch([place])[0])
-                    if not is_same:
-                        break
-                    yield todo.popleft(), frame
-                place += 1
-        finally:
-            capture.release()
-    while todo:
-        chunk = [todo.popleft() for _ in range(min(8, len(todo)))]
-        yield from zip(chunk, reader.get_batch(chunk), strict=True)

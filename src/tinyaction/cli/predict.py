@@ -11,7 +11,7 @@ from typing import Any
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.inference import Prediction, Predictor, Window
 from tinyaction.sources import list_videos
-from tinyaction.video import frames_in_order, open_video
+from tinyaction.video import open_video
 
 
 @errors_to_exit_code
@@ -197,7 +197,7 @@ def _write_overlay(path: str, source: str, windows: list[Window]) -> None:
     reader = open_video(source)
     fps = reader.fps or 25.0
     with VideoFile(path, fps=fps) as video:
-        for index, frame in frames_in_order(reader, range(len(reader))):
+        for index, frame in enumerate(reader.read(range(len(reader)))):
             segment = segment_at(segments, index / fps)
             video.write(with_label(frame, f"{segment.label} {segment.score:.2f}"))
     print(f"{path}: {video.players}", file=sys.stderr)
