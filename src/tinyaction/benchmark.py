@@ -156,21 +156,21 @@ def store_videos(videos: Sequence[str], folder: Path, settings: StoreSettings) -
 
 def measure_stages(
     sources: dict[str, Sequence[str]], *, clip_len: int, size: int, batch_size: int, num_workers: Sequence[int],
-    repeats: int = 5, cpu_time: bool = False,
+    repeats: int = 5, cpu_time: bool = False, augment: str = "basic",
 ) -> dict[str, dict[str, Speed]]:
     """Training items of each source (name -> files), all sources in turn: stage -> speed, for each source.
 
-    The stages are open, decode, resize, augment, pack, item (all of these, as training runs them), collate, and
-    "loader N" with N workers.
+    The stages are open, decode, resize, augment, pack, item (all of these, as training runs them: frame by frame, one
+    item after another), collate, and "loader N" with N workers. ``augment`` as in the training pipeline.
     """
-    return in_fresh_process(_stages, sources, clip_len, size, batch_size, tuple(num_workers), repeats, cpu_time)
+    pipeline = train_pipeline(clip_len=clip_len, size=size, augment=augment)
+    return in_fresh_process(_stages, sources, pipeline, batch_size, tuple(num_workers), repeats, cpu_time)
 
 
 def _stages(
-    sources: dict[str, Sequence[str]], clip_len: int, size: int, batch_size: int, num_workers: Sequence[int],
+    sources: dict[str, Sequence[str]], pipeline: Compose, batch_size: int, num_workers: Sequence[int],
     repeats: int, cpu_time: bool,
 ) -> dict[str, dict[str, Speed]]:
-    pipeline = train_pipeline(clip_len=clip_len, size=size)
     seconds: dict[str, dict[str, list[float]]] = {name: {} for name in sources}
     peaks: dict[str, dict[str, int | None]] = {name: {} for name in sources}
     for repeat in range(repeats + 1):                                  # the first time warms up and measures memory
@@ -186,7 +186,8 @@ def _stages(
                     stage = _stage_of(transform)
                     _measure(step, stage, repeat, times, peaks[name], cpu_time)
                 items.append({key: results[key] for key in ("inputs", "data_samples")})
-
+            pipeline({"filename": files[-1], "label": 0, "rng": rng})  # what stood in the caches is not the items'
+            for index, file in enumerate(files):
                 def whole(file: str = file, index: int = index) -> None:
                     pipeline({"filename": file, "label": 0, "rng": np.random.RandomState(index)})
                 _measure(whole, "item", repeat, times, peaks[name], cpu_time)

@@ -435,6 +435,7 @@ class VideoFormat:
             results["imgs"] = np.empty((V, C, T, H, W), dtype=np.uint8)
         clips = results["imgs"]                                        # (V, C, T, H, W)
         assert frame.shape == (*clips.shape[3:], clips.shape[1]) and frame.dtype == np.uint8
+        frame = np.ascontiguousarray(frame)                            # a cut-out is split 8 times slower
         for place in places:
             cv2.split(frame, list(clips[place // T, :, place % T]))    # into C planes; 5 times faster than transpose
 

@@ -30,6 +30,7 @@ from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.config import default_num_workers, num_cores
 from tinyaction.engine import choose_device
 from tinyaction.framestore import FORMS, StoreSettings
+from tinyaction.presets import AUGMENTATIONS
 
 EVAL_CLIP_LEN, EVAL_CLIPS, EVAL_RESIZE, EVAL_CROP = 16, 5, 256, 224  # the guide's
 
@@ -75,6 +76,8 @@ def parse_args(argv: Sequence[str] | None, prog: str = "benchmark.py") -> argpar
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement (%(default)s)")
     parser.add_argument("--clip-len", type=int, default=16, help="frames of a clip (%(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of the network's square, pixels (%(default)s)")
+    parser.add_argument("--augment", default="basic", choices=AUGMENTATIONS,
+                        help="of the training items: none takes the centre (%(default)s)")
     parser.add_argument("--short-side", type=int, default=256, help="of the stored frames, pixels (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, help="videos of a batch (%(default)s)")
     parser.add_argument("--model", default="conv2d", help="network of the last stages (%(default)s)")
@@ -122,7 +125,7 @@ def stages(
         stores["videos"] = {"seconds": 0, "bytes": sum(Path(video).stat().st_size for video in videos)}
         speeds = measure_stages(sources, clip_len=arguments.clip_len, size=arguments.size,
                                 batch_size=arguments.batch_size, num_workers=arguments.num_workers,
-                                repeats=arguments.repeats, cpu_time=arguments.cpu_time)
+                                repeats=arguments.repeats, cpu_time=arguments.cpu_time, augment=arguments.augment)
     return speeds, stores
 
 
@@ -130,8 +133,8 @@ def stage_lines(
     speeds: dict[str, dict[str, Speed]], arguments: argparse.Namespace, stores: dict[str, dict[str, float]]
 ) -> list[str]:
     """A table at most 80 columns wide."""
-    lines = ["", f"training items, {arguments.clip_len} frames of {arguments.size}x{arguments.size} (stores: short "
-                 f"side {arguments.short_side})",
+    lines = ["", f"training items, {arguments.clip_len} frames of {arguments.size}x{arguments.size}, --augment "
+                 f"{arguments.augment} (stores: short side {arguments.short_side})",
              f"{'':<10}" + "".join(f"{name:^22}" for name in speeds),
              f"{'stage':<10}" + f"{'clips/s':>12}{'peak MB':>10}" * len(speeds)]
     for stage in (*STAGES, *(f"loader {workers}" for workers in arguments.num_workers)):
