@@ -18,11 +18,13 @@ from toys import write_set
 from tinyaction import framestore
 from tinyaction.annotations import find_data
 from tinyaction.cli import store as store_command
+from tinyaction.dataset import VideoDataset
 from tinyaction.framestore import (
     StoreSettings,
     check_store,
     default_store,
     fill_store,
+    original_of,
     plan_store,
     store_video,
 )
@@ -213,7 +215,7 @@ def test_zips_without_frames(tmp_path, names, compression, message):
 def frame_folder(tmp_path):
     def do(num=6, name="img_{:05}.png", first=1, folder="frames"):
         path = tmp_path / folder
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(pictures(num), start=first):
             (path / name.format(number)).write_bytes(picture)
         return path
@@ -408,7 +410,9 @@ def test_videos_outside_the_folder_have_a_place_of_their_own(tmp_path):
     (tmp_path / "data").mkdir()
     for split in ("train", "val"):
         (tmp_path / f"data/{split}.txt").write_text(f"{tmp_path}/far/a.avi 0\n{tmp_path}/far/a.avi 1\n")
-    make(tmp_path / "data", tmp_path / "s", StoreSettings("raw"))
+    with pytest.raises(ValueError, match="leaves the data folder; --allow-outside"):
+        make(tmp_path / "data", tmp_path / "s", StoreSettings("raw"))
+    fill_store(plan_store(tmp_path / "data", tmp_path / "s", StoreSettings("raw"), allow_outside=True))
     name, label = find_data(tmp_path / "s").val[1]
     assert label == 1 and name == f"{tmp_path}/s/elsewhere{tmp_path}/far/a.avi.npy"
     assert len(open_video(name)) == 4
@@ -474,6 +478,29 @@ def test_the_list_says_how_many_frames_of_a_folder_count(frame_folder):
     assert max(numbers[0]) > 2 >= max(numbers[1])
     with pytest.raises(VideoError, match="frames: 6 frames, the list says 7; extract the frames again, or mend"):
         pipeline({**given, "num_frames": 7})
+
+
+@pytest.mark.parametrize("every, count", [(1, 5), (2, 3)])
+def test_a_store_keeps_how_many_frames_of_a_folder_count(every, count, frame_folder, tmp_path):
+    """Of frames 0 to 4 every second one is 0, 2, 4."""
+    frame_folder(folder="data/a clip")
+    for split in ("train", "val"):
+        (tmp_path / f"data/{split}.txt").write_text("a clip 5 0\n")
+    make(tmp_path / "data", tmp_path / "s", StoreSettings("raw", every=every))
+    videos = find_data(tmp_path / "s").val
+    assert videos.num_frames.tolist() == [count]
+    assert len(open_video(videos[0][0])) == 6 // every  # the frames beyond are kept, and not looked at:
+    item = VideoDataset(videos, eval_pipeline(clip_len=20, size=16))[0]
+    assert sorted(set(item["inputs"][0, 0, :, 8, 8].tolist())) == list(range(0, 5, every))
+
+
+def test_the_original_of_a_stored_file(stored, telling_clip, tmp_path):
+    video, file = str(telling_clip()), str(stored())
+    assert original_of(file) == video and original_of(video) == video
+    (tmp_path / "cut.npy").write_bytes(b"")
+    assert original_of(str(tmp_path / "cut.npy")) == str(tmp_path / "cut.npy")
+    Path(video).unlink()
+    assert original_of(file) == file
 
 
 def test_how_much_faster_is_measured_on_the_clip_that_is_read(toys):

@@ -121,7 +121,8 @@ def test_every_network_runs_at_its_bounds_and_at_its_own_size(net_name):
     published = torchvision.models.get_model_weights(net_name).DEFAULT.meta["_ops"]
     assert counter.get_total_flops() / 2e9 <= published + 0.001
     if net_name not in ("alexnet", "squeezenet1_0", "squeezenet1_1") and not net_name.startswith("vgg"):
-        assert counter.get_total_flops() / 2e9 >= 0.97 * published  # those four have heavy classifiers
+        # Those have heavy classifiers; that of MobileNetV3 small has 0.0016 of its 0.057.
+        assert counter.get_total_flops() / 2e9 >= 0.97 * published - 0.001
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -376,6 +376,17 @@ def test_promised_bytes(content, promised, tmp_path):
     assert _promised_bytes(Path(tmp_path / "file")) == promised
 
 
+@pytest.mark.parametrize("name", [b"strl", b"hdrl", b"vids"])
+def test_an_avi_without_a_stream_in_its_header_is_damaged(name, tmp_path):
+    """Decoders do not look at these names, and would give a frame less where the data are damaged too."""
+    write_video(tmp_path / "clip.avi", telling_frames(5, 32, 48), fps=25, fourcc="MJPG")
+    content = (tmp_path / "clip.avi").read_bytes()
+    assert content.count(name) == 1
+    (tmp_path / "clip.avi").write_bytes(content.replace(name, b"sdrl"))
+    with pytest.raises(VideoError, match=r"clip\.avi: the header names no video stream$"):
+        open_video(tmp_path / "clip.avi")
+
+
 def matroska(name: int, content: bytes) -> bytes:
     """An element: its name, its length in one byte, its content."""
     return name.to_bytes((name.bit_length() + 7) // 8, "big") + bytes([0x80 | len(content)]) + content

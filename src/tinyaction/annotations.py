@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import sep
-from os.path import basename, exists, isabs, isdir, join, relpath
+from os.path import basename, exists, isabs, join, relpath
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -87,7 +87,7 @@ def read_list(
     """Read lines "path label"; the label is the last word, so paths may contain spaces; blank lines are passed over.
 
     Lists of folders of frames may have lines "path num_frames label" (MMAction2's raw frames, TSM); it is such a list
-    where the path of the first line, without a number behind it, is a folder.
+    where the path of the first line is there without the number behind it, and not with it.
     ``within`` is a folder that no path may leave; None allows all.
 
     Raises:
@@ -129,9 +129,9 @@ def read_list(
 
 
 def _ends_with_count(path: str, prefix: str) -> bool:
-    """Whether "clip 120" is a folder "clip" and its number of frames, and not a file of that name."""
-    folder, _, count = path.rpartition(" ")
-    return _is_number(count) and isdir(join(prefix, folder.strip())) and not exists(join(prefix, path))
+    """Whether "clip 120" is a folder or file "clip" and its number of frames, and not a file of that name."""
+    clip, _, count = path.rpartition(" ")
+    return _is_number(count) and exists(join(prefix, clip.strip())) and not exists(join(prefix, path))
 
 
 def find_data(

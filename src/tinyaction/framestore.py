@@ -325,6 +325,17 @@ def _read_info(text: bytes, path: Path) -> dict[str, Any]:
     return info
 
 
+def original_of(path: str) -> str:
+    """The video that a stored file was made from; the path itself where it is no such file, or the video is gone."""
+    if Path(path).suffix.lower() not in FORMS.values():
+        return path
+    try:
+        source = str(getattr(open_frames(Path(path)), "info", {}).get("source", ""))
+    except VideoError:
+        return path
+    return source if source and Path(source).exists() else path
+
+
 def _is_current(target: Path, key: dict[str, Any]) -> bool:
     """Whether the file is there, whole, and made from this state of the video with these settings."""
     try:
@@ -460,8 +471,13 @@ def default_store(folder: str | Path, settings: StoreSettings) -> Path:
     return folder.with_name(f"{folder.name}-{settings.form}{settings.short_side}{every}{quality}")
 
 
-def plan_store(source: str | Path, folder: str | Path, settings: StoreSettings, *, num_measured: int = 8) -> StorePlan:
+def plan_store(
+    source: str | Path, folder: str | Path, settings: StoreSettings, *, num_measured: int = 8,
+    allow_outside: bool = False,
+) -> StorePlan:
     """Look at what is there and what is missing, and estimate the space for it; writes nothing.
+
+    ``allow_outside``: lists may name videos outside ``source``; these have a place of their own in the store.
 
     Raises:
         ValueError: ``folder`` holds a store of other settings or of other videos, or something else; there is not
@@ -470,7 +486,7 @@ def plan_store(source: str | Path, folder: str | Path, settings: StoreSettings, 
     source, folder = Path(source), Path(folder)
     if (source / STORE_FILE).is_file():
         raise ValueError(f"{source}: this is a frame store already; give the folder of the videos")
-    data = find_data(source, allow_outside=True)  # they have a place of their own in the store
+    data = find_data(source, allow_outside=allow_outside)
     _check_folder(folder, source, settings)
     targets = _targets(data, source, settings)
     missing = [video for video, target in targets.items()
@@ -620,15 +636,18 @@ def _targets(data: DataFolder, source: Path, settings: StoreSettings) -> dict[st
 
 
 def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
+    every = plan.settings.every
     readme = plan.source / "README.txt"  # where the clips are generated, it says so
     if readme.is_file():
         shutil.copyfile(readme, plan.folder / "README.txt")
     _write_text(plan.folder / "classes.txt", "".join(f"{name}\n" for name in plan.data.class_names))
 
     def lines(videos: VideoList) -> Iterator[str]:
-        for video, label in (videos[index] for index in range(len(videos))):
+        for index in range(len(videos)):
+            video, label = videos[index]
             if video not in bad:
-                yield f"{plan.targets[video]} {label}\n"
+                count = "" if videos.num_frames is None else f" {-(-int(videos.num_frames[index]) // every)}"
+                yield f"{plan.targets[video]}{count} {label}\n"
 
     for name, videos in (("train.txt", plan.data.train), ("val.txt", plan.data.val)):
         _write_text(plan.folder / name, "".join(lines(videos)))

@@ -166,7 +166,7 @@ def _scale_and_duration(file: BinaryIO, place: int) -> tuple[int, int]:
 
 
 def _read_avi(file: BinaryIO, length: int) -> Header:
-    header = Header("avi")
+    header = Header("avi", fault="the header names no video stream")
     for name, content, after in _chunks(file, 12, length):
         if name != b"LIST" or _at(file, content, 4) != b"hdrl":
             continue
@@ -174,7 +174,10 @@ def _read_avi(file: BinaryIO, length: int) -> Header:
             if inner != b"LIST" or _at(file, start, 4) != b"strl":
                 continue
             parts = {part: first for part, first, _ in _chunks(file, start + 4, min(end, length))}
-            if b"strh" in parts and _at(file, parts[b"strh"], 4) == b"vids":
+            kind = _at(file, parts[b"strh"], 4) if b"strh" in parts else b""
+            if kind in (b"vids", b"iavs"):  # the latter is DV with its sound within
+                header.fault = ""
+            if kind == b"vids":
                 header.num_frames.append(_numbers(file, parts[b"strh"] + 32, "<I")[0])
                 if b"strf" in parts:
                     header.codecs.append(_at(file, parts[b"strf"] + 16, 4).decode("latin-1").upper())

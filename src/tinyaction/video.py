@@ -173,7 +173,7 @@ class DecordReader(VideoReader):
             if self._num_frames == 0:
                 raise VideoError("decord: no video frames")
             self.fps = float(self._reader.get_avg_fps())
-            self._keys: list[int] = list(self._reader.get_key_indices())
+            self._keys: list[int] = list(self._reader.get_key_indices()) or [0]
             self._seconds: npt.NDArray[np.float32] = self._reader.get_frame_timestamp(range(self._num_frames))[:, 0]
         except (decord.DECORDError, RuntimeError, AssertionError, UnicodeError) as error:
             raise VideoError(f"decord: {_first_sentence(error)}") from None
@@ -283,7 +283,9 @@ class ForwardCapture:
 
     def __init__(self, path: Path) -> None:
         threads = [cv2.CAP_PROP_N_THREADS, cv2.getNumThreads()]
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, threads)
+        cv2.utils.logging.setLogLevel(level)
         self.next_index = 0  # the frame that the next grab gives
 
     def go_to(self, index: int) -> bool:

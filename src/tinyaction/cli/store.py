@@ -40,6 +40,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="processes (%(default)s)")
     parser.add_argument("--on-error", default="raise", choices=("raise", "skip"),
                         help="videos that cannot be read: name them and fail, or leave them out (%(default)s)")
+    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -48,15 +49,17 @@ def run(arguments: argparse.Namespace) -> None:
     settings = StoreSettings(form=arguments.form, short_side=arguments.short_side, every=arguments.every,
                              quality=arguments.quality)
     folder = make_store(arguments.data, arguments.out or default_store(arguments.data, settings), settings,
-                        num_workers=arguments.num_workers, skip_bad=arguments.on_error == "skip")
+                        num_workers=arguments.num_workers, skip_bad=arguments.on_error == "skip",
+                        allow_outside=arguments.allow_outside)
     print(f"train with: tinyaction train --data {folder}")
 
 
 def make_store(
-    source: str | Path, folder: str | Path, settings: StoreSettings, *, num_workers: int, skip_bad: bool = False
+    source: str | Path, folder: str | Path, settings: StoreSettings, *, num_workers: int, skip_bad: bool = False,
+    allow_outside: bool = False,
 ) -> Path:
     """Bring a store up to date, telling on stdout what it takes; returns its folder."""
-    plan = plan_store(source, folder, settings)
+    plan = plan_store(source, folder, settings, allow_outside=allow_outside)
     line = CountLine()
     line.print(str(plan))
     result = fill_store(plan, num_workers=num_workers, skip_bad=skip_bad,

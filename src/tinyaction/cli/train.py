@@ -41,7 +41,7 @@ from tinyaction.engine import (
     num_steps,
 )
 from tinyaction.finetune import Objective, averaged_model, class_weights, create_average, freeze
-from tinyaction.framestore import FORMS, StoreSettings, check_store, default_store, times_faster
+from tinyaction.framestore import FORMS, StoreSettings, check_store, default_store, original_of, times_faster
 from tinyaction.loader import fitting_prefetch
 from tinyaction.models import check_input, create_model, load_weights, model_arguments
 from tinyaction.presets import eval_pipeline, short_side_pixels, train_pipeline
@@ -256,9 +256,9 @@ def data_folder(config: RunConfig) -> Path:
     if not config.store:
         check_store(config.data, short_side)
         return Path(config.data)
-    find_data(config.data, allow_outside=config.allow_outside)  # before anything is copied
     settings = StoreSettings(form=config.store, short_side=short_side)
-    return make_store(config.data, default_store(config.data, settings), settings, num_workers=config.num_workers)
+    return make_store(config.data, default_store(config.data, settings), settings, num_workers=config.num_workers,
+                      allow_outside=config.allow_outside)
 
 
 def datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, VideoDataset]:
@@ -327,5 +327,5 @@ def summary_lines(config: RunConfig, data: DataFolder, folder: Path, best_epoch:
         f"best epoch {best_epoch + 1} of {config.epochs}; {waiting + computing:.0f} s, {waiting:.0f} s of them "
         "waiting for data",
         *result_lines(best, data.class_names),
-        *usage_lines(folder, config.data, example),
+        *usage_lines(folder, config.data, original_of(example)),
     ]
