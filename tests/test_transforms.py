@@ -9,6 +9,7 @@ from conftest import telling_frames
 
 import tinyaction as ta
 from tinyaction.augment import VideoMultiScaleCrop, VideoThreeCrop
+from tinyaction.sources import MemoryReader
 from tinyaction.synthetic import write_video
 from tinyaction.video import VideoReader
 
@@ -238,6 +239,57 @@ def test_what_is_done_to_each_frame_as_it_is_read_is_what_would_be_done_afterwar
         if key == "imgs":
             assert found["img_shape"] == expected["img_shape"] and found["label"] == expected["label"]
             assert found["rng"].get_state()[2] == expected["rng"].get_state()[2]  # as many draws
+
+
+def test_a_second_run_of_the_same_dict_leaves_the_first_ones_frames(telling_clip):
+    pipeline = ta.Compose([ta.VideoInit(), ta.VideoSample(4, 1), ta.VideoDecode(), ta.VideoFormat(), ta.VideoPack()])
+    given = {"filename": telling_clip(), "label": 0, "rng": np.random.RandomState(0)}
+    first = pipeline(given)["inputs"]
+    kept = first.clone()
+    assert not torch.equal(pipeline(given)["inputs"], kept)
+    assert torch.equal(first, kept)
+
+
+class Half(ta.VideoFormat):
+    def __call__(self, results):
+        results = super().__call__(results)
+        results["imgs"] = results["imgs"] // 2
+        return results
+
+
+class Upside(ta.VideoFlip):
+    def __call__(self, results):
+        results["imgs"] = [frame[::-1] for frame in results["imgs"]]
+        return results
+
+
+class Last(ta.VideoDecode):
+    def __call__(self, results):
+        results = super().__call__(results)
+        results["imgs"] = results["imgs"][-1:] * len(results["imgs"])
+        return results
+
+
+def test_a_step_of_a_derived_class_is_done_as_it_says(telling_clip):
+    pipeline = ta.Compose([ta.VideoInit(), ta.VideoSample(4, 1, test_mode=True), Last(), Upside(), Half(),
+                           ta.VideoPack()])
+    inputs = pipeline({"filename": telling_clip(num_frames=24, height=32, width=48)})["inputs"]  # (1, 3, 4, 32, 48)
+    assert np.array_equal(inputs[0, :, 0].permute(1, 2, 0), telling_frames(24, 32, 48)[23, ::-1] // 2)
+
+
+def test_a_step_that_writes_into_frames_changes_nobody_elses():
+    array = telling_frames(6, 8, 8)
+    before = array.copy()
+
+    def blacken(results):
+        for frame in results["imgs"]:
+            frame[:] = 0
+        return results
+
+    given = {"video_reader": MemoryReader(array), "frame_inds": np.arange(3)}
+    results = ta.Compose([ta.VideoDecode(), blacken])(given)
+    assert not np.any(results["imgs"])
+    assert np.array_equal(array, before)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

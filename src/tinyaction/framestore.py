@@ -102,7 +102,7 @@ class FrameArrayReader(VideoReader):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            frames = np.load(path, mmap_mode="c", allow_pickle=False)  # who writes into a frame changes it in memory
+            frames = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             raise VideoError(f"{path}: cut, or no .npy file ({error}); {_make_again(path)}") from None
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:

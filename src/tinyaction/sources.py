@@ -28,7 +28,10 @@ class MemoryReader(VideoReader):
 
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         check_indices(indices, len(self), self.name)
-        return (self._frames[index] for index in indices)
+        for index in indices:
+            frame = self._frames[index].view()
+            frame.flags.writeable = False  # it is the caller's
+            yield frame
 
 
 def list_videos(source: str | Path) -> list[Path] | None:

@@ -18,7 +18,7 @@ from numpy's global state. What is drawn is applied to every frame alike.
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -85,15 +85,12 @@ class Compose:
         todo = deque(self.transforms)
         while todo:
             transform = todo.popleft()
-            if isinstance(transform, VideoDecode):
-                steps: list[PerFrame] = []
-                while todo and isinstance(following := todo[0], PerFrame):
-                    steps.append(following)
-                    todo.popleft()
-                last = todo[0] if todo and isinstance(todo[0], VideoFormat) else None
-                if last:
-                    todo.popleft()
-                results = transform(results, steps=steps, last=last)
+            if _is_plain(transform, VideoDecode):
+                steps: list[Any] = []
+                while todo and _is_plain(todo[0], PerFrame):
+                    steps.append(todo.popleft())
+                last: Any = todo.popleft() if todo and _is_plain(todo[0], VideoFormat) else None
+                results = cast(VideoDecode, transform)(results, steps=steps, last=last)
             else:
                 results = transform(results)
         return results
@@ -239,6 +236,11 @@ class DenseSample:
                 f"num_clips={self.num_clips}, test_mode={self.test_mode}, sample_range={self.sample_range})")
 
 
+def _is_plain(transform: Any, kind: Any) -> bool:
+    """Whether calling the transform does what calling this kind does; a class derived from it may do otherwise."""
+    return isinstance(transform, kind) and type(transform).__call__ is kind.__call__
+
+
 class PerFrame:
     """A transform that changes every frame by itself. Subclasses say how, in :meth:`step`."""
 
@@ -248,11 +250,12 @@ class PerFrame:
 
     def __call__(self, results: Results) -> Results:
         step = self.step(results)
+        frames: list[UInt8Array] = list(results["imgs"])
         changed: dict[int, UInt8Array] = {}
-        for frame in results["imgs"]:
+        for frame in frames:
             if id(frame) not in changed:  # a frame that stands in several clips is one object, see VideoDecode
                 changed[id(frame)] = step(frame)
-        results["imgs"] = [changed[id(frame)] for frame in results["imgs"]]
+        results["imgs"] = [changed[id(frame)] for frame in frames]
         return results
 
 
@@ -267,6 +270,7 @@ class VideoDecode:
         self, results: Results, *, steps: Sequence[PerFrame] = (), last: "VideoFormat | None" = None
     ) -> Results:
         reader = results.pop("video_reader")
+        results.pop("imgs", None)
         distinct, places = np.unique(results["frame_inds"], return_inverse=True)  # sorted
         frames: list[UInt8Array] = []
         changes: list[FrameStep] = []
@@ -279,7 +283,7 @@ class VideoDecode:
             if last:
                 last.write(results, frame, np.flatnonzero(places == number).tolist())
             else:
-                frames.append(frame)
+                frames.append(frame if frame.flags.writeable else frame.copy())  # it was somebody else's
         if not last:
             results["imgs"] = [frames[place] for place in places.reshape(-1)]
         return results

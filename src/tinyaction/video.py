@@ -1,11 +1,11 @@
 """The one door to video files: :func:`open_video`.
 
-decord opens a file fastest, knows the time of each frame, and jumps to key frames where that leaves frames out. Where
-it does not, OpenCV decodes faster, and each frame that it gives is known by its time to be the one that was asked for.
-Where decord fails, on opening or in the middle, OpenCV goes on alone, and then PyAV where the extra "av" is installed
-(AV1 and GIF, which the other two cannot read). All give the same pixels for the files that they can read. Decoders
-take damage for a shorter video, so frames are counted against the file's header. Whatever fails is said in one
-sentence with the path and each reason (:class:`VideoError`), and never papered over.
+decord opens a file fastest and knows how many frames it has and when each is shown. OpenCV decodes them faster, and
+each frame that it gives is known by its time to be the one that was asked for. Where that fails decord reads in turn,
+then OpenCV alone, and then PyAV where the extra "av" is installed (AV1 and GIF, which the other two cannot read). They
+give the same pixels, but for frames that are damaged or change their size midway. Decoders take damage for a shorter
+video, so frames are counted against the file's header. Whatever fails is said in one sentence with the path and each
+reason (:class:`VideoError`), and never papered over.
 """
 
 import importlib.util
@@ -26,18 +26,8 @@ from tinyaction.header import Header, read_header  # noqa: E402
 
 UInt8Array = npt.NDArray[np.uint8]
 
-# What decord 0.6.0 reads right, by container: the codecs with which it may jump to key frames. With others (seen:
-# HEVC, MPEG-1, MPEG-2) a jump lands up to dozens of frames off without a word, and in XVID the first jump to the last
-# frame gives other pixels, so every frame on the way is decoded; in other containers (seen: .mpg, .wmv) even that goes
-# wrong, so OpenCV reads them.
-DECORD_JUMPS = {
-    "mp4": frozenset({"AVC1", "AVC3", "MP4V"}),
-    "avi": frozenset({"FMP4", "MP4V", "MJPG", "FFV1"}),
-    "mkv": frozenset[str](),
-}
-
-FRAMES_READ_AT_ONCE = 8  # by decord, or as many as these bytes hold; each batch costs a little
-BYTES_READ_AT_ONCE = 16_000_000
+SEEK_MARGIN = 16  # frames that OpenCV goes back beyond the one that it seeks
+NUM_COMPARED = 256  # frames at most until one is found that is not plain
 
 
 class VideoError(ValueError):
@@ -45,15 +35,19 @@ class VideoError(ValueError):
 
 
 class VideoReader(Protocol):
-    """What every reader offers. ``fps`` is in frames per second, 0.0 where the file does not say."""
+    """What every reader offers. ``name`` says what reads; ``fps`` is in frames per second, 0.0 where the file does not
+    say."""
 
+    name: str
     fps: float
 
     def __len__(self) -> int: ...
 
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
-        """Yield the frames (H, W, 3), RGB, at ascending ``indices``, each once; :class:`VideoError` where one is
-        missing. Memory does not grow with their number."""
+        """Yield the frames (H, W, 3), RGB, at ascending ``indices``; :class:`VideoError` where one is missing.
+
+        Memory does not grow with their number. Frames that belong to somebody else cannot be written to.
+        """
         ...
 
     def get_batch(self, indices: Sequence[int]) -> UInt8Array:
@@ -66,13 +60,18 @@ class VideoReader(Protocol):
 def open_video(path: str | Path) -> VideoReader:
     """Open a video file for reading frames by index.
 
-    Returns a reader with ``len(reader)`` frames, ``reader.fps`` and ``reader.get_batch(indices)``. A reader belongs to
-    the process that opened it: open one per item and let it go, never keep one across a fork.
+    Returns a reader with ``len(reader)`` frames, ``reader.fps``, ``reader.read(indices)``, which yields frames in
+    their order, and ``reader.get_batch(indices)`` in any order. A reader belongs to the process that opened it: open
+    one per item and let it go, never keep one across a fork.
 
     Raises:
         VideoError: there is no such file, it is empty or cut, or neither decord nor OpenCV can decode it.
     """
     path = Path(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # decoders crash on it
+        raise VideoError(f"{ascii(str(path))}: the name is not UTF-8; rename the file") from None
     if not path.exists():
         raise VideoError(f"{path}: no such file")
     if path.is_dir() or path.suffix.lower() in (".zip", ".npy"):
@@ -96,14 +95,15 @@ class FirstThatReads(VideoReader):
     A reader that finds another number of frames than the header promises, or than the one before it, is passed over.
     """
 
+    name = "video"
+
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
         self._promised = header.num_frames
         self._readers: list[Callable[[Path], VideoReader]] = [OpenCVReader]
-        if header.container:
-            jumps = DECORD_JUMPS.get(header.container, frozenset())
-            can_jump = bool(header.codecs) and jumps.issuperset(header.codecs)
-            self._readers.insert(0, lambda path: DecordReader(path, can_jump=can_jump))
+        if header.container:  # in others (seen: .mpg, .wmv) even decord's reading in turn goes wrong
+            has_one_stream = max(len(header.num_frames), len(header.codecs)) <= 1
+            self._readers.insert(0, TimedReader if has_one_stream else DecordReader)
         if _has_av():
             self._readers.append(PyAVReader)
         self._reasons: list[str] = []
@@ -131,8 +131,7 @@ class FirstThatReads(VideoReader):
             try:
                 reader = self._readers.pop(0)(self.path)
                 if self._promised and len(reader) not in self._promised:
-                    name = type(reader).__name__.removesuffix("Reader")
-                    raise VideoError(f"{name}: {len(reader)} frames instead of {self._promised[0]}")
+                    raise VideoError(f"{reader.name}: {len(reader)} frames instead of {self._promised[0]}")
                 return reader
             except VideoError as error:
                 self._reasons.append(f"{error}")
@@ -145,40 +144,36 @@ def _has_av() -> bool:
 
 
 def check_indices(indices: Sequence[int], num_frames: int, path: Path | str) -> None:
-    """Raise VideoError where one of the indices is no frame of a video of so many."""
+    """Raise VideoError where one of the indices is no frame of a video of so many, ValueError where they descend."""
     if len(indices) and (min(indices) < 0 or max(indices) >= num_frames):
         raise VideoError(f"{path}: frames {min(indices)} to {max(indices)} asked of {num_frames}")
+    if (np.diff(indices) <= 0).any():
+        raise ValueError(f"{path}: frames are read in ascending order, each once; get_batch takes them in any order")
 
 
 class DecordReader(VideoReader):
-    """Frames through decord where it leaves frames out by a jump to a key frame, else through OpenCV.
+    """Frames through decord, in turn, on one decoding thread, and what it knows of the file.
 
-    OpenCV decodes a frame in about 0.85 of decord's time, and only what it is asked for; decord goes on in a thread of
-    its own for as long as it lives, which takes a second core and, of 1080x1920, 600 MB a second. OpenCV is believed
-    as far as its frames have the times that decord gives them, once its first one has the same pixels: damage, a
-    second stream, an edit list would show in these. From the first frame that differs, decord reads.
-
-    Args:
-        can_jump: whether decord's jumps to key frames can be trusted; without, every frame on the way is decoded.
+    Its jumps to key frames are not used: they land off by up to dozens of frames, without a word, in HEVC, MPEG-1,
+    MPEG-2, MPEG-4 with B-frames, and in H.264 with open groups of pictures or intra refresh.
     """
 
-    def __init__(self, path: Path, *, can_jump: bool = True) -> None:
+    name = "decord"
+
+    def __init__(self, path: Path) -> None:
         import decord
 
         self.path = path
-        self._can_jump = can_jump
         try:
-            self._reader: Any = self._open()  # None while OpenCV reads
+            self._reader: Any = self._open()
             self._num_frames = len(self._reader)
             if self._num_frames == 0:
                 raise VideoError("decord: no video frames")
             self.fps = float(self._reader.get_avg_fps())
-            self._keys: list[int] = list(self._reader.get_key_indices()) or [0]
-            self._seconds: npt.NDArray[np.float32] = self._reader.get_frame_timestamp(range(self._num_frames))[:, 0]
+            self.keys: list[int] = list(self._reader.get_key_indices()) or [0]
+            self.seconds: npt.NDArray[np.float64] = self._times()
         except (decord.DECORDError, RuntimeError, AssertionError, UnicodeError) as error:
             raise VideoError(f"decord: {_first_sentence(error)}") from None
-        self._capture: ForwardCapture | None = None
-        self._is_opencv_right = self._is_opencv_wrong = False  # not known yet
 
     def _open(self) -> Any:
         import decord  # here, so that torch is always imported first: the other order has crashed
@@ -188,121 +183,131 @@ class DecordReader(VideoReader):
         # Of a frame that it cannot decode decord gives its neighbour, unless fault_tol says how many may be so.
         return decord.VideoReader(str(self.path), num_threads=1, fault_tol=1e-6)
 
+    def _times(self) -> npt.NDArray[np.float64]:
+        """When each frame is shown, in seconds after the first; where the file does not say (AVI), evenly."""
+        times = self._reader.get_frame_timestamp(range(self._num_frames))[:, 0].astype(np.float64)
+        is_known = self._num_frames == 1 or np.diff(times).min() > 0
+        return times - times[0] if is_known else np.arange(self._num_frames) / (self.fps or 1.0)
+
     def __len__(self) -> int:
         return self._num_frames
 
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
-        todo = deque(indices)
-        if todo and not self._saves_by_jumping(indices):
-            for frame in self._read_opencv(indices):
-                todo.popleft()
-                yield frame
-        num_at_once = FRAMES_READ_AT_ONCE
-        while todo:
-            batch = self._read_decord([todo.popleft() for _ in range(min(num_at_once, len(todo)))])
-            num_at_once = max(FRAMES_READ_AT_ONCE, BYTES_READ_AT_ONCE // batch[0].nbytes)
-            yield from batch
-
-    def _saves_by_jumping(self, indices: Sequence[int]) -> bool:
-        """Whether decord, going from key frame to key frame, takes less time than OpenCV, going on in turn."""
-        if not self._can_jump:
-            return False
-        num_decoded, place = 0, 0
-        for index in indices:
-            place = max(place, self._keys[max(0, bisect_right(self._keys, index) - 1)])
-            num_decoded += index + 1 - place
-            place = index + 1
-        start = self._capture.next_index if self._capture and self._capture.next_index <= indices[0] else 0
-        return num_decoded < 0.85 * (indices[-1] + 1 - start)
-
-    def _read_opencv(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
-        """The frames as far as OpenCV's are surely decord's."""
-        if self._is_opencv_wrong:
-            return
-        if self._capture is None or indices[0] < self._capture.next_index:
-            self._capture = ForwardCapture(self.path)
-        capture = self._capture
-        if not self._is_opencv_right and capture.go_to(0):
-            self._compare(capture.picture(), 0)  # decoded soonest
-        tolerance = np.diff(self._seconds).min(initial=1.0) / 2  # a time within it is no other frame's
-        for index in indices:
-            is_there = capture.go_to(index) and abs(capture.seconds - self._seconds[index]) < tolerance
-            frame = capture.picture() if is_there else None
-            if frame is None or not self._is_opencv_right:
-                self._compare(frame, index)
-            if frame is None or self._is_opencv_wrong:
-                self._capture = None
-                return
-            yield frame
-
-    def _compare(self, frame: UInt8Array | None, index: int) -> None:
-        """Note whether OpenCV's frame is decord's; an equal one that is plain, black say, tells nothing."""
-        try:
-            is_same = frame is not None and np.array_equal(frame, self._read_decord([index])[0])
-        except VideoError:  # said where that frame is asked for
-            is_same = False
-        self._is_opencv_wrong = not is_same
-        if frame is not None and is_same and np.ptp(frame[::4, ::4]):
-            self._is_opencv_right = True
-            self._reader = None  # it would go on decoding
-
-    def _read_decord(self, indices: Sequence[int]) -> UInt8Array:
         import decord
 
+        for index in indices:
+            try:
+                if self._reader is None or index < self._next:
+                    self._reader = self._open()
+                while self._next <= index:
+                    frame = self._reader.next()
+                    self._next += 1
+                pixels: UInt8Array = frame.asnumpy()
+            except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, StopIteration) as error:
+                raise VideoError(f"decord: {_first_sentence(error)}") from None
+            if pixels.shape[-1] != 3:  # of codecs that store transparency
+                raise VideoError(f"decord: {pixels.shape[-1]} channels instead of 3")
+            yield pixels
+
+    def rest(self) -> None:
+        """Let go of the file until the next read: decord goes on decoding in a thread of its own for as long as it
+        lives, which takes a second core and, of 1080x1920, 600 MB a second."""
+        self._reader = None
+
+
+class TimedReader(VideoReader):
+    """Frames through OpenCV, each known by the time that decord gives it; where one is not, decord reads.
+
+    OpenCV decodes a frame in about 0.85 of decord's time, and only what it is asked for. Its first frames must have
+    decord's pixels, and each must come at its time: what damage loses, or an edit list cuts off, shows in that.
+    """
+
+    name = "decord"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._decord = DecordReader(path)
+        self.fps = self._decord.fps
+        self._tolerance = np.diff(self._decord.seconds).min(initial=1.0) / 2  # a time within it is no other frame's
+        self._capture: ForwardCapture | None = None  # the one that the next read goes on with
+        self._is_opencv_right: bool | None = None  # not known yet
+        self._can_jump = True
+
+    def __len__(self) -> int:
+        return len(self._decord)
+
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        num_read = 0
+        for frame in self._read_opencv(indices):
+            num_read += 1
+            yield frame
+        yield from self._decord.read(indices[num_read:])
+
+    def _read_opencv(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        """The frames as far as it is sure which they are."""
+        if self._is_opencv_right is False:
+            return
+        capture, self._capture = self._capture or ForwardCapture(self.path), None  # a read beside this opens its own
+        if self._is_opencv_right is None:
+            self._is_opencv_right = self._gives_the_same(capture)
+            self._decord.rest()
+        for index in indices if self._is_opencv_right else ():
+            is_there = self._jump(capture, index) or self._go_on(capture, index)
+            frame = capture.picture() if is_there else None
+            if frame is None:
+                self._is_opencv_right = False
+                return
+            yield frame
+        self._capture = capture
+
+    def _gives_the_same(self, capture: "ForwardCapture") -> bool:
+        """Whether OpenCV's first frame is decord's, or the first that is not plain: two black ones tell nothing."""
         try:
-            self._reader = self._reader or self._open()
-            frames = self._read_jumping(indices) if self._can_jump else self._read_in_turn(indices)
-        except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, StopIteration) as error:
-            raise VideoError(f"decord: {_first_sentence(error)}") from None
-        if frames.shape[-1] != 3:  # of codecs that store transparency
-            raise VideoError(f"decord: {frames.shape[-1]} channels instead of 3")
-        return frames
+            for index, frame in enumerate(self._decord.read(range(min(len(self), NUM_COMPARED)))):
+                picture = capture.picture() if self._go_on(capture, index) else None
+                if picture is None or not np.array_equal(picture, frame):
+                    return False
+                if np.ptp(frame[::4, ::4], axis=(0, 1)).any():
+                    break
+        except VideoError:  # said where that frame is asked for
+            return False
+        return True
 
-    def _read_jumping(self, indices: Sequence[int]) -> UInt8Array:
-        frames: UInt8Array = self._reader.get_batch(list(indices)).asnumpy()
-        return frames
+    def _jump(self, capture: "ForwardCapture", index: int) -> bool:
+        """Go to a frame by way of a key frame, where that leaves out more than it costs; False: it did not."""
+        keys = self._decord.keys
+        key = keys[max(0, bisect_right(keys, index - SEEK_MARGIN) - 1)]
+        start = capture.next_index if capture.next_index <= index else 0
+        if not self._can_jump or key - start < SEEK_MARGIN:
+            return False
+        self._can_jump = capture.seek(index, self._decord.seconds) and self._go_on(capture, index)
+        if not self._can_jump:
+            capture.open()
+        return self._can_jump
 
-    def _read_in_turn(self, indices: Sequence[int]) -> UInt8Array:
-        if indices[0] < self._next:
-            self._reader = self._open()
-        wanted = set(indices)
-        frames = []
-        while self._next <= indices[-1]:
-            frame = self._reader.next()
-            if self._next in wanted:
-                frames.append(frame.asnumpy())
-            self._next += 1
-        return np.stack(frames)
+    def _go_on(self, capture: "ForwardCapture", index: int) -> bool:
+        """Decode in turn up to a frame; whether it came, and at its time."""
+        return capture.go_to(index) and abs(capture.seconds - self._decord.seconds[index]) < self._tolerance
 
 
 class ForwardCapture:
-    """A file as OpenCV decodes it, frame after frame: seeking by frame number is off by some frames in many files.
+    """A file as OpenCV decodes it, frame after frame.
 
     It decodes with as many threads as OpenCV has been given: with one in the workers of a loader, else with all.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self.open()
+
+    def open(self) -> None:
+        """Go back to before the first frame."""
         threads = [cv2.CAP_PROP_N_THREADS, cv2.getNumThreads()]
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, threads)
+        self._capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG, threads)
         cv2.utils.logging.setLogLevel(level)
-        self.next_index = 0  # the frame that the next grab gives
-
-    def go_to(self, index: int) -> bool:
-        """Decode up to this frame, the last one or one ahead; False where the file ends, or is damaged, before."""
-        while self.next_index <= index and self._capture.grab():
-            self.next_index += 1
-        return self.next_index == index + 1
-
-    @property
-    def seconds(self) -> float:
-        """When the frame is shown."""
-        return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
-
-    def picture(self) -> UInt8Array | None:
-        """The frame (H, W, 3) RGB; None where it cannot be had."""
-        is_whole, frame = self._capture.retrieve()
-        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False) if is_whole else None
+        self.next_index = 0  # the frame that comes next
+        self._first_seconds = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -312,6 +317,39 @@ class ForwardCapture:
         """A property of the file, by OpenCV's number."""
         return float(self._capture.get(what))
 
+    @property
+    def seconds(self) -> float:
+        """When the frame is shown, after the first."""
+        return self.get(cv2.CAP_PROP_POS_MSEC) / 1000 - self._first_seconds
+
+    def go_to(self, index: int) -> bool:
+        """Decode up to this frame, from the first one where it lies behind; False where the file ends before."""
+        if index < self.next_index - 1:
+            self.open()
+        while self.next_index <= index and self._capture.grab():
+            if self.next_index == 0:
+                self._first_seconds = self.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            self.next_index += 1
+        return self.next_index == index + 1
+
+    def seek(self, index: int, seconds: npt.NDArray[np.float64]) -> bool:
+        """Jump to this frame or to one before; False where one behind comes.
+
+        OpenCV takes all frames for equally long and is off by some in many files: which one comes is known by the
+        times (T,) of all frames.
+        """
+        if self.next_index == 0 and not self.go_to(0):  # it knows the time of the first one
+            return False
+        if not (self._capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * seconds[index]) and self._capture.grab()):
+            return False
+        self.next_index = 1 + int(np.abs(seconds - self.seconds).argmin())
+        return self.next_index <= index + 1
+
+    def picture(self) -> UInt8Array | None:
+        """The frame (H, W, 3) RGB; None where it cannot be had."""
+        is_whole, frame = self._capture.retrieve()
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False) if is_whole else None
+
 
 class OpenCVReader(VideoReader):
     """Frames through OpenCV.
@@ -320,6 +358,8 @@ class OpenCVReader(VideoReader):
     them once: a file that holds fewer than its header says is refused. Only MP4, MOV and AVI headers hold a count; in
     other files it is a guess from the duration.
     """
+
+    name = "OpenCV"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -342,8 +382,6 @@ class OpenCVReader(VideoReader):
         return self._num_frames
 
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
-        if indices and indices[0] < self._capture.next_index:
-            self._capture = ForwardCapture(self.path)
         for index in indices:
             frame = self._capture.picture() if self._capture.go_to(index) else None
             if frame is None:
@@ -357,6 +395,8 @@ class PyAVReader(VideoReader):
     Opening reads the times of all frames without decoding; a decoded frame is known by its time, so that one that
     cannot be decoded is missed and does not shift the others.
     """
+
+    name = "PyAV"
 
     def __init__(self, path: Path) -> None:
         import av
@@ -420,7 +460,7 @@ class PyAVReader(VideoReader):
 def _upright(frame: Any) -> UInt8Array:
     """A frame of PyAV as (H, W, 3) RGB, turned as the file's rotation tag says."""
     pixels: UInt8Array = frame.to_ndarray(format="rgb24")
-    return np.rot90(pixels, k=round(frame.rotation / 90)) if frame.rotation else pixels
+    return np.ascontiguousarray(np.rot90(pixels, k=round(frame.rotation / 90)))
 
 
 def _promised_bytes(path: Path) -> int:
