@@ -192,6 +192,14 @@ def test_reads_beside_each_other(numbered):
         assert found[0::2] == list(range(30)) and found[1::2] == list(range(30, 60))
 
 
+@pytest.mark.parametrize("reader_class", [open_video, DecordReader, OpenCVReader])
+@pytest.mark.parametrize("index", [59, 58, 0])
+def test_the_first_frame_that_is_asked_for_may_be_any(index, reader_class, numbered):
+    reader = reader_class(numbered)
+    assert numbers(reader.read([index])) == [index]
+    assert numbers(reader.read([index])) == [index]  # and again
+
+
 @pytest.mark.parametrize("indices", [[5, 3], [5, 5]])
 def test_reading_goes_forward_only(indices, numbered):
     with pytest.raises(ValueError, match="frames are read in ascending order, each once; get_batch takes them in any"):

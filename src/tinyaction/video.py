@@ -307,6 +307,7 @@ class ForwardCapture:
         self._capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG, threads)
         cv2.utils.logging.setLogLevel(level)
         self.next_index = 0  # the frame that comes next
+        self._holds_last = False  # whether the one before it can still be had
         self._first_seconds = 0.0
 
     @property
@@ -324,13 +325,16 @@ class ForwardCapture:
 
     def go_to(self, index: int) -> bool:
         """Decode up to this frame, from the first one where it lies behind; False where the file ends before."""
-        if index < self.next_index - 1:
+        if index < self.next_index - self._holds_last:
             self.open()
-        while self.next_index <= index and self._capture.grab():
+        while self.next_index <= index:
+            self._holds_last = self._capture.grab()
+            if not self._holds_last:
+                return False
             if self.next_index == 0:
                 self._first_seconds = self.get(cv2.CAP_PROP_POS_MSEC) / 1000
             self.next_index += 1
-        return self.next_index == index + 1
+        return True
 
     def seek(self, index: int, seconds: npt.NDArray[np.float64]) -> bool:
         """Jump to this frame or to one before; False where one behind comes.
@@ -340,7 +344,8 @@ class ForwardCapture:
         """
         if self.next_index == 0 and not self.go_to(0):  # it knows the time of the first one
             return False
-        if not (self._capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * seconds[index]) and self._capture.grab()):
+        self._holds_last = self._capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * seconds[index]) and self._capture.grab()
+        if not self._holds_last:
             return False
         self.next_index = 1 + int(np.abs(seconds - self.seconds).argmin())
         return self.next_index <= index + 1
