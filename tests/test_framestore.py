@@ -514,3 +514,153 @@ def test_how_much_faster_is_measured_on_the_clip_that_is_read(toys):
     videos = [str(toys / "train/clip 0.mp4")]
     assert framestore.times_faster(videos, recorded, StoreSettings(short_side=36)) > 0
     assert seen == ["clip 0.mp4", "frames.zip"] * 2
+
+
+def test_raw_frames_cannot_be_written_to(stored):
+    (frame,) = open_video(stored(form="raw")).read([3])
+    with pytest.raises(ValueError, match="read-only"):
+        frame[:] = 0
+
+
+def test_a_zip_with_a_frame_too_few_is_named(stored):
+    path = stored()
+    with zipfile.ZipFile(path) as whole:
+        members, comment = [(member, whole.read(member)) for member in whole.infolist()], whole.comment
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in members[:-1]:
+            archive.writestr(member, data)
+        archive.comment = comment
+    with pytest.raises(VideoError, match=r"clip\.zip: 23 frames instead of 24; make it again"):
+        open_video(path)
+
+
+@pytest.mark.parametrize("names, extra", [
+    (["2.png", "1.png", "3.png"], b""),
+    (["1.PNG", "2.PNG", "3.PNG"], b""),
+    (["1.png", "2.png", "3.png"], b"UT\x05\x00\x03\x00\x00\x00\x00"),  # as zip -0 writes it: times
+])
+def test_zips_as_other_tools_write_them(names, extra, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            member = zipfile.ZipInfo(name)
+            member.extra = extra
+            archive.writestr(member, pictures(3)[int(name[0]) - 1])
+    np.testing.assert_array_equal(open_video(tmp_path / "a.zip").get_batch([0, 1, 2]), telling_frames(3, 16, 24))
+
+
+def test_pictures_of_a_zip_come_in_the_order_of_their_names(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("2.jpg", "1.jpg", "3.jpg"):
+            frame = np.full((16, 16, 3), 50 * int(name[0]), np.uint8)
+            archive.writestr(name, framestore.encode_jpeg(frame, 95))
+    assert open_video(tmp_path / "a.zip").get_batch([0, 1, 2])[:, 8, 8, 0].tolist() == [50, 100, 150]
+
+
+def test_what_macos_leaves_is_no_frame(frame_folder):
+    folder = frame_folder(name="{:05}.PNG")
+    (folder / "._00001.PNG").write_bytes(b"what macOS leaves")
+    assert len(open_video(folder)) == 6
+
+
+def test_a_changed_frame_of_a_folder_makes_a_store_stale(frame_folder, tmp_path):
+    folder = frame_folder()
+    target = tmp_path / "a.npy"
+    store_video(folder, target, StoreSettings("raw"))
+    assert len(open_video(target)) == 6
+    found = (folder / "img_00003.png").stat()
+    os.utime(folder / "img_00003.png", ns=(0, found.st_mtime_ns + 10**9))
+    with pytest.raises(VideoError, match="stale, .*frames has changed since"):
+        open_video(target)
+
+
+def test_another_size_at_the_same_time_makes_frames_stale(stored, telling_clip):
+    path, video = stored(), telling_clip()
+    store_video(video, path, StoreSettings())
+    before = video.stat()
+    video.write_bytes(video.read_bytes() + b"x")
+    os.utime(video, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(VideoError, match="stale"):
+        open_video(path)
+
+
+def test_frames_of_other_settings_are_not_current(toys, tmp_path):
+    make(toys, tmp_path / "s")
+    file = tmp_path / "s/store.json"
+    file.write_text(file.read_text().replace('"every": 1', '"every": 2'))
+    assert len(plan_store(toys, tmp_path / "s", StoreSettings(every=2)).missing) == 6
+
+
+def test_a_deleted_video_is_named(tmp_path):
+    source = write_set(tmp_path / "data", num_train=4, num_val=2)
+    make(source, tmp_path / "s")
+    (source / "train/clip 3.mp4").unlink()
+    with pytest.raises(ValueError, match=r"1 of 6 videos cannot be read.*\n.*clip 3\.mp4: no such file"):
+        make(source, tmp_path / "s")
+
+
+def test_the_estimate_is_of_what_is_missing(toys, tmp_path):
+    make(toys, tmp_path / "s")
+    whole = plan_store(toys, tmp_path / "t", StoreSettings()).num_bytes
+    (tmp_path / "s/val/clip 1.mp4.zip").unlink()
+    assert plan_store(toys, tmp_path / "s", StoreSettings()).num_bytes == pytest.approx(whole / 6, rel=0.2)
+
+
+def test_a_store_that_just_fits_is_made(toys, tmp_path, monkeypatch):
+    num_bytes = plan_store(toys, tmp_path / "s", StoreSettings()).num_bytes
+    for free in (num_bytes, num_bytes - 1):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free})())
+        if free == num_bytes:
+            plan_store(toys, tmp_path / "s", StoreSettings())
+        else:
+            with pytest.raises(ValueError, match="too much"):
+                plan_store(toys, tmp_path / "s", StoreSettings())
+
+
+def test_what_the_disk_says_is_not_called_full(toys, tmp_path, monkeypatch):
+    def broken(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match=r"^\[Errno 5\] Input/output error$"):
+        make(toys, tmp_path / "s")
+
+
+def test_progress_counts_what_is_missing(toys, tmp_path):
+    make(toys, tmp_path / "s")
+    for name in ("train/clip 1", "val/clip 0"):
+        (tmp_path / f"s/{name}.mp4.zip").unlink()
+    seen = []
+    make(toys, tmp_path / "s", on_progress=lambda *progress: seen.append(progress))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_a_larger_short_side_enlarges_nothing(stored):
+    assert open_video(stored(form="raw", short_side=40)).get_batch([0]).shape == (1, 32, 48, 3)
+
+
+def test_a_name_with_a_line_break_fits_into_no_list(tmp_path, telling_clip):
+    for split in ("train", "val"):
+        (tmp_path / f"data/{split}/a\nclass").mkdir(parents=True)
+        telling_clip().rename(tmp_path / f"data/{split}/a\nclass/clip.avi")
+    with pytest.raises(ValueError, match="fits into no list"):
+        plan_store(tmp_path / "data", tmp_path / "s", StoreSettings())
+
+
+def test_the_place_of_a_video_outside_lies_in_the_store(tmp_path):
+    (tmp_path / "far").mkdir()
+    write_video(tmp_path / "far/a.avi", telling_frames(4, 16, 16), fps=5, fourcc="FFV1")
+    (tmp_path / "data").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"data/{split}.txt").write_text("../../far/a.avi 0\n../../far/a.avi 1\n")
+        (tmp_path / "data" / split).mkdir()
+    plan = plan_store(tmp_path / "data", tmp_path / "s", StoreSettings("raw"), allow_outside=True)
+    assert set(plan.targets.values()) == {f"elsewhere{tmp_path}/far/a.avi.npy"}
+
+
+def test_all_bad_videos_are_left_out(tmp_path):
+    source = write_set(tmp_path / "data", num_train=4, num_val=2)
+    for number in range(1, 4):
+        (source / f"train/clip {number}.mp4").write_bytes(b"no video")
+    (source / "val/clip 1.mp4").write_bytes(b"no video")
+    result = make(source, tmp_path / "s", skip_bad=True)
+    assert result.num_stored == 2 and len(result.bad) == 4

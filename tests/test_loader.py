@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from tinyaction.loader import EpochSampler, VideoLoader
+from tinyaction.loader import EpochSampler, VideoLoader, fitting_prefetch
 from tinyaction.video import VideoError
 
 
@@ -184,8 +185,9 @@ def start_late(worker_id):
 loader._start_worker = start_late
 epoch_of(loader_of(Trouble(8, {}), num_workers=2), 0)
 """
+    places = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
+                               env={**os.environ, "PYTHONPATH": places})
     assert process.stdout is not None
     assert [process.stdout.readline() for _ in range(2)] == ["up\n", "up\n"]
     process.kill()
@@ -238,3 +240,91 @@ def test_other_videos_are_refused():
     state = loader_of(Trouble(20, {})).state_dict()
     with pytest.raises(ValueError, match="made with 20 videos, now there are 19"):
         loader_of(Trouble(19, {})).load_state_dict(state)
+
+
+def test_a_position_is_gone_on_from_once():
+    first = loader_of(Trouble(20, {}))
+    batches = iter(first)
+    assert [[index for _, index in next(batches)] for _ in range(2)] == WHOLE[:2]
+    state = first.state_dict()
+    loader = loader_of(Trouble(20, {}))
+    loader.load_state_dict(state)
+    assert epoch_of(loader, 0) == WHOLE[2:]
+    loader.load_state_dict(state)
+    assert len(epoch_of(loader, 1)) == 5
+
+
+def test_an_epoch_that_was_gone_on_with_is_whole_the_next_time():
+    loader = loader_of(Trouble(20, {}))
+    state = loader.state_dict() | {"position": 2}
+    loader.load_state_dict(state)
+    assert epoch_of(loader, 0) == WHOLE[2:]
+    assert epoch_of(loader, 0) == WHOLE
+
+
+def test_a_file_that_cost_a_worker_is_known_to_a_resumed_loader():
+    loader = loader_of(Trouble(20, {7: "sleep"}), num_workers=2, on_error="skip", time_limit=0.5)
+    epoch_of(loader, 0)
+    assert loader.state_dict()["never_again"] == {7: "not read within 0.5 s"}
+    other = loader_of(Trouble(20, {7: "sleep"}), on_error="skip")  # without workers it would sleep
+    other.load_state_dict(loader.state_dict())
+    assert 7 not in sum(epoch_of(other, 1), [])
+    assert [bad.filename for bad in other.bad] == ["clip 7.mp4"]
+
+
+def test_nobody_elses_random_state_is_touched():
+    before = torch.get_rng_state()
+    epoch_of(loader_of(Trouble(20, {})), 0)
+    epoch_of(loader_of(Trouble(20, {}), num_workers=1), 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_workers_that_die_of_no_file_end_the_run():
+    def die(items):
+        os._exit(3)
+
+    loader = VideoLoader(Trouble(20, {}), batch_size=4, sampler=EpochSampler(20, shuffle=True, seed=3), collate=die,
+                         num_workers=1)
+    with pytest.raises(ChildProcessError, match="ended with exit code 3 again and again while they read no file"):
+        epoch_of(loader, 0)
+
+
+def test_ctrl_c_leaves_the_workers_to_the_main_process():
+    """Ctrl-C goes to the workers too; it is the main process that ends them."""
+    loader = loader_of(Trouble(20, {}), num_workers=2)
+    batches = iter(loader)
+    given = [next(batches), next(batches)]  # one of each worker
+    for worker in loader._workers:
+        os.kill(worker.pid, signal.SIGINT)
+    time.sleep(0.3)
+    assert all(worker.is_alive() for worker in loader._workers)
+    assert [[index for _, index in batch] for batch in given + list(batches)] == WHOLE
+
+
+@pytest.mark.parametrize("batch_bytes, num_workers, prefetch", [
+    (8_000_000, 2, 2), (8_000_001, 2, 1), (8_000_000, 4, 1), (0, 0, 2),
+])
+def test_batches_ahead_fit_into_shared_memory(batch_bytes, num_workers, prefetch, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 64_000_000})())
+    assert fitting_prefetch(batch_bytes, num_workers) == prefetch
+
+
+def test_the_epoch_is_gone_on_with():
+    loader = loader_of(Trouble(20, {}))
+    loader.set_epoch(3)
+    batches = iter(loader)
+    next(batches)
+    other = loader_of(Trouble(20, {}))
+    other.load_state_dict(loader.state_dict())
+    assert list(other) == list(batches)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_items_that_make_no_batch_are_an_error(num_workers):
+    def refuse(items):
+        raise ValueError("frames of several sizes")
+
+    loader = VideoLoader(Trouble(20, {}), batch_size=4, sampler=EpochSampler(20, shuffle=True, seed=3),
+                         collate=refuse, num_workers=num_workers, on_error="skip")
+    with pytest.raises(ValueError, match="^frames of several sizes$"):
+        epoch_of(loader, 0)

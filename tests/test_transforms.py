@@ -292,6 +292,16 @@ def test_a_step_that_writes_into_frames_changes_nobody_elses():
     assert np.array_equal(array, before)
 
 
+@pytest.mark.parametrize("other", [np.zeros((6, 4, 3), np.uint8), np.zeros((4, 6, 3), np.float32)])
+def test_frames_of_another_kind_do_not_fit_into_a_clip(other):
+    with pytest.raises(AssertionError):
+        ta.VideoFormat()({"imgs": [np.zeros((4, 6, 3), np.uint8), other], "num_clips": 1, "clip_len": 2})
+
+
+def test_the_rate_is_the_files(telling_clip):
+    assert ta.VideoInit()({"filename": telling_clip()})["fps"] == 25.0
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # sizes
 # ---------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import telling_frames
 
-from tinyaction.header import read_header
+from tinyaction.header import Header, read_header
 from tinyaction.synthetic import write_video
 from tinyaction.video import (
     DecordReader,
@@ -95,18 +95,21 @@ def test_hevc_frames_are_the_same_alone_and_in_their_turn(shared):
 
 
 class Capture:
-    """An OpenCV capture that can lose frame 10, show a darker picture, or land somewhere else."""
+    """An OpenCV capture that can lose or repeat a frame, show a darker picture, or land somewhere else."""
 
-    def __init__(self, capture, *, loses_a_frame=False, is_darker=False, lands_off_by=0):
+    def __init__(self, capture, *, loses=None, repeats=None, is_darker=False, lands_off_by=0):
         self.capture = capture
-        self.loses_a_frame = loses_a_frame
+        self.loses = loses
+        self.repeats = repeats
         self.is_darker = is_darker
         self.lands_off_by = lands_off_by
         self.num_grabbed = 0
 
     def grab(self):
         self.num_grabbed += 1
-        return self.capture.grab() and (self.num_grabbed != 11 or not self.loses_a_frame or self.capture.grab())
+        if self.num_grabbed - 1 == self.repeats:
+            return True
+        return self.capture.grab() and (self.num_grabbed - 1 != self.loses or self.capture.grab())
 
     def retrieve(self):
         is_whole, frame = self.capture.retrieve()
@@ -175,14 +178,33 @@ def test_a_jump_that_lands_elsewhere_is_seen_by_the_times(offset, numbered, capt
 
 
 @pytest.mark.parametrize("indices", [[0, 9, 10, 11, 40, 59], range(60), range(5, 40), [0], [10], [55]])
-@pytest.mark.parametrize("fault", ["loses_a_frame", "is_darker"])
+@pytest.mark.parametrize("fault", [{"loses": 10}, {"repeats": 10}, {"is_darker": True}])
 def test_frames_of_opencv_that_are_not_those_of_decord_are_not_taken(fault, indices, numbered, captures):
     _, faults = captures
-    faults[fault] = True
+    faults.update(fault)
     reader = TimedReader(numbered)
     assert numbers(reader.read(indices)) == list(indices)
     assert numbers(reader.read(range(60))) == list(range(60))
     assert reader._is_opencv_right is False
+
+
+def test_a_frame_is_lost_where_the_times_are_closest(shared, captures):
+    """They are 0.02 s apart there, elsewhere 0.04."""
+    _, faults = captures
+    reader = TimedReader(shared / "clips/kinetics400_tiny/val/typing44.mp4")
+    place = int(np.diff(reader._decord.seconds).argmin())
+    indices = range(place - 5, place + 6)
+    faults["loses"] = place
+    reader._can_jump = False
+    assert np.array_equal(list(reader.read(indices)), list(DecordReader(reader.path).read(indices)))
+
+
+def test_a_capture_holds_the_frame_that_it_came_to(telling_clip):
+    capture = ForwardCapture(telling_clip(num_frames=24))
+    assert capture.picture() is None
+    assert capture.go_to(5) and capture.go_to(5) and capture.picture()[0, 0, 0] == 5
+    assert capture.go_to(4) and capture.picture()[0, 0, 0] == 4
+    assert not capture.go_to(24) and capture.next_index == 24
 
 
 def test_reads_beside_each_other(numbered):
@@ -275,6 +297,45 @@ def test_opencv_does_not_stand_in_with_another_number_of_frames(telling_clip, mo
     rule = r"not a readable video \(decord: the packet is bad; OpenCV: 23 frames instead of 24"
     with pytest.raises(VideoError, match=rf"{re.escape(str(path))}: {rule}"):
         reader.get_batch([0])
+
+
+def test_the_next_reader_has_as_many_frames_as_the_one_before(tmp_path, monkeypatch):
+    """Nothing is promised of VP8, but the indices were chosen for as many as the first reader found."""
+    write_video(tmp_path / "clip.webm", telling_frames(24, 32, 48), fps=25, fourcc="VP80")
+    reader = open_video(tmp_path / "clip.webm")
+    assert len(reader) == 24
+    monkeypatch.setattr(TimedReader, "_read_opencv", fail)
+    monkeypatch.setattr(OpenCVReader, "__len__", lambda self: 23)
+    monkeypatch.setattr(PyAVReader, "__len__", lambda self: 23)
+    with pytest.raises(VideoError, match="OpenCV: 23 frames instead of 24"):
+        reader.get_batch([0])
+
+
+def test_a_frame_behind_the_end_is_an_error_of_decord(telling_clip):
+    with pytest.raises(VideoError, match="^decord: "):
+        list(DecordReader(telling_clip(num_frames=24)).read([24]))
+
+
+def with_length(path, num_frames):
+    """The AVI with another number of frames in its stream header."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"strh") + 8 + 32
+    content[place : place + 4] = num_frames.to_bytes(4, "little")
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("promised", [20, 25])
+def test_another_number_of_frames_than_promised_is_an_error(promised, telling_clip):
+    path = with_length(telling_clip(num_frames=24), promised)
+    with pytest.raises(VideoError, match=f"24 frames instead of {promised}|only 24 of {promised} frames"):
+        open_video(path)
+
+
+def test_a_suffix_may_be_written_large(telling_clip):
+    path = with_length(telling_clip(num_frames=24, name="CLIP.AVI"), 25)
+    with pytest.raises(VideoError, match="only 24 of 25 frames can be decoded"):
+        OpenCVReader(path)
 
 
 def fail(self, indices):
@@ -445,6 +506,32 @@ def test_an_avi_without_a_stream_in_its_header_is_damaged(name, tmp_path):
     (tmp_path / "clip.avi").write_bytes(content.replace(name, b"sdrl"))
     with pytest.raises(VideoError, match=r"clip\.avi: the header names no video stream$"):
         open_video(tmp_path / "clip.avi")
+
+
+def chunk(name, content):
+    return name + len(content).to_bytes(4, "little") + content + b"\0" * (len(content) % 2)
+
+
+def avi(kind=b"vids", before=b"", num_frames=7):
+    strh = chunk(b"strh", kind + bytes(28) + num_frames.to_bytes(4, "little") + bytes(20))
+    strf = chunk(b"strf", bytes(16) + b"mjpg" + bytes(20))
+    stream = chunk(b"LIST", b"strl" + before + strh + strf)
+    content = b"AVI " + chunk(b"LIST", b"hdrl" + chunk(b"avih", bytes(56)) + before + stream) + chunk(b"LIST", b"movi")
+    return chunk(b"RIFF", content)
+
+
+@pytest.mark.parametrize("content, header", [
+    (avi(), Header("avi", [7], ["MJPG"])),
+    (avi(num_frames=0), Header("avi", [], ["MJPG"])),  # written to a pipe
+    (avi(b"iavs"), Header("avi")),  # DV: its frames are among the sound's
+    (avi(b"auds"), Header("avi", fault="the header names no video stream")),
+    (avi(before=chunk(b"JUNK", b"odd")), Header("avi", [7], ["MJPG"])),  # a byte to fill up comes after it
+    (avi().replace(avi()[16:20], b"\xff\xff\xff\x7f", 1), Header("avi", [7], ["MJPG"])),  # a list beyond the file
+    (b"RIFF\x10\0\0\0WEBPVP8 ", Header()),
+])
+def test_avi_headers(content, header, tmp_path):
+    (tmp_path / "clip").write_bytes(content)
+    assert read_header(tmp_path / "clip") == header
 
 
 def matroska(name: int, content: bytes) -> bytes:
