@@ -1,4 +1,4 @@
-"""Folders that are whole or not there: written beside their place, then renamed into it."""
+"""Folders and files that are whole or not there: written beside their place, then renamed into it."""
 
 from __future__ import annotations
 
@@ -30,3 +30,13 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it is the old one or the new one, whenever the power fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -36,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyaction.annotations import DataFolder, VideoList, find_data
+from tinyaction.folders import write_whole
 from tinyaction.loader import EpochSampler, VideoLoader
 from tinyaction.transforms import VideoResize
 from tinyaction.video import UInt8Array, VideoError, VideoReader, check_indices, open_video
@@ -381,8 +382,7 @@ def store_video(source: Path, target: Path, settings: StoreSettings) -> int:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
-            write = _write_zip if settings.form == "jpeg" else _write_array
-            write(file, _resized(reader, indices, settings.short_side), len(indices), settings, json.dumps(info))
+            _write_frames(file, reader, indices, settings, json.dumps(info))
             file.flush()
             os.fsync(file.fileno())
             num_bytes = file.tell()
@@ -390,6 +390,13 @@ def store_video(source: Path, target: Path, settings: StoreSettings) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return num_bytes
+
+
+def _write_frames(file: IO[bytes], reader: VideoReader, indices: Sequence[int], settings: StoreSettings,
+                  info: str) -> None:
+    """The frames in the form of the settings, with the line of JSON behind them."""
+    write = _write_zip if settings.form == "jpeg" else _write_array
+    write(file, _resized(reader, indices, settings.short_side), len(indices), settings, info)
 
 
 def _resized(reader: VideoReader, indices: Sequence[int], short_side: int) -> Iterator[UInt8Array]:
@@ -520,7 +527,7 @@ def fill_store(
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     description = {"settings": asdict(plan.settings), "source": str(plan.source.resolve())}
-    _write_text(plan.folder / STORE_FILE, json.dumps(description, indent=2) + "\n")
+    write_whole(plan.folder / STORE_FILE, json.dumps(description, indent=2) + "\n")
     _remove_parts(plan.folder)
     jobs = _Jobs(plan.missing, [plan.folder / plan.targets[video] for video in plan.missing], plan.settings)
     result = StoreResult()
@@ -587,8 +594,7 @@ def times_faster(videos: Sequence[str], pipeline: Callable[[dict[str, Any]], Any
             indices = [i * len(reader) // num_frames for i in range(num_frames)]
             stored = Path(folder) / f"frames{FORMS[settings.form]}"
             with open(stored, "wb") as file:
-                write = _write_zip if settings.form == "jpeg" else _write_array
-                write(file, _resized(reader, indices, settings.short_side), num_frames, settings, "")
+                _write_frames(file, reader, indices, settings, "")
             for _ in range(2):
                 measured("now", video)
                 measured("stored", str(stored))
@@ -640,7 +646,7 @@ def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
     readme = plan.source / "README.txt"  # where the clips are generated, it says so
     if readme.is_file():
         shutil.copyfile(readme, plan.folder / "README.txt")
-    _write_text(plan.folder / "classes.txt", "".join(f"{name}\n" for name in plan.data.class_names))
+    write_whole(plan.folder / "classes.txt", "".join(f"{name}\n" for name in plan.data.class_names))
 
     def lines(videos: VideoList) -> Iterator[str]:
         for index in range(len(videos)):
@@ -650,7 +656,7 @@ def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
                 yield f"{plan.targets[video]}{count} {label}\n"
 
     for name, videos in (("train.txt", plan.data.train), ("val.txt", plan.data.val)):
-        _write_text(plan.folder / name, "".join(lines(videos)))
+        write_whole(plan.folder / name, "".join(lines(videos)))
 
 
 def _check_folder(folder: Path, source: Path, settings: StoreSettings) -> None:
@@ -717,15 +723,6 @@ def _is_alive(process: int) -> bool:
     except OSError:
         pass
     return True
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _megabytes(num_bytes: int) -> str:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tinyaction.engine import EpochRecord, Evaluation
+from tinyaction.folders import write_whole
 from tinyaction.loader import BadVideo
 
 T = TypeVar("T")
@@ -139,13 +140,6 @@ class RunFolder:
                 self._scalars.add_scalar(_tag(name), value, record.epoch + 1)
             self._scalars.flush()
         return row
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is the old one or the new one, whenever the power fails."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-    os.replace(temporary, path)
 
 
 def _lock(folder: Path) -> int:

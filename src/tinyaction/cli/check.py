@@ -14,7 +14,7 @@ from tinyaction.check import Check, check_data, clean_lines, summary
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.prepare import CountLine
 from tinyaction.config import default_num_workers
-from tinyaction.runfolder import write_whole
+from tinyaction.folders import write_whole
 
 CACHE = ".check.jsonl"
 
