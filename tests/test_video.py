@@ -33,6 +33,22 @@ def numbers(frames):
     return [int((frame[32, 8::16, 0] > 127) @ (1 << np.arange(6))) for frame in frames]
 
 
+def write_by_pyav(path, frames, codec, options, pix_fmt="yuv420p"):
+    """Frames (H, W, 3) RGB to a file that OpenCV cannot write; the test is skipped where PyAV cannot either."""
+    av = pytest.importorskip("av", reason="the extra av is not installed")
+    try:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=25, options=options)
+            stream.height, stream.width = frames[0].shape[:2]
+            stream.pix_fmt = pix_fmt
+            for pixels in frames:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+                container.mux(stream.encode(frame.reformat(format=pix_fmt)))
+            container.mux(stream.encode())
+    except (av.FFmpegError, ValueError) as error:
+        pytest.skip(f"this PyAV cannot write the file: {error}")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # the right frames
 # ---------------------------------------------------------------------------------------------------------------------
@@ -237,17 +253,8 @@ def test_reading_goes_forward_only(indices, numbered):
 ])
 def test_a_frame_that_is_jumped_to_is_the_right_one(codec, suffix, options, tmp_path):
     """decord's own jumps are 1 to 13 frames off in all of these but the third."""
-    av = pytest.importorskip("av", reason="the extra av is not installed")
     path = tmp_path / f"clip{suffix}"
-    try:
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=25, options=options)
-            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-            for pixels in numbered_frames(60):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
-            container.mux(stream.encode())
-    except (av.FFmpegError, ValueError) as error:
-        pytest.skip(f"this PyAV cannot write the file: {error}")
+    write_by_pyav(path, numbered_frames(60), codec, options)
     assert [numbers(open_video(path).get_batch([index]))[0] for index in range(60)] == list(range(60))
     assert numbers(open_video(path).read(range(2, 60, 9))) == list(range(2, 60, 9))
 
@@ -366,20 +373,9 @@ def test_pyav_gives_the_same_pixels(name, shared):
     ("gif", ".gif", {}), ("libsvtav1", ".mp4", {"preset": "12"}), ("libaom-av1", ".mp4", {"cpu-used": "8"}),
 ])
 def test_av1_and_gif_are_read_by_pyav(codec, suffix, options, tmp_path):
-    av = pytest.importorskip("av", reason="the extra av is not installed")
     path = tmp_path / f"clip{suffix}"
-    try:
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=10, options=options)
-            stream.width, stream.height = 64, 64
-            stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
-            for number in range(6):
-                pixels = np.full((64, 64, 3), 40 * number, np.uint8)
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=stream.pix_fmt)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-    except (av.FFmpegError, ValueError) as error:
-        pytest.skip(f"this PyAV cannot write the file: {error}")
+    frames = [np.full((64, 64, 3), 40 * number, np.uint8) for number in range(6)]
+    write_by_pyav(path, frames, codec, options, pix_fmt="rgb8" if codec == "gif" else "yuv420p")
     reader = open_video(path)
     assert len(reader) == 6
     grey = reader.get_batch([5, 0, 3])[:, 32, 32, 1].astype(int)
