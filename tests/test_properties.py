@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyaction.annotations import read_list
-from tinyaction.sampling import segment_indices, uniform_indices
-from tinyaction.transforms import VideoCrop, VideoRandomResizedCrop, VideoResize
+from tinyaction.data.annotations import read_list
+from tinyaction.data.sampling import segment_indices, uniform_indices
+from tinyaction.data.transforms import VideoCrop, VideoRandomResizedCrop, VideoResize
 
 settings.register_profile("quick", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("quick")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tinyaction as ta
-from tinyaction.sampling import segment_indices, uniform_indices
+from tinyaction.data.sampling import segment_indices, uniform_indices
 
 CONFIGS = {"A": {"clip_len": 16, "num_clips": 5}, "B": {"clip_len": 8, "num_clips": 3}}
 CLIPS = {

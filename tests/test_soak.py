@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from toys import write_set
 
-from tinyaction.annotations import VideoList, find_data
-from tinyaction.dataset import VideoDataset, build_dataloader
-from tinyaction.presets import eval_pipeline
+from tinyaction.data.annotations import VideoList, find_data
+from tinyaction.data.dataset import VideoDataset, build_dataloader
+from tinyaction.data.pipelines import eval_pipeline
 
 
 def memory_and_descriptors(pid: int) -> tuple[float, int]:

@@ -9,7 +9,7 @@ import torch
 
 from tinyaction import create_model, save_checkpoint
 from tinyaction.models.create import model_arguments
-from tinyaction.synthetic import write_video
+from tinyaction.prepare.synthetic import write_video
 
 CLASSES = ("lying", "standing")
 
@@ -56,3 +56,8 @@ def save_toy(path: Path, name: str = "conv2d", **pipeline: int) -> Path:
         "model": model_arguments(name, model), "state_dict": model.state_dict(), "class_names": list(CLASSES),
         "eval_pipeline": {"clip_len": 4, "size": 32, "num_clips": 2} | pipeline, "stand_in": False})
     return path
+
+
+def telling_frames(num_frames: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """(T, H, W, 3) whose pixels say where they are: (frame, row, column), each modulo 256."""
+    return np.moveaxis(np.indices((num_frames, height, width)), 0, -1).astype(np.uint8)

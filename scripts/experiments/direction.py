@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
-from tinyaction.annotations import find_data
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.dataset import VideoDataset, build_dataloader
-from tinyaction.engine import TrainState, create_optimizer, evaluate, train_one_epoch
+from tinyaction.data.annotations import find_data
+from tinyaction.data.dataset import VideoDataset, build_dataloader
+from tinyaction.data.pipelines import eval_pipeline, train_pipeline
 from tinyaction.models import create_model
-from tinyaction.presets import eval_pipeline, train_pipeline
-from tinyaction.schedule import learning_rate
-from tinyaction.synthetic import make_direction_set
+from tinyaction.prepare.synthetic import make_direction_set
+from tinyaction.training.loop import TrainState, create_optimizer, evaluate, train_one_epoch
+from tinyaction.training.schedule import learning_rate
 
 CPU = torch.device("cpu")
 

@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tinyaction.annotations import VideoList
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.dataset import Batch, Item, VideoDataset, build_dataloader, collate
-from tinyaction.engine import Evaluation, Loader, TrainState, create_optimizer, evaluate, train_one_epoch
-from tinyaction.finetune import Objective, freeze
+from tinyaction.data.annotations import VideoList
+from tinyaction.data.dataset import Batch, Item, VideoDataset, build_dataloader, collate
+from tinyaction.data.pipelines import eval_pipeline, train_pipeline
 from tinyaction.models import Recognizer, create_model
-from tinyaction.presets import eval_pipeline, train_pipeline
-from tinyaction.schedule import learning_rate
+from tinyaction.training.finetune import Objective, freeze
+from tinyaction.training.loop import Evaluation, Loader, TrainState, create_optimizer, evaluate, train_one_epoch
+from tinyaction.training.schedule import learning_rate
 
 Clip = tuple[str, int, int]  # path, label, person
 CPU = torch.device("cpu")

@@ -1,8 +1,13 @@
 """tinyaction: video action recognition in plain PyTorch.
 
-Read the rooms in the order in which a clip goes through them: video, sampling, transforms, augment,
-annotations, dataset, models, presets, metrics, schedule, finetune, engine, checkpoint, inference, runfolder, report,
-cli.
+The wings, in the order in which they build on one another; each imports only from those above it:
+
+    video               from a path to frames
+    data, models        from a list to batches; from pixels to scores
+    prepare             before training: stored frames, checked files, sets of clips
+    results             what came out: metrics, evaluation, the folder of a run, its report
+    training, inference from a config to a run; with a trained model
+    cli                 one module a command
 
 Letters of dimensions, everywhere:
 
@@ -12,25 +17,10 @@ Letters of dimensions, everywhere:
 
 import torch  # noqa: F401  (before decord: the other order has crashed)
 
-from tinyaction.annotations import DataFolder, VideoList, find_data, read_list
-from tinyaction.checkpoint import load_checkpoint, load_model, save_checkpoint
-from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader, collate
-from tinyaction.engine import Evaluation, choose_device, create_optimizer, evaluate, fit, train_one_epoch
-from tinyaction.finetune import Objective, create_average, freeze
-from tinyaction.inference import Prediction, Predictor
-from tinyaction.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
-from tinyaction.models import (
-    Conv3dBackbone,
-    ConvBackbone,
-    Recognizer,
-    TemporalAverageHead,
-    VideoPreprocessor,
-    create_model,
-)
-from tinyaction.notebook import Clip
-from tinyaction.presets import eval_pipeline, recipe, train_pipeline
-from tinyaction.schedule import learning_rate
-from tinyaction.transforms import (
+from tinyaction.data.annotations import DataFolder, VideoList, find_data, read_list
+from tinyaction.data.dataset import VideoDataset, VideoLoader, build_dataloader, collate
+from tinyaction.data.pipelines import eval_pipeline, recipe, train_pipeline
+from tinyaction.data.transforms import (
     Compose,
     DataSample,
     UniformSample,
@@ -44,6 +34,21 @@ from tinyaction.transforms import (
     VideoResize,
     VideoSample,
 )
+from tinyaction.inference.predictor import Prediction, Predictor
+from tinyaction.models import (
+    Conv3dBackbone,
+    ConvBackbone,
+    Recognizer,
+    TemporalAverageHead,
+    VideoPreprocessor,
+    create_model,
+)
+from tinyaction.models.checkpoint import load_checkpoint, load_model, save_checkpoint
+from tinyaction.notebook import Clip
+from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
+from tinyaction.training.finetune import Objective, create_average, freeze
+from tinyaction.training.loop import Evaluation, choose_device, create_optimizer, evaluate, fit, train_one_epoch
+from tinyaction.training.schedule import learning_rate
 from tinyaction.version import __version__
 from tinyaction.video import VideoError, open_video
 

@@ -5,7 +5,7 @@ from html import escape
 
 import torch
 
-from tinyaction.sheets import clip_frames, draw_strip, encoded
+from tinyaction.results.sheets import clip_frames, draw_strip, encoded
 
 
 def table(title: str, rows: Iterable[tuple[object, ...]], *, head: tuple[str, ...] = ()) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from tinyaction.annotations import find_data
-from tinyaction.benchmark import (
+from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli.measuring import (
     STAGES,
     Comparison,
     Speed,
@@ -25,12 +25,12 @@ from tinyaction.benchmark import (
     measure_stages,
     store_videos,
 )
-from tinyaction.checkpoint import versions
-from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.config import default_num_workers, num_cores
-from tinyaction.engine import choose_device
-from tinyaction.framestore import FORMS, StoreSettings
-from tinyaction.presets import AUGMENTATIONS
+from tinyaction.data.annotations import find_data
+from tinyaction.data.pipelines import AUGMENTATIONS
+from tinyaction.models.checkpoint import versions
+from tinyaction.prepare.store import FORMS, StoreSettings
+from tinyaction.training.config import default_num_workers, num_cores
+from tinyaction.training.loop import choose_device
 
 EVAL_CLIP_LEN, EVAL_CLIPS, EVAL_RESIZE, EVAL_CROP = 16, 5, 256, 224  # the guide's
 

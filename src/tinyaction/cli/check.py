@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tinyaction.annotations import DataFolder, find_data
-from tinyaction.check import Check, check_data, clean_lines, summary
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.prepare import CountLine
-from tinyaction.config import default_num_workers
-from tinyaction.folders import write_whole
+from tinyaction.data.annotations import DataFolder, find_data
+from tinyaction.files import write_whole
+from tinyaction.prepare.check import Check, check_data, clean_lines, summary
+from tinyaction.training.config import default_num_workers
 
 CACHE = ".check.jsonl"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.inference import Predictor
+from tinyaction.inference.predictor import Predictor
 
 
 @errors_to_exit_code

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyaction.annotations import DataFolder, VideoList, find_data
-from tinyaction.checkpoint import Checkpoint, load_model
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.progress import ProgressLine
-from tinyaction.config import default_num_workers
-from tinyaction.dataset import VideoDataset, build_dataloader
-from tinyaction.engine import Evaluation, choose_device, evaluate
-from tinyaction.framestore import check_store
-from tinyaction.presets import NUM_CROPS, eval_pipeline, short_side_pixels
+from tinyaction.data.annotations import DataFolder, VideoList, find_data
+from tinyaction.data.dataset import VideoDataset, build_dataloader
+from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixels
+from tinyaction.models.checkpoint import Checkpoint, load_model
+from tinyaction.prepare.store import check_store
+from tinyaction.training.config import default_num_workers
+from tinyaction.training.loop import Evaluation, choose_device, evaluate
 
 
 @errors_to_exit_code

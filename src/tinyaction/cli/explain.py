@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.inference import Predictor
+from tinyaction.inference.predictor import Predictor
 
 
 @errors_to_exit_code
@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not picture.parent.is_dir():
         raise FileNotFoundError(f"{picture.parent}: no such folder to write {picture.name} into")
 
-    from tinyaction.explain import explain, explanation_sheet, explanation_video
-    from tinyaction.sheets import write_png
+    from tinyaction.inference.explain import explain, explanation_sheet, explanation_video
+    from tinyaction.results.sheets import write_png
 
     predictor = Predictor(arguments.checkpoint, device=arguments.device, num_clips=arguments.num_clips)
     explanation = explain(predictor, arguments.source, class_name=arguments.class_name)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.inference import Predictor
+from tinyaction.inference.predictor import Predictor
 
 NUM_CHECKED = 3  # videos on which the file is compared with the original
 
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    from tinyaction.export import SUFFIXES, TOLERANCE, check_format, export_model, generated_clips
-    from tinyaction.sources import list_videos
+    from tinyaction.inference.export import SUFFIXES, TOLERANCE, check_format, export_model, generated_clips
+    from tinyaction.inference.sources import list_videos
 
     parser = Parser(prog="export.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")

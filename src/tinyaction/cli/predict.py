@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.inference import Prediction, Predictor, Window
-from tinyaction.sources import list_videos
+from tinyaction.inference.predictor import Prediction, Predictor, Window
+from tinyaction.inference.sources import list_videos
 from tinyaction.video import open_video
 
 
@@ -146,7 +146,7 @@ class Output:
 
 def table_lines(prediction: Prediction, top: int, start: float | None = None, end: float | None = None) -> list[str]:
     """A line a class with a bar, under the source; of a window one line; at most 80 columns."""
-    from tinyaction.timeline import clock
+    from tinyaction.inference.timeline import clock
 
     if start is None or end is None:
         return [prediction.source, *(f"  {score:6.3f}  {'#' * round(30 * score):<30}  {_short(name, 38)}"
@@ -177,9 +177,9 @@ def _predict_windows(predictor: Predictor, source: str, arguments: argparse.Name
 def _write_timeline(path: str, source: str, windows: list[Window]) -> None:
     import numpy as np
 
-    from tinyaction.drawing import draw_timeline
-    from tinyaction.sheets import write_png
-    from tinyaction.timeline import merge_windows, write_segments
+    from tinyaction.inference.overlay import draw_timeline
+    from tinyaction.inference.timeline import merge_windows, write_segments
+    from tinyaction.results.sheets import write_png
 
     segments = merge_windows(windows)
     write_segments(path, segments)
@@ -190,8 +190,8 @@ def _write_timeline(path: str, source: str, windows: list[Window]) -> None:
 
 
 def _write_overlay(path: str, source: str, windows: list[Window]) -> None:
-    from tinyaction.drawing import VideoFile, with_label
-    from tinyaction.timeline import merge_windows, segment_at
+    from tinyaction.inference.overlay import VideoFile, with_label
+    from tinyaction.inference.timeline import merge_windows, segment_at
 
     segments = merge_windows(windows)
     reader = open_video(source)

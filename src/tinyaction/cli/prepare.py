@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.download import prepare_kinetics400_tiny
-from tinyaction.synthetic import STAND_IN_TITLE, is_stand_in, make_direction_set
+from tinyaction.prepare.download import prepare_kinetics400_tiny
+from tinyaction.prepare.synthetic import STAND_IN_TITLE, is_stand_in, make_direction_set
 
 
 @errors_to_exit_code

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tinyaction.engine import Progress
+from tinyaction.training.loop import Progress
 
 try:
     from tqdm import tqdm

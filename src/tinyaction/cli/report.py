@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from tinyaction.annotations import find_data
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.train import STAND_IN, datasets
-from tinyaction.config import RunConfig
-from tinyaction.dataset import VideoDataset
-from tinyaction.report import write_report
-from tinyaction.runfolder import Run, read_run
+from tinyaction.data.annotations import find_data
+from tinyaction.data.dataset import VideoDataset
+from tinyaction.results.report import write_report
+from tinyaction.results.run import Run, read_run
+from tinyaction.training.config import RunConfig
 
 
 @errors_to_exit_code

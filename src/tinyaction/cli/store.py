@@ -10,13 +10,8 @@ from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.prepare import CountLine
-from tinyaction.config import default_num_workers
-from tinyaction.framestore import (
-    StoreSettings,
-    default_store,
-    fill_store,
-    plan_store,
-)
+from tinyaction.prepare.store import StoreSettings, default_store, fill_store, plan_store
+from tinyaction.training.config import default_num_workers
 
 BAD_FILES = "bad_files.txt"
 

@@ -9,17 +9,16 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from tinyaction.annotations import DataFolder, find_data
-from tinyaction.augment import flip_label_map
-from tinyaction.checkpoint import Checkpoint, Stateful, load_model, save_checkpoint, versions
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.evaluate import check_files, command, result_lines
 from tinyaction.cli.prepare import put_kinetics400_tiny
 from tinyaction.cli.progress import ProgressLine
-from tinyaction.cli.resuming import Keeper, StoppedError, resumed_config
 from tinyaction.cli.store import make_store
-from tinyaction.config import RunConfig, add_flags, default_num_workers
-from tinyaction.dataset import VideoDataset, VideoLoader, build_dataloader
+from tinyaction.data.annotations import DataFolder, find_data
+from tinyaction.data.augment import flip_label_map
+from tinyaction.data.dataset import VideoDataset, VideoLoader, build_dataloader
+from tinyaction.data.loader import fitting_prefetch
+from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.distributed import (
     first_before_others,
     from_first,
@@ -28,7 +27,15 @@ from tinyaction.distributed import (
     start_processes,
     stop_processes,
 )
-from tinyaction.engine import (
+from tinyaction.models import check_input, create_model, load_weights, model_arguments
+from tinyaction.models.checkpoint import Checkpoint, Stateful, load_model, save_checkpoint, versions
+from tinyaction.prepare.store import FORMS, StoreSettings, check_store, default_store, original_of, times_faster
+from tinyaction.prepare.synthetic import is_stand_in
+from tinyaction.results.report import write_report
+from tinyaction.results.run import TIMES, RunFolder, goodness, read_run, usage_lines
+from tinyaction.training.config import RunConfig, add_flags, default_num_workers
+from tinyaction.training.finetune import Objective, averaged_model, class_weights, create_average, freeze
+from tinyaction.training.loop import (
     EpochRecord,
     Evaluation,
     Progress,
@@ -40,16 +47,9 @@ from tinyaction.engine import (
     fit,
     num_steps,
 )
-from tinyaction.finetune import Objective, averaged_model, class_weights, create_average, freeze
-from tinyaction.framestore import FORMS, StoreSettings, check_store, default_store, original_of, times_faster
-from tinyaction.loader import fitting_prefetch
-from tinyaction.models import check_input, create_model, load_weights, model_arguments
-from tinyaction.presets import eval_pipeline, short_side_pixels, train_pipeline
-from tinyaction.report import write_report
-from tinyaction.runfolder import TIMES, RunFolder, goodness, read_run, usage_lines
-from tinyaction.schedule import learning_rate, scaled_learning_rate
-from tinyaction.synthetic import is_stand_in
-from tinyaction.waiting import TOO_MUCH, advice, remedies, waiting_share
+from tinyaction.training.resume import Keeper, StoppedError, resumed_config
+from tinyaction.training.schedule import learning_rate, scaled_learning_rate
+from tinyaction.training.waiting import TOO_MUCH, advice, remedies, waiting_share
 
 STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
 
@@ -278,7 +278,7 @@ def datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, VideoDa
 
 
 def eval_arguments(config: RunConfig) -> dict[str, int]:
-    """Of presets.eval_pipeline; the checkpoint carries them, so that evaluation and prediction do as training did."""
+    """Of eval_pipeline; the checkpoint carries them, so that evaluation and prediction do as training did."""
     arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": config.num_clips}
     return arguments if config.num_crops == 1 else arguments | {"num_crops": config.num_crops}
 

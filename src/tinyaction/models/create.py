@@ -24,7 +24,7 @@ GUIDE_MODELS: dict[str, MakeBackbone] = {
 
 @cache
 def all_models() -> dict[str, MakeBackbone]:
-    from tinyaction.models import torchvision_backbones as nets
+    from tinyaction.models import torchvision as nets
 
     return {
         **GUIDE_MODELS,
@@ -148,7 +148,7 @@ def input_rule(name: str) -> InputRule:
     check_name(name)
     if name in GUIDE_MODELS:
         return InputRule(clip_len=8, size=112)
-    from tinyaction.models.torchvision_backbones import VIDEO_NETS, default_weights, net_name
+    from tinyaction.models.torchvision import VIDEO_NETS, default_weights, net_name
 
     net = net_name(name)
     assert net is not None
@@ -181,7 +181,7 @@ def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and std of the pixels, RGB, 0..255, as torchvision's weights of the network ask for; else ImageNet's."""
     if name in GUIDE_MODELS:
         return MEAN, STD
-    from tinyaction.models.torchvision_backbones import default_weights, net_name
+    from tinyaction.models.torchvision import default_weights, net_name
 
     net = net_name(name)
     if net is None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tinyaction.transforms import DataSample
+from tinyaction.data.transforms import DataSample
 
 AverageClips = Literal["prob", "score"] | None
 

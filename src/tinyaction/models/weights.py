@@ -81,7 +81,7 @@ def load_weights(model: Recognizer, name: str, weights: str | Path) -> LoadedWei
 
 def published_weights(name: str) -> list[Any]:
     """torchvision's weights for the network of a recognizer, as members of its enum, the best first."""
-    from tinyaction.models.torchvision_backbones import default_weights, net_name
+    from tinyaction.models.torchvision import default_weights, net_name
 
     net = net_name(name)
     if net is None:
@@ -200,7 +200,7 @@ def _torchvision_names(
     model: Recognizer, state: Mapping[str, torch.Tensor], new_names: Mapping[str, str]
 ) -> dict[str, str]:
     """torchvision's names within ``model``: its last linear layer is our head, and some networks stand deeper."""
-    from tinyaction.models.torchvision_backbones import PooledBackbone
+    from tinyaction.models.torchvision import PooledBackbone
 
     prefix = "backbone.net." if isinstance(model.backbone, PooledBackbone) else "backbone."
     names = {key: new.replace("backbone.", prefix, 1) for key, new in new_names.items()}

@@ -1,0 +1,172 @@
+"""More ways to change and to cut a video: for training beyond the basic recipe, for evaluation with several crops.
+
+They are transforms like those of :mod:`tinyaction.data.transforms`, with its keys: drawn once per video, applied to
+every frame alike.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tinyaction.data.transforms import FrameStep, PerFrame, Results, cut_and_resized, rng_of
+from tinyaction.video import UInt8Array
+
+
+class TorchvisionAugment:
+    """Any transform of ``torchvision.transforms.v2`` on uint8 images, with one draw for all frames of a video.
+
+        TorchvisionAugment(v2.RandAugment(num_ops=2, magnitude=7))
+        TorchvisionAugment(v2.ColorJitter(0.4, 0.4, 0.4, 0.1))
+
+    torchvision draws from torch's global random state: it is set from the item's own generator for the moment of the
+    call and put back afterwards, so that a draw depends on the item alone and touches nobody else's.
+
+    Raises:
+        ValueError: the transform gives frames that are not uint8.
+    """
+
+    def __init__(self, transform: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.transform = transform
+
+    def __call__(self, results: Results) -> Results:
+        frames = torch.from_numpy(np.stack(results["imgs"])).permute(0, 3, 1, 2)  # (V*T, C, H, W)
+        seed = int(rng_of(results).randint(2**31 - 1))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            frames = self.transform(frames)
+        if frames.dtype != torch.uint8:
+            raise ValueError(f"{self.transform} gives {frames.dtype} frames; pixels stay uint8 until the model, leave "
+                             "out conversions and normalization")
+        results["imgs"] = list(frames.permute(0, 2, 3, 1).contiguous().numpy())   # each (H, W, C)
+        results["img_shape"] = results["imgs"][0].shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f"TorchvisionAugment({self.transform})"
+
+
+class VideoMultiScaleCrop(PerFrame):
+    """Cut a box of one of a few sizes from one of a few places, and resize it to ``size`` x ``size``, bilinear.
+
+    The sides of the box are ``scales`` of the frame's short side, neighbours in that list at most ``max_gap`` apart.
+    It lies in a corner or the centre, or with ``num_places=13`` also halfway between.
+    Source: Wang et al. 2016, "Temporal Segment Networks"; draws as in MMAction2's ``MultiScaleCrop``.
+    """
+
+    def __init__(
+        self, size: int, *, scales: Sequence[float] = (1, 0.875, 0.75, 0.66), max_gap: int = 1, num_places: int = 5
+    ) -> None:
+        if num_places not in (5, 13):
+            raise ValueError(f"num_places is {num_places}; it must be 5 or 13")
+        if not scales or not all(0 < scale <= 1 for scale in scales):
+            raise ValueError(f"scales is {scales}; each must be above 0 and at most 1")
+        self.size = size
+        self.scales = tuple(scales)
+        self.max_gap = max_gap
+        self.num_places = num_places
+
+    def draw_box(self, height: int, width: int, rng: Any) -> tuple[int, int, int, int]:
+        """Draw (left, top, box width, box height) in pixels within a frame of ``height`` x ``width``."""
+        sides = [max(1, int(min(height, width) * scale)) for scale in self.scales]
+        shapes = [(box_width, box_height) for i, box_height in enumerate(sides) for j, box_width in enumerate(sides)
+                  if abs(i - j) <= self.max_gap]
+        drawn = shapes[int(rng.randint(0, len(shapes)))]
+        # A side that is nearly the wanted one is made exactly that, so that it need not be resized.
+        box_width, box_height = (
+            self.size if abs(side - self.size) < 3 and self.size <= limit else side
+            for side, limit in zip(drawn, (width, height), strict=True)
+        )
+        x, y = (width - box_width) // 4, (height - box_height) // 4
+        places = [(0, 0), (4 * x, 0), (0, 4 * y), (4 * x, 4 * y), (2 * x, 2 * y)]
+        if self.num_places == 13:
+            places += [(0, 2 * y), (4 * x, 2 * y), (2 * x, 4 * y), (2 * x, 0), (x, y), (3 * x, y), (x, 3 * y),
+                       (3 * x, 3 * y)]
+        left, top = places[int(rng.randint(0, len(places)))]
+        return left, top, box_width, box_height
+
+    def step(self, results: Results) -> FrameStep:
+        height, width = results["img_shape"]
+        return cut_and_resized(results, self.draw_box(height, width, rng_of(results)), self.size)
+
+    def __repr__(self) -> str:
+        return (f"VideoMultiScaleCrop(size={self.size}, scales={self.scales}, max_gap={self.max_gap}, "
+                f"num_places={self.num_places})")
+
+
+class VideoThreeCrop:
+    """Three squares of ``c_size`` pixels for evaluation: both ends and the middle of the frame's long side.
+
+    The short side must be ``c_size``. Views are three times ``num_clips``: all clips of the first square, then of the
+    second, then of the third. Source: MMAction2's ``ThreeCrop``; the protocol of Wang et al. 2018, "Non-local".
+    """
+
+    def __init__(self, c_size: int) -> None:
+        self.c_size = c_size
+
+    def __call__(self, results: Results) -> Results:
+        height, width = results["img_shape"]
+        if min(height, width) != self.c_size:
+            raise ValueError(f"{results.get('filename', 'video')}: three crops of {self.c_size} pixels need frames "
+                             f"with a short side of {self.c_size}, they are {width}x{height}; resize to it first")
+        x, y = (width - self.c_size) // 2, (height - self.c_size) // 2
+        return _several_crops(results, [(0, 0), (2 * x, 2 * y), (x, y)], self.c_size, mirrored=False)
+
+    def __repr__(self) -> str:
+        return f"VideoThreeCrop(c_size={self.c_size})"
+
+
+class VideoTenCrop:
+    """Ten squares of ``c_size`` pixels for evaluation: the corners and the centre, each also mirrored.
+
+    Views are ten times ``num_clips``, crop by crop. Source: Krizhevsky et al. 2012; MMAction2's ``TenCrop``.
+    """
+
+    def __init__(self, c_size: int) -> None:
+        self.c_size = c_size
+
+    def __call__(self, results: Results) -> Results:
+        height, width = results["img_shape"]
+        if min(height, width) < self.c_size:
+            raise ValueError(f"{results.get('filename', 'video')}: a crop of {self.c_size} pixels does not fit into a "
+                             f"frame of {width}x{height} (width x height); resize first, or crop less")
+        x, y = (width - self.c_size) // 4, (height - self.c_size) // 4
+        places = [(0, 0), (4 * x, 0), (0, 4 * y), (4 * x, 4 * y), (2 * x, 2 * y)]
+        return _several_crops(results, places, self.c_size, mirrored=True)
+
+    def __repr__(self) -> str:
+        return f"VideoTenCrop(c_size={self.c_size})"
+
+
+def _several_crops(results: Results, places: Sequence[tuple[int, int]], side: int, *, mirrored: bool) -> Results:
+    crops: list[UInt8Array] = []
+    for left, top in places:
+        crop = [frame[top : top + side, left : left + side] for frame in results["imgs"]]
+        crops += crop
+        if mirrored:
+            crops += [frame[:, ::-1] for frame in crop]
+    results["num_clips"] *= len(crops) // len(results["imgs"])
+    results["imgs"] = crops
+    results["img_shape"] = (side, side)
+    return results
+
+
+def flip_label_map(pairs: str, class_names: Sequence[str]) -> Mapping[int, int]:
+    """Labels that change places when a video is mirrored, from text like "turn left=turn right,wave l=wave r".
+
+    Raises:
+        ValueError: a pair is not "name=name", or a name is no class.
+    """
+    numbers = {name: label for label, name in enumerate(class_names)}
+    swapped: dict[int, int] = {}
+    for pair in filter(None, (text.strip() for text in pairs.split(","))):
+        names = [name.strip() for name in pair.split("=")]
+        unknown = [name for name in names if name not in numbers]
+        if len(names) != 2 or unknown:
+            reason = f"{unknown[0]!r} is no class" if len(names) == 2 else "it must be name=name"
+            raise ValueError(f"--flip-pairs has {pair!r}: {reason}; the classes are {', '.join(class_names[:8])}"
+                             f"{', ...' if len(class_names) > 8 else ''}")
+        first, second = (numbers[name] for name in names)
+        swapped[first], swapped[second] = second, first
+    return swapped

@@ -1,0 +1,161 @@
+"""From annotation lines to batches: :class:`VideoDataset`, :func:`collate`, :func:`build_dataloader`.
+
+Randomness: every random draw of an item comes from one generator that is seeded by (run seed, epoch, item index), and
+the order of an epoch from (run seed, epoch). So the batches are the same whatever the number of workers.
+"""
+
+from collections.abc import Sequence
+from os.path import exists, join
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from tinyaction.data.annotations import VideoList, read_list
+from tinyaction.data.loader import BadVideo, EpochSampler, OnError, VideoLoader
+from tinyaction.data.transforms import DataSample, Transform
+from tinyaction.notebook import table
+from tinyaction.video import VideoError
+
+Item = dict[str, Any]  # {"inputs": (V, C, T, H, W) uint8, "data_samples": DataSample}
+Batch = dict[str, Any]  # {"inputs": (B, V, C, T, H, W) uint8, "data_samples": list of B DataSample}
+
+
+class VideoDataset(Dataset[Item]):
+    """Videos of an annotation file, each run through a pipeline.
+
+    Args:
+        ann_file: a text file with lines "path label", relative to ``data_root``; or a :class:`VideoList`.
+        pipeline: a callable ``dict -> dict``, see :mod:`tinyaction.data.transforms`; it is given ``filename``,
+            ``label`` and ``rng``.
+        data_root: folder of the annotation file.
+        data_prefix: folder of the videos, relative to ``data_root``.
+        test_mode: random transforms draw the same in every epoch (evaluation pipelines draw nothing anyway).
+        class_names: names of the classes, by label; labels must be below their number.
+        seed: the run's seed.
+
+    ``dataset[3]`` is item 3 of epoch 0, ``dataset[2, 3]`` item 3 of epoch 2; the loader asks for the latter.
+
+    Raises:
+        ValueError: the list is empty or a line is wrong (file and line are named).
+        FileNotFoundError: there is no such list.
+    """
+
+    def __init__(
+        self,
+        ann_file: str | Path | VideoList,
+        pipeline: Transform,
+        *,
+        data_root: str | Path = "",
+        data_prefix: str = "",
+        test_mode: bool = False,
+        class_names: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(ann_file, VideoList):
+            beside = join(data_root, ann_file)
+            num_classes = None if class_names is None else len(class_names)
+            ann_file = read_list(ann_file if exists(ann_file) and not exists(beside) else beside,
+                                 prefix=join(data_root, data_prefix), num_classes=num_classes)
+        self.videos = ann_file
+        self.pipeline = pipeline
+        self.test_mode = test_mode
+        self.class_names = None if class_names is None else list(class_names)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Item:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)}")
+        index %= len(self)
+        filename, label = self.videos[index]
+        rng = np.random.RandomState([self.seed, 0 if self.test_mode else epoch, index])
+        results = {"filename": filename, "label": label, "rng": rng}
+        if self.videos.num_frames is not None:
+            results["num_frames"] = int(self.videos.num_frames[index])
+        return self.pipeline(results)
+
+    def filename(self, index: int) -> str:
+        return self.videos[index][0]
+
+    def __repr__(self) -> str:
+        mode = "test" if self.test_mode else "train"
+        return f"VideoDataset({len(self)} videos from {self.videos.source}, {mode} mode)\n{self.pipeline!r}"
+
+    def _repr_html_(self) -> str:
+        mode = "test" if self.test_mode else "train"
+        counts = np.bincount(self.videos.labels, minlength=len(self.class_names or []))
+        rows: list[tuple[object, ...]] = [(label, self.class_names[label] if self.class_names else "", count)
+                                          for label, count in enumerate(counts.tolist()[:20])]
+        if len(counts) > 20:
+            rows.append(("...", f"{len(counts) - 20} more classes", int(counts[20:].sum())))
+        pipeline = getattr(self.pipeline, "_repr_html_", None)
+        return table(f"VideoDataset, {len(self)} videos from {self.videos.source}, {mode} mode", rows,
+                     head=("label", "class", "videos")) + (pipeline() if pipeline else "")
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack B items to ``{"inputs": (B, V, C, T, H, W) uint8, "data_samples": list of B}``.
+
+    Raises:
+        ValueError: the items differ in shape; the first two that do are named.
+    """
+    first = items[0]
+    for item in items:
+        if item["inputs"].shape != first["inputs"].shape:
+            a, b = ((it["data_samples"].filename, tuple(it["inputs"].shape)) for it in (first, item))
+            raise ValueError(f"videos of one batch must have one shape (V, C, T, H, W), but {a[0]} has {a[1]} and "
+                             f"{b[0]} has {b[1]}; end the pipeline with a crop of one size")
+    samples: list[DataSample] = [item["data_samples"] for item in items]
+    return {"inputs": torch.stack([item["inputs"] for item in items]), "data_samples": samples}
+
+
+def build_dataloader(
+    dataset: VideoDataset,
+    *,
+    batch_size: int,
+    shuffle: bool = False,
+    balanced: bool = False,
+    num_workers: int = 0,
+    seed: int | None = None,
+    pin_memory: bool = False,
+    prefetch: int = 2,
+    rank: int = 0,
+    num_ranks: int = 1,
+    on_error: OnError = "raise",
+    max_bad_share: float = 0.1,
+    time_limit: float = 300.0,
+) -> VideoLoader:
+    """Batches of a dataset; call ``loader.set_epoch(epoch)`` before each training epoch.
+
+    Args:
+        batch_size: videos of a batch; the last one may be smaller.
+        shuffle: a new order in every epoch.
+        balanced: each class comes equally often, rare ones repeatedly; see
+            :class:`tinyaction.data.loader.EpochSampler`.
+        num_workers: processes that decode; 0 decodes in this process.
+        seed: of the order; default the dataset's.
+        pin_memory: page-locked batches, for faster copies to a CUDA device.
+        prefetch: batches that each worker makes ahead.
+        rank, num_ranks: which of several processes this is; see :func:`tinyaction.data.loader.rank_batches`.
+        on_error: "raise" a video's error, or "skip" it: its batch is smaller by one, and ``loader.bad`` lists it.
+        max_bad_share: share of an epoch's videos that may be skipped.
+        time_limit: seconds in which a worker must have read one video; it is stopped after that. Without workers
+            nothing watches.
+
+    Iterating raises what an item raised: :class:`VideoError`, or ``ValueError`` of a transform.
+    """
+    sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=dataset.seed if seed is None else seed,
+                           labels=dataset.videos.labels if balanced else None)
+    return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=collate, num_workers=num_workers,
+                       pin_memory=pin_memory, prefetch=prefetch, rank=rank, num_ranks=num_ranks, on_error=on_error,
+                       max_bad_share=max_bad_share, time_limit=time_limit)
+
+
+__all__ = ["BadVideo", "Batch", "DataSample", "EpochSampler", "Item", "VideoDataset", "VideoError", "VideoLoader",
+           "build_dataloader", "collate"]

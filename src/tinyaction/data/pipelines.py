@@ -1,0 +1,123 @@
+"""The recipe of a run, readable top to bottom. To change it, copy the list and edit it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinyaction.data.augment import TorchvisionAugment, VideoMultiScaleCrop, VideoTenCrop, VideoThreeCrop
+from tinyaction.data.transforms import (
+    Compose,
+    Transform,
+    UniformSample,
+    VideoCrop,
+    VideoDecode,
+    VideoFlip,
+    VideoFormat,
+    VideoInit,
+    VideoPack,
+    VideoRandomResizedCrop,
+    VideoResize,
+)
+from tinyaction.models.create import GUIDE_MODELS, MODELS, input_rule
+
+AUGMENTATIONS = ("none", "basic", "randaugment", "color")
+CROPS = ("resized", "multiscale")
+NUM_CROPS = (1, 3, 10)
+
+
+def recipe(model: str, weights: str = "") -> dict[str, Any]:
+    """What a run does where its flags do not say: fields of :class:`tinyaction.training.config.RunConfig`.
+
+        the guide's networks       8 frames of 64 pixels, SGD 0.01, 30 epochs: seconds on a CPU
+        other networks             frames and pixels of their own weights, SGD 0.01, 50 epochs
+        with pretrained weights    AdamW, the head ten times as fast as the backbone, batch norms as they were loaded,
+                                   soft labels, 20 epochs: for folders of tens to thousands of clips
+    """
+    values = {"clip_len": 8, "size": 64, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4, "epochs": 30,
+              "head_lr": 1.0, "freeze_norms": False, "label_smoothing": 0.0}
+    if model not in GUIDE_MODELS and model in MODELS:                  # an unknown name is an error later, by itself
+        rule = input_rule(model)
+        values |= {"clip_len": rule.clip_len, "size": rule.size, "epochs": 50}
+    if weights:
+        values |= {"optimizer": "adamw", "lr": 2e-4, "weight_decay": 0.01, "epochs": 20, "head_lr": 10.0,
+                   "freeze_norms": True, "label_smoothing": 0.1}
+    return values
+
+
+def train_pipeline(
+    *,
+    clip_len: int,
+    size: int,
+    num_clips: int = 1,
+    flip_ratio: float = 0.5,
+    flip_labels: Mapping[int, int] | None = None,
+    area: tuple[float, float] = (0.5, 1.0),
+    augment: str = "basic",
+    crop: str = "resized",
+) -> Compose:
+    """Random frames, a random box, mirrored every other time.
+
+    Args:
+        clip_len: frames of a clip.
+        size: side of the square that the network sees, in pixels.
+        num_clips: clips of a video in each epoch.
+        flip_ratio: share of videos that are mirrored; 0 where left and right tell classes apart.
+        flip_labels: label -> label of the mirrored video, for those that change.
+        area: range of the random box's share of the frame.
+        augment: "basic" as said; "randaugment" or "color" change colours as well, "none" takes the centre and never
+            mirrors.
+        crop: "resized" a box of any area and shape, "multiscale" one of TSN's few.
+
+    Raises:
+        ValueError: ``augment`` or ``crop`` is none of these.
+    """
+    if augment not in AUGMENTATIONS:
+        raise ValueError(f"augment is {augment!r}; it must be one of {', '.join(AUGMENTATIONS)}")
+    if crop not in CROPS:
+        raise ValueError(f"crop is {crop!r}; it must be one of {', '.join(CROPS)}")
+    from torchvision.transforms import v2  # takes longer to import than a prediction, which does not need it
+
+    box = VideoRandomResizedCrop(size, area=area) if crop == "resized" else VideoMultiScaleCrop(size)
+    change: dict[str, list[Transform]] = {
+        "none": [VideoCrop(size)],
+        "basic": [box, VideoFlip(flip_ratio, label_map=flip_labels)],
+    }
+    change["randaugment"] = [*change["basic"], TorchvisionAugment(v2.RandAugment(num_ops=2, magnitude=7))]
+    change["color"] = [*change["basic"], TorchvisionAugment(v2.ColorJitter(0.4, 0.4, 0.4, 0.1))]
+    return Compose([
+        VideoInit(),
+        UniformSample(clip_len, num_clips),
+        VideoDecode(),
+        VideoResize(short_side_pixels(size)),
+        *change[augment],
+        VideoFormat(),
+        VideoPack(),
+    ])
+
+
+def eval_pipeline(*, clip_len: int, size: int, num_clips: int = 1, num_crops: int = 1) -> Compose:
+    """Evenly spread frames and the centre of the picture; nothing is drawn at random. Arguments as in training.
+
+    ``num_crops``: 1 is the centre; 3 are squares along the long side, as high as the picture; 10 are the corners and
+    the centre, also mirrored. Views are ``num_clips * num_crops``.
+
+    Raises:
+        ValueError: ``num_crops`` is another number.
+    """
+    if num_crops not in NUM_CROPS:
+        raise ValueError(f"num_crops is {num_crops}; it must be one of {', '.join(map(str, NUM_CROPS))}")
+    crops: dict[int, type[VideoCrop | VideoThreeCrop | VideoTenCrop]] = {1: VideoCrop, 3: VideoThreeCrop,
+                                                                        10: VideoTenCrop}
+    return Compose([
+        VideoInit(),
+        UniformSample(clip_len, num_clips, test_mode=True),
+        VideoDecode(),
+        VideoResize(size if num_crops == 3 else short_side_pixels(size)),
+        crops[num_crops](size),
+        VideoFormat(),
+        VideoPack(),
+    ])
+
+
+def short_side_pixels(size: int) -> int:
+    """The short side to which a frame is resized before a crop of ``size``: 256 for 224, as the field does."""
+    return size * 256 // 224

@@ -1,0 +1,137 @@
+"""Why a class was predicted: Grad-CAM, the places of the frames that speak for it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from tinyaction.data.transforms import Compose
+from tinyaction.inference.overlay import VideoFile, enlarged, with_heat, with_label
+from tinyaction.inference.predictor import Predictor
+from tinyaction.models import Recognizer
+from tinyaction.results.sheets import Strip, draw_sheet
+from tinyaction.video import UInt8Array, open_video
+
+
+@dataclass
+class Explanation:
+    """What the network saw of a video, and where it found the class.
+
+    Attributes:
+        label, score: the class that is explained, and its score for the whole video.
+        frame_inds: (N,) the frames that the network saw, ascending; ``num_frames`` are in the file.
+        frames: (N, H, W, 3) uint8 as it saw them: resized and cropped.
+        heat: (N, H, W) 0..1, relative to the highest place of the video; all 0 where nothing speaks for the class.
+    """
+
+    source: str
+    label: str
+    score: float
+    fps: float
+    num_frames: int
+    frame_inds: npt.NDArray[np.int64]
+    frames: UInt8Array
+    heat: npt.NDArray[np.float32]
+
+
+def class_heat(model: Recognizer, inputs: torch.Tensor, label: int) -> torch.Tensor:
+    """Grad-CAM of a class for clips (V, C, T, H, W) uint8: (V, T, H, W) float, 0..1 over all of them.
+
+    The feature maps before the head are weighted with the mean gradient of the class's logit, summed, cut at 0, and
+    enlarged to the frames. Source: Selvaraju et al. 2017. Maps of clips with fewer steps in time are spread over T.
+
+    Raises:
+        ValueError: the network gives one vector and no map.
+    """
+    with torch.no_grad():
+        features = model(inputs[None], mode="tensor")                  # (V, t, F, h, w)
+    if features.shape[3] * features.shape[4] == 1:
+        raise ValueError("this network ends in one vector per clip and has no map of places; explain needs a network "
+                         "with feature maps, such as conv2d, tsn-resnet18 or tsm-mobilenet_v2, or larger frames")
+    with torch.enable_grad():
+        features = features.detach().float().requires_grad_()
+        model.cls_head(features)[:, label].sum().backward()            # of (V, K)
+    assert features.grad is not None
+    weights = features.grad.mean(dim=(3, 4), keepdim=True)             # (V, t, F, 1, 1)
+    heat = (weights * features.detach()).sum(dim=2, keepdim=True).relu()  # (V, t, 1, h, w)
+    size = (inputs.shape[2], inputs.shape[3], inputs.shape[4])
+    heat = F.interpolate(heat.transpose(1, 2), size=size, mode="trilinear", align_corners=False)[:, 0]  # (V, T, H, W)
+    return heat / heat.max().clamp(min=1e-12)
+
+
+def explain(predictor: Predictor, path: str | Path, *, class_name: str | None = None) -> Explanation:
+    """Explain the predicted class of a video file, or the class given.
+
+    Raises:
+        ValueError: there is no such class, or the network has no map of places.
+        VideoError: the file cannot be read.
+    """
+    prediction = predictor(path)
+    label = prediction.label if class_name is None else class_name
+    if label not in predictor.class_names:
+        raise ValueError(f"class {label!r} is not known; this checkpoint has {', '.join(predictor.class_names[:20])}")
+    number = predictor.class_names.index(label)
+    reader = open_video(path)
+    results: dict[str, Any] = {"filename": str(path), "video_reader": reader, "total_frames": len(reader)}
+    results = Compose(predictor.pipeline.transforms[1:-1])(results)    # all but opening and packing
+    clips = torch.from_numpy(results["imgs"])                          # (V, C, T, H, W)
+    num_clips = len(results["frame_inds"]) // clips.shape[2]
+    if clips.shape[0] > num_clips:                                     # several crops of each clip: the middle one
+        num_crops = clips.shape[0] // num_clips
+        clips = clips[num_crops // 2 :: num_crops]
+    heat = class_heat(predictor.model, clips.to(predictor.device), number).cpu()  # (V, T, H, W)
+    order = np.argsort(results["frame_inds"], kind="stable")
+    frames = clips.permute(0, 2, 3, 4, 1).flatten(0, 1).numpy()        # (V*T, H, W, C)
+    return Explanation(str(path), label, prediction.scores[number], reader.fps, len(reader),
+                       results["frame_inds"][order], frames[order], heat.flatten(0, 1).numpy()[order])
+
+
+def explanation_sheet(explanation: Explanation, *, num_frames: int = 6, side: int = 160) -> UInt8Array:
+    """A picture (H, W, 3) RGB: frames in the order of time as the network saw them, and below with their heat."""
+    N = len(explanation.frames)
+    chosen = np.unique(np.linspace(0, N - 1, min(num_frames, N)).round().astype(int))
+    plain = [enlarged(explanation.frames[i], side) for i in chosen]
+    hot = [enlarged(with_heat(explanation.frames[i], explanation.heat[i]), side) for i in chosen]
+    numbers = ", ".join(str(explanation.frame_inds[i]) for i in chosen)
+    notice = "" if explanation.heat.max() > 0 else "nothing in these frames speaks for this class"
+    return draw_sheet(f"{explanation.label} {explanation.score:.2f}   {Path(explanation.source).name}", [
+        Strip(plain, f"frames {numbers} of {explanation.num_frames}"),
+        Strip(hot, "what speaks for the class", "red: most, blue: little, no colour: nothing"),
+    ], notice=notice)
+
+
+def explanation_video(
+    explanation: Explanation, predictor: Predictor, path: str | Path, *, side: int = 320
+) -> VideoFile:
+    """Write every frame of the video with its heat; between the frames that the network saw the heat is blended."""
+    text = f"{explanation.label} {explanation.score:.2f}"
+    with VideoFile(path, fps=explanation.fps or 25.0) as video:
+        for frame, heat in zip(_all_frames(explanation, predictor), _all_heat(explanation), strict=True):
+            video.write(with_label(enlarged(with_heat(frame, heat), side), text))
+    return video
+
+
+def _all_frames(explanation: Explanation, predictor: Predictor) -> Iterator[UInt8Array]:
+    """Every frame of the file as the network would see it."""
+    for frame in open_video(explanation.source).read(range(explanation.num_frames)):
+        clips = predictor.frames_to_inputs([frame])                    # (V, C, 1, H, W)
+        yield np.ascontiguousarray(clips[len(clips) // 2, :, 0].permute(1, 2, 0).numpy())
+
+
+def _all_heat(explanation: Explanation) -> Iterator[npt.NDArray[np.float32]]:
+    """Heat (H, W) of every frame of the file, blended in time."""
+    seen, places = np.unique(explanation.frame_inds, return_index=True)
+    for index in range(explanation.num_frames):
+        after = int(np.searchsorted(seen, index))
+        if after == 0 or after == len(seen):
+            yield explanation.heat[places[min(after, len(seen) - 1)]]
+            continue
+        share = float(index - seen[after - 1]) / float(seen[after] - seen[after - 1])
+        yield cv2.addWeighted(explanation.heat[places[after - 1]], 1 - share,
+                              explanation.heat[places[after]], share, 0).astype(np.float32)

@@ -1,0 +1,220 @@
+"""Hand a recognizer on: ONNX, torch.export, TorchScript. Pixels in, scores out; nothing of this package needed there.
+
+Every form takes ``clips`` (B, V, C, T, H, W) uint8 RGB, with any B, and gives ``scores`` (B, K); the normalization is
+inside. What else the user of the file must know travels in it, see :func:`metadata_of`.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tinyaction.data.pipelines import short_side_pixels
+from tinyaction.inference.predictor import Predictor
+from tinyaction.models import Recognizer
+from tinyaction.models.checkpoint import Checkpoint
+from tinyaction.version import __version__
+
+SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".torchscript"}
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # packages of the extra ``export``
+TOLERANCE = 1e-4  # largest difference of a probability
+INPUT, OUTPUT = "clips", "scores"
+
+Run = Callable[[torch.Tensor], torch.Tensor]
+
+
+class ScoringModel(nn.Module):
+    """Clips (B, V, C, T, H, W) uint8 to the scores of videos (B, K): a recognizer with its averaging."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        super().__init__()
+        self.recognizer = recognizer
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        logits = self.recognizer.compute_logits(clips)                 # (B, V, K)
+        scores = self.recognizer.cls_head.average(logits)
+        return scores.mean(dim=1) if scores.ndim == 3 else scores      # (B, K); average_clips=None keeps views apart
+
+
+def export_model(
+    predictor: Predictor, path: str | Path, *, format: str, clips: Sequence[torch.Tensor],
+    tolerance: float = TOLERANCE,
+) -> float:
+    """Write a predictor's model and return the largest difference of a score, file against original.
+
+    The file is written beside its place, opened as its user would, compared on ``clips`` one at a time and all in one
+    batch, and only then given its name.
+
+    Args:
+        format: "onnx", "torch-export" or "torchscript".
+        clips: what the network is given for some videos, (V, C, T, H, W) uint8 each, all of one shape; the exported
+            model takes this shape.
+        tolerance: largest difference that is accepted.
+
+    Raises:
+        ValueError: the format is not known or its packages are missing, the network cannot be exported to it, or the
+            file differs; nothing is written then.
+    """
+    check_format(format)
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} into")
+    model = ScoringModel(predictor.model).cpu().eval()
+    metadata = metadata_of(predictor.content, clips[0])
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{SUFFIXES[format]}")
+    try:
+        with _quiet():
+            try:
+                WRITERS[format](model, part, clips[0], metadata)
+                run = OPENERS[format](part)
+            except (RuntimeError, TypeError, NotImplementedError, torch.onnx.errors.OnnxExporterError) as error:
+                raise ValueError(f"{predictor.content['model']['name']} cannot be exported as {format}: "
+                                 f"{_first_line(error)}") from None
+            difference = largest_difference(model, run, clips)
+        if not difference <= tolerance:
+            raise ValueError(f"{path}: not written: its scores differ by up to {difference:.1e} from the original's; "
+                             f"the largest accepted is {tolerance:.1e}")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+        predictor.model.to(predictor.device)
+    return difference
+
+
+def check_format(format: str) -> None:
+    """Raise ValueError where the format is not known or its packages are not installed."""
+    if format not in SUFFIXES:
+        raise ValueError(f"format {format!r} is not known; it must be one of {', '.join(SUFFIXES)}")
+    missing = [name for name in NEEDED.get(format, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f'format {format} needs {", ".join(missing)}; pip install "tinyaction[export]"')
+
+
+def metadata_of(checkpoint: Checkpoint, clip: torch.Tensor) -> dict[str, str]:
+    """What the user of an exported file must know, as text: classes, shapes, how the pixels are made, versions."""
+    pipeline = checkpoint["eval_pipeline"]
+    V, C, T, H, W = clip.shape
+    values = {
+        "class_names": checkpoint["class_names"],
+        "input": f"{INPUT}: uint8 RGB 0..255, (B, V, C, T, H, W) = (any, {V}, {C}, {T}, {H}, {W})",
+        "output": f"{OUTPUT}: float32 (B, {len(checkpoint['class_names'])}), in the order of class_names",
+        "frames": f"{V} clips of {T} frames spread evenly over the whole video",
+        "pixels": f"short side resized to {short_side_pixels(pipeline['size'])}, bilinear, then the centre square",
+        "shape": [V, C, T, H, W],
+        "model": checkpoint["model"],
+        "eval_pipeline": pipeline,
+        "stand_in": checkpoint["stand_in"],
+        "tinyaction": __version__,
+    }
+    return {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in values.items()}
+
+
+@torch.no_grad()
+def largest_difference(model: nn.Module, run: Run, clips: Sequence[torch.Tensor]) -> float:
+    """Largest absolute difference of scores between ``model`` and ``run``, one clip at a time and all in one batch."""
+    batches = [torch.stack(list(clips)), *(clip[None] for clip in clips)]
+    differences = [float((model(batch) - run(batch)).abs().max()) for batch in batches]
+    return float(np.max(differences))                                  # NaN stays NaN, which no tolerance accepts
+
+
+def _write_onnx(model: nn.Module, path: Path, clip: torch.Tensor, metadata: dict[str, str]) -> None:
+    program = torch.onnx.export(model, (_two(clip),), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
+                                dynamic_shapes={"clips": {0: torch.export.Dim("B", min=1)}}, verbose=False)
+    assert program is not None
+    program.model.metadata_props.update(metadata)
+    program.save(str(path), external_data=False)
+
+
+def _open_onnx(path: Path) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda clips: torch.from_numpy(session.run([OUTPUT], {INPUT: clips.numpy()})[0])
+
+
+def _write_torch_export(model: nn.Module, path: Path, clip: torch.Tensor, metadata: dict[str, str]) -> None:
+    program = torch.export.export(model, (_two(clip),), dynamic_shapes={"clips": {0: torch.export.Dim("B", min=1)}})
+    torch.export.save(program, path, extra_files=dict(metadata))
+
+
+def _open_torch_export(path: Path) -> Run:
+    run: Run = torch.export.load(path).module()
+    return run
+
+
+def _write_torchscript(model: nn.Module, path: Path, clip: torch.Tensor, metadata: dict[str, str]) -> None:
+    with torch.no_grad():
+        traced = torch.jit.trace(model, (_two(clip),), check_trace=False)  # type: ignore[no-untyped-call]
+    torch.jit.save(traced, str(path), _extra_files=dict(metadata))
+
+
+def _open_torchscript(path: Path) -> Run:
+    run: Run = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    return run
+
+
+WRITERS = {"onnx": _write_onnx, "torch-export": _write_torch_export, "torchscript": _write_torchscript}
+OPENERS = {"onnx": _open_onnx, "torch-export": _open_torch_export, "torchscript": _open_torchscript}
+
+
+def _two(clip: torch.Tensor) -> torch.Tensor:
+    """A batch of two: with one, a tracer may take the number for a constant."""
+    return torch.stack((clip, clip.flip(1)))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters print and warn about themselves, and say nothing that the check would not find."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def generated_clips(predictor: Predictor, *, num_clips: int = 2) -> list[torch.Tensor]:
+    """What the network is given for generated videos: noise that moves, seeded; where no real one is at hand."""
+    rng = np.random.RandomState(0)
+    side = short_side_pixels(predictor.content["eval_pipeline"]["size"])
+    return [predictor.inputs_of(rng.randint(0, 256, (16, side, side, 3)).astype(np.uint8)) for _ in range(num_clips)]
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of an exported file, by its suffix; see :func:`metadata_of`."""
+    suffix = Path(path).suffix
+    names = {"class_names", "input", "output", "frames", "pixels", "shape", "model", "eval_pipeline", "stand_in",
+             "tinyaction"}
+    if suffix == ".onnx":
+        import onnx
+
+        found = {item.key: item.value for item in onnx.load(str(path), load_external_data=False).metadata_props}
+    else:
+        found = dict.fromkeys(names, "")
+        if suffix == ".pt2":
+            torch.export.load(path, extra_files=found)
+        else:
+            with _quiet():
+                torch.jit.load(str(path), _extra_files=found)  # type: ignore[no-untyped-call]
+    texts = {name: text.decode() if isinstance(text, bytes) else text for name, text in found.items() if name in names}
+    return {name: json.loads(text) if text[:1] in '[{"' or text in ("true", "false") else text
+            for name, text in texts.items()}

@@ -1,0 +1,157 @@
+"""Prediction while the frames come: :class:`LivePredictor`.
+
+Every frame that is taken goes through the network once; the score is that of the newest features.
+
+    network                          what is kept between frames        score of the newest clip_len frames
+    on single frames (tsn-*)         one feature vector a frame         equals that of a clip of these frames
+    with the temporal shift (tsm-*)  two feature maps a shift           each frame has its true neighbours on both
+                                                                        sides, also at the ends of the clip, where
+                                                                        a clip that is cut out has zeros
+    on clips (3D, transformers)      the last clip_len frames           that clip, computed anew each time
+
+The shift reads one frame ahead. So each shift lets a frame wait until the next one has reached it, and the score lags
+behind by as many frames as the network has shifts: 1 for tsm-conv2d, 8 for tsm-resnet18, 10 for tsm-mobilenet_v2.
+Nothing is approximated: the features are those of one long clip of all frames. (The online model of Lin et al. 2019
+shifts forwards only; it does not lag, but it is another network and has to be trained as such.)
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from tinyaction.data.dataset import collate
+from tinyaction.data.transforms import DataSample
+from tinyaction.inference.predictor import Prediction
+from tinyaction.inference.sources import check_frame
+from tinyaction.models.temporal_shift import TemporalShift
+from tinyaction.video import UInt8Array
+
+if TYPE_CHECKING:
+    from tinyaction.inference.predictor import Predictor
+
+
+class LivePredictor:
+    """Scores of the last ``window_seconds`` of a stream, at a steady rate.
+
+        live = predictor.live(fps=30, window_seconds=2.0)
+        for frame in frames:                      # (H, W, 3) uint8 RGB
+            prediction = live.push(frame)         # a Prediction clip_len times per window, None in between
+
+    Args:
+        predictor: its network, pipeline and classes; ``num_clips`` plays no part here.
+        fps: frames per second that will be pushed.
+        window_seconds: time that one score covers; ``clip_len`` frames of it, evenly spread, are taken. Take about
+            the length of the training clips.
+
+    Attributes:
+        num_lagging: taken frames by which the score lags behind.
+    """
+
+    def __init__(self, predictor: "Predictor", *, fps: float, window_seconds: float = 2.0) -> None:
+        for name, value in (("fps", fps), ("window_seconds", window_seconds)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} is {value}; it must be above 0")
+        self.predictor = predictor
+        self.model = predictor.model
+        self.clip_len: int = predictor.content["eval_pipeline"]["clip_len"]
+        self.frames_per_take = max(1.0, fps * window_seconds / self.clip_len)
+        self.num_pushed = 0
+        self.num_taken = 0
+        self._shape: tuple[int, ...] | None = None
+        backbone = self.model.backbone
+        usual = getattr(backbone, "shift", None)
+        self._shift = DelayedShift(usual) if isinstance(usual, TemporalShift) else None
+        self._by_frame = self._shift is not None or not backbone.takes_clips
+        # Features (V, 1, F) of single frames, or, for networks on clips, their pixels (V, C, 1, H, W).
+        self._newest: deque[torch.Tensor] = deque(maxlen=self.clip_len)
+
+    @property
+    def num_lagging(self) -> int:
+        return 0 if self._shift is None else len(self._shift.places)
+
+    def push(self, frame: UInt8Array) -> Prediction | None:
+        """Give the next frame (H, W, 3) uint8 RGB. Returns the new score, or None where there is none yet or none due.
+
+        Raises ValueError where the frame is of another kind or size than those before.
+        """
+        frame = check_frame(frame, self.num_pushed, self._shape)
+        self._shape = frame.shape
+        self.num_pushed += 1
+        if self.num_pushed - 1 < self.num_taken * self.frames_per_take:
+            return None
+        self.num_taken += 1
+        inputs = self.predictor.frames_to_inputs([frame])              # (V, C, 1, H, W)
+        if self._by_frame:
+            features = self._features(inputs)
+            if features is None:
+                return None
+            self._newest.append(features)
+        else:
+            self._newest.append(inputs)
+        return self._score() if len(self._newest) == self.clip_len else None
+
+    def _features(self, inputs: torch.Tensor) -> torch.Tensor | None:
+        """The features (V, 1, F) of the frame that has just passed the last shift; None where none has yet."""
+        backbone, own_shift = self.model.backbone, self._shift
+        try:
+            if own_shift is not None:
+                usual_shift, backbone.shift = backbone.shift, own_shift
+                own_shift.begin()
+            with torch.inference_mode():
+                maps = self.model(inputs[None].to(self.predictor.device), mode="tensor")  # (V, 1, F, h, w)
+                return maps.mean(dim=(3, 4))                           # (V, 1, F)
+        except NextFrameNeededError:
+            return None
+        finally:
+            if own_shift is not None:
+                backbone.shift = usual_shift
+
+    def _score(self) -> Prediction:
+        if not self._by_frame:
+            inputs = torch.cat(list(self._newest), dim=2)              # (V, C, T, H, W)
+            sample = DataSample(None, (inputs.shape[3], inputs.shape[4]), inputs.shape[0], self.clip_len, "live")
+            return self.predictor.predict_batch(collate([{"inputs": inputs, "data_samples": sample}]))[0]
+        with torch.inference_mode():
+            clip = torch.cat(list(self._newest), dim=1)                # (V, T, F)
+            logits = self.model.cls_head(clip[..., None, None])[None]  # (1, V, K)
+            scores = self.model.cls_head.average(logits)[0]            # (K,), or (V, K) with average_clips=None
+        scores = scores.mean(dim=0) if scores.ndim == 2 else scores
+        return Prediction("live", self.predictor.class_names, scores.double().tolist())
+
+
+class NextFrameNeededError(Exception):
+    """The frame stays at a shift until the next one has come that far; what was before it is done."""
+
+
+class DelayedShift(nn.Module):
+    """The temporal shift for frames that come one at a time; takes the place of a :class:`TemporalShift`.
+
+    It remembers, for each place where the network calls it, the last frame (which has not gone on yet) and a part of
+    the one before. When frame t comes, frame t-1 goes on: with channels of frame t, of frame t-2, and its own. The
+    network adds the shift's *input* to the branch that reads its output, so the input becomes frame t-1 too, in place.
+    """
+
+    def __init__(self, usual: TemporalShift) -> None:
+        super().__init__()
+        self.fold_div = usual.fold_div
+        self.places: list[tuple[torch.Tensor, torch.Tensor]] = []  # (frame t-1, its predecessor's part), each (V, ...)
+        self._place = 0
+
+    def begin(self) -> None:
+        """A new frame enters the network."""
+        self._place = 0
+
+    def forward(self, frames: torch.Tensor, num_frames: int) -> torch.Tensor:
+        assert num_frames == 1, "one frame at a time"
+        fold = frames.shape[1] // self.fold_div
+        place, self._place = self._place, self._place + 1
+        if place == len(self.places):                                  # the first frame that comes here
+            self.places.append((frames.clone(), torch.zeros_like(frames[:, fold:2 * fold])))
+            raise NextFrameNeededError
+        waiting, from_last = self.places[place]                        # (V, C, h, w), (V, fold, h, w)
+        shifted = torch.cat((frames[:, :fold], from_last, waiting[:, 2 * fold:]), dim=1)
+        self.places[place] = (frames.clone(), waiting[:, fold:2 * fold])
+        frames.copy_(waiting)
+        return shifted

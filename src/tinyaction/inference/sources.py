@@ -1,0 +1,120 @@
+"""What can be predicted besides a file: folders, patterns, arrays, frames as they come, a camera."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tinyaction.data.annotations import VIDEO_SUFFIXES
+from tinyaction.video import UInt8Array, VideoReader, check_indices
+
+
+class MemoryReader(VideoReader):
+    """Frames in memory, with the methods of a video reader (see :func:`tinyaction.video.open_video`).
+
+    ``frames`` is an array (T, H, W, 3) uint8 RGB or a sequence of frames (H, W, 3) of one size.
+    """
+
+    def __init__(self, frames: UInt8Array | Sequence[UInt8Array], *, fps: float = 0.0, name: str = "frames") -> None:
+        self._frames = frames
+        self.fps = fps
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        check_indices(indices, len(self), self.name)
+        for index in indices:
+            frame = self._frames[index].view()
+            frame.flags.writeable = False  # it is the caller's
+            yield frame
+
+
+def list_videos(source: str | Path) -> list[Path] | None:
+    """The videos of a folder (with its folders, by name) or of a pattern such as ``clips/*.mp4``; None for a file.
+
+    Raises:
+        ValueError: the folder or the pattern holds no video.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = [item for item in path.rglob("*") if item.suffix.lower() in VIDEO_SUFFIXES
+                 and not any(part.startswith(".") for part in item.relative_to(path).parts)]
+        if not found:
+            raise ValueError(f"{path}: no video in this folder; looked for {', '.join(sorted(VIDEO_SUFFIXES))}")
+    elif not path.exists() and any(letter in str(source) for letter in "*?["):
+        found = [Path(name) for name in glob(str(source), recursive=True) if Path(name).is_file()]
+        if not found:
+            raise ValueError(f"{source}: no file fits this pattern")
+    else:
+        return None
+    return sorted(found)
+
+
+def check_array(array: Any) -> UInt8Array:
+    """The array itself. Raises ValueError where it is not (T, H, W, 3) uint8 with at least one frame and one pixel."""
+    wanted = "an array of frames must be (T, H, W, 3) uint8, RGB, 0..255"
+    shape = tuple(array.shape)
+    if array.ndim != 4 or shape[3] != 3:
+        reason = "; this one looks like (T, 3, H, W): transpose it" if array.ndim == 4 and shape[1] == 3 else ""
+        raise ValueError(f"the array is {shape}; {wanted}{reason}")
+    if array.dtype != np.uint8:
+        raise ValueError(f"the array is {array.dtype}; {wanted}")
+    if 0 in shape:
+        raise ValueError(f"the array is {shape}, which is empty; {wanted}")
+    return np.asarray(array)
+
+
+def check_frame(frame: Any, number: int, shape: tuple[int, ...] | None = None) -> UInt8Array:
+    """Frame ``number`` itself. Raises ValueError where it is not (H, W, 3) uint8, or not of the shape given."""
+    if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise ValueError(f"frame {number} is {found}; a frame must be (H, W, 3) uint8, RGB, 0..255")
+    if 0 in frame.shape or shape not in (None, frame.shape):
+        rule = "it must have pixels" if shape is None else f"those before are {shape}: one size for all"
+        raise ValueError(f"frame {number} is {frame.shape}; {rule}")
+    return frame
+
+
+def checked_frames(frames: Iterable[Any]) -> Iterator[UInt8Array]:
+    """The frames themselves, each as :func:`check_frame` wants it and all of one size."""
+    shape = None
+    for number, frame in enumerate(frames):
+        frame = check_frame(frame, number, shape)
+        shape = frame.shape
+        yield frame
+
+
+class Camera:
+    """Frames of a camera, (H, W, 3) uint8 RGB, as they come; ``fps`` is what the camera says, 0.0 where it does not.
+
+    Raises:
+        ValueError: there is no such camera, or it gives no frame.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it would print every way that it has tried
+        try:
+            self._capture = cv2.VideoCapture(number)
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+        if not self._capture.isOpened():
+            raise ValueError(f"camera {number}: there is none, or another program uses it; try another number, or a "
+                             "video file")
+        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+
+    def __iter__(self) -> Iterator[UInt8Array]:
+        try:
+            while True:
+                read, frame = self._capture.read()
+                if not read:
+                    raise ValueError(f"camera {self.number}: it gives no more frames")
+                yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+        finally:
+            self._capture.release()

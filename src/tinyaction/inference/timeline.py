@@ -1,0 +1,70 @@
+"""What happens when: windows of a video merged to segments of one class."""
+
+import csv
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyaction.inference.predictor import Window
+
+
+@dataclass
+class Segment:
+    """A stretch of a video, in seconds, in which one class scores highest; ``score`` is its mean over the windows."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+    score: float
+
+
+def merge_windows(windows: Sequence[Window]) -> list[Segment]:
+    """Windows in the order of time to segments without gap or overlap.
+
+    Every moment belongs to the window whose middle is nearest; neighbours with the same class become one segment.
+
+        windows   0-2 run   1-3 run   2-4 jump        middles 1, 2, 3
+        segments  0-2.5 run, 2.5-4 jump
+    """
+    middles = [(window.start_seconds + window.end_seconds) / 2 for window in windows]
+    edges = [windows[0].start_seconds, *((a + b) / 2 for a, b in zip(middles, middles[1:], strict=False)),
+             windows[-1].end_seconds]
+    segments: list[Segment] = []
+    counts: list[int] = []
+    for window, start, end in zip(windows, edges, edges[1:], strict=False):
+        label, score = window.prediction.top(1)[0]
+        if segments and segments[-1].label == label:
+            last = segments[-1]
+            counts[-1] += 1
+            last.end_seconds = end
+            last.score += (score - last.score) / counts[-1]
+        else:
+            segments.append(Segment(start, end, label, score))
+            counts.append(1)
+    return segments
+
+
+def segment_at(segments: Sequence[Segment], seconds: float) -> Segment:
+    """The segment of a moment; before the first and after the last one it is that one."""
+    place = bisect_right(segments, seconds, key=lambda segment: segment.start_seconds) - 1
+    return segments[max(0, place)]
+
+
+def write_segments(path: str | Path, segments: Sequence[Segment]) -> None:
+    """A CSV with the columns start_seconds, end_seconds, class, score."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("start_seconds", "end_seconds", "class", "score"))
+        for segment in segments:
+            writer.writerow((f"{segment.start_seconds:.3f}", f"{segment.end_seconds:.3f}", segment.label,
+                             f"{segment.score:.4f}"))
+
+
+def clock(seconds: float) -> str:
+    """1:05 or 1:02:03; with tenths where there are any."""
+    tenths = round(10 * seconds)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{rest // 10:02d}" + (f".{rest % 10}" if rest % 10 else "")
+    return f"{hours}:{minutes:02d}:{text}" if hours else f"{minutes}:{text}"

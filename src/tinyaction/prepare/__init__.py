@@ -1,0 +1,1 @@
+"""What is done before training: frames stored, files checked, sets of clips put in place."""

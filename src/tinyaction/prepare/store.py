@@ -1,0 +1,729 @@
+"""Stored frames: each video decoded once, read ten times faster ever after.
+
+A store is a data folder like any other, made from one. The lists are the same, only the names end differently:
+
+    STORE/store.json                      the settings, and the folder that it was made from
+    STORE/train.txt, val.txt, classes.txt lines "path label"; written last, so a store that has them is whole
+    STORE/train/abc.mp4.zip               form "jpeg": img_00001.jpg, ... uncompressed in a zip, or
+    STORE/train/abc.mp4.npy               form "raw": (T, H, W, 3) uint8, read by memory map
+
+Every file of frames carries a line of JSON (the comment of the zip, the bytes after the array): the size and time of
+its video and the settings. A file whose video has changed since is never read. Files are written beside their place
+and renamed into it, so one that is there is whole; a command that was killed goes on where it stopped.
+
+Folders of frames as MMAction2 and TSM keep them (``img_00001.jpg``, ...) are read too, and so are zips of pictures and
+.npy arrays that somebody else made.
+"""
+
+import errno
+import json
+import os
+import re
+import shlex
+import shutil
+import struct
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from tinyaction.data.annotations import DataFolder, VideoList, find_data
+from tinyaction.data.loader import EpochSampler, VideoLoader
+from tinyaction.data.transforms import VideoResize
+from tinyaction.files import write_whole
+from tinyaction.video import UInt8Array, VideoError, VideoReader, check_indices, open_video
+
+FORMS = {"jpeg": ".zip", "raw": ".npy"}
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+STORE_FILE = "store.json"
+SECONDS_PER_VIDEO = 6 * 3600.0  # a worker that takes longer for one is stopped, and the video is named
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """How the frames of a store are kept.
+
+    Attributes:
+        form: "jpeg" (a tenth of the space) or "raw" (no decoding at all, and exactly the resized frames).
+        short_side: of the frames, in pixels; smaller videos keep their size.
+        every: keep frames 0, every, 2 * every, ...
+        quality: of the JPEG frames, 1 to 100; 95 is above 38 dB on real clips. Without meaning for "raw".
+    """
+
+    form: str = "jpeg"
+    short_side: int = 256
+    every: int = 1
+    quality: int = 95
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"the form of a store is {self.form!r}; it must be {' or '.join(FORMS)}")
+        for name, least, most in (("short_side", 1, 65_500), ("every", 1, 10**9), ("quality", 1, 100)):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} to {most}")
+        if self.form == "raw":
+            object.__setattr__(self, "quality", 100)  # so that it does not make equal stores different
+
+    def __str__(self) -> str:
+        every = "" if self.every == 1 else f", one frame of {self.every}"
+        return f"{self.form}, short side {self.short_side}{every}" + (
+            f", quality {self.quality}" if self.form == "jpeg" else "")
+
+    @property
+    def flags(self) -> list[str]:
+        """The words of a command line that ask for these settings."""
+        words = ["--form", self.form, "--short-side", str(self.short_side)]
+        words += ["--every", str(self.every)] if self.every != 1 else []
+        return words + (["--quality", str(self.quality)] if self.form == "jpeg" and self.quality != 95 else [])
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def open_frames(path: Path) -> VideoReader:
+    """A reader for a folder of frames, a zip of pictures, or a .npy; :func:`tinyaction.video.open_video` calls it."""
+    if path.is_dir():
+        return FrameFolderReader(path)
+    return FrameZipReader(path) if path.suffix.lower() == ".zip" else FrameArrayReader(path)
+
+
+class FrameArrayReader(VideoReader):
+    """Frames (T, H, W, 3) uint8 of a .npy, through a memory map: only the frames that are asked for are read."""
+
+    name = "npy"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            frames = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise VideoError(f"{path}: cut, or no .npy file ({error}); {_make_again(path)}") from None
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+            raise VideoError(f"{path}: the array is {frames.shape} {frames.dtype}; frames are (T, H, W, 3) uint8; "
+                             f"{_make_again(path)}")
+        self._frames: UInt8Array = np.asarray(frames)
+        with open(path, "rb") as file:
+            file.seek(frames.offset + frames.nbytes)
+            self.info = _read_info(file.read(), path)
+        self.fps = float(self.info.get("fps", 0.0))
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        check_indices(indices, len(self), self.path)
+        return (self._frames[index] for index in indices)  # views: what is cut away is never read
+
+
+class FrameZipReader(VideoReader):
+    """JPEG (or other) pictures that lie uncompressed in a zip, in the order of their names.
+
+    The file is mapped and its directory read as one numpy table where all names are of one length, as in our own
+    stores: ``zipfile`` would make an object for each of hundreds of frames to read sixteen.
+    """
+
+    name = "zip"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._bytes: UInt8Array = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+            comment, table = _zip_table(self._bytes)
+            if table is None:
+                comment, table = _zip_table_of_zipfile(path)
+        except (zipfile.BadZipFile, ValueError, OSError) as error:
+            raise VideoError(f"{path}: cut, or no zip of pictures ({error}); {_make_again(path)}") from None
+        if len(table) == 0:
+            raise VideoError(f"{path}: no pictures in it")
+        self.info = _read_info(comment, path)
+        if self.info and self.info["num_frames"] != len(table):
+            raise VideoError(f"{path}: {len(table)} frames instead of {self.info['num_frames']}; {_make_again(path)}")
+        self._table = table                                            # (T, 3): offset, size, CRC-32
+        self.fps = float(self.info.get("fps", 0.0))
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        check_indices(indices, len(self), self.path)
+        return _of_one_size((self._picture(index) for index in indices), self.path)
+
+    def _picture(self, index: int) -> UInt8Array:
+        offset, size, checksum = self._table[index].tolist()
+        start = offset
+        header = self._bytes[offset : offset + 30].tobytes()
+        if header[:4] == b"PK\x03\x04":
+            name_length, extra_length = struct.unpack_from("<HH", header, 26)
+            start = offset + 30 + name_length + extra_length
+            data = self._bytes[start : start + size]
+            if len(data) == size and zlib.crc32(data.data) == checksum:
+                picture = _decode_picture(data)
+                if picture is not None:
+                    return picture
+        raise VideoError(f"{self.path}: frame {index} of {len(self)} is damaged; {_make_again(self.path)}")
+
+
+class FrameFolderReader(VideoReader):
+    """A folder of numbered pictures: ``img_00001.jpg``, ``img_00002.jpg``, ... as MMAction2 and TSM keep them.
+
+    Other numbered series beside ``img_`` (optical flow) are passed over; without ``img_`` there must be one series.
+    """
+
+    name = "folder"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        series: dict[str, dict[int, str]] = {}
+        for name in os.listdir(path):
+            match = re.fullmatch(r"(.*?)(\d+)(\.\w+)", name)
+            if match and match[3].lower() in PICTURE_SUFFIXES and not name.startswith("."):
+                series.setdefault(match[1], {})[int(match[2])] = name
+        if not series:
+            raise VideoError(f"{path}: no frames in the folder; they are named img_00001.jpg, img_00002.jpg, ...")
+        prefix = "img_" if "img_" in series else min(series)
+        if prefix != "img_" and len(series) > 1:
+            raise VideoError(f"{path}: several series of pictures ({', '.join(sorted(series)[:4])}); keep one, or "
+                             "name the frames img_00001.jpg, img_00002.jpg, ...")
+        names = series[prefix]
+        first, last = min(names), max(names)
+        if first > 1 or len(names) != last - first + 1:
+            number = 1 if first > 1 else next(number for number in range(first, last) if number not in names)
+            digits, suffix = re.findall(r"\d+|\.\w+$", names[last])[-2:]
+            missing = path / f"{prefix}{number:0{len(digits)}}{suffix}"
+            raise VideoError(f"{missing}: this frame is missing, though {names[last]} is there; extract the frames of "
+                             "the video again")
+        self._names = [names[number] for number in range(first, last + 1)]
+        self.fps = 0.0
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        check_indices(indices, len(self), self.path)
+        return _of_one_size((self._picture(self.path / self._names[index]) for index in indices), self.path)
+
+    def _picture(self, file: Path) -> UInt8Array:
+        try:
+            data = np.fromfile(file, dtype=np.uint8)
+        except OSError as error:
+            raise VideoError(f"{file}: {error.strerror}") from None
+        picture = _decode_picture(data) if len(data) else None
+        if picture is None:
+            raise VideoError(f"{file}: not a readable picture ({len(data)} bytes); extract the frames again")
+        return picture
+
+
+def _decode_picture(data: UInt8Array) -> UInt8Array | None:
+    """An encoded picture to (H, W, 3) RGB; None where OpenCV cannot."""
+    if hasattr(cv2, "IMREAD_COLOR_RGB"):  # since OpenCV 4.11
+        return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)  # type: ignore[return-value]
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return None if picture is None else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+
+
+def _of_one_size(frames: Iterable[UInt8Array], path: Path) -> Iterator[UInt8Array]:
+    shape = None
+    for frame in frames:
+        shape = shape or frame.shape
+        if frame.shape != shape:
+            raise VideoError(f"{path}: frames of several sizes (width, height): {shape[1::-1]} and "
+                             f"{frame.shape[1::-1]}")
+        yield frame
+
+
+_ZIP_ENTRY = [("signature", "S4"), ("", "V6"), ("method", "<u2"), ("", "V4"), ("checksum", "<u4"), ("packed", "<u4"),
+              ("size", "<u4"), ("name_length", "<u2"), ("extra_length", "<u2"), ("comment_length", "<u2"), ("", "V8"),
+              ("offset", "<u4")]  # 46 bytes of the central directory, the name follows
+
+
+def _zip_table(data: UInt8Array) -> tuple[bytes, npt.NDArray[np.int64] | None]:
+    """Comment and (T, 3) offset, size and CRC-32 of a zip; None where names differ in length or more is unusual.
+
+    Source: APPNOTE.TXT of the zip format, sections 4.3.12 (directory) and 4.3.16 (end of the directory).
+    """
+    tail = data[-(22 + 65_535):].tobytes()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) < end + 22:
+        raise ValueError("it has no directory")
+    *_, num_entries, size, start, comment_length = struct.unpack_from("<4s4H2LH", tail, end)
+    comment = tail[end + 22 :]
+    if len(comment) != comment_length or start + size > len(data):
+        raise ValueError("it has no directory")
+    if num_entries in (0, 0xFFFF) or start == 0xFFFFFFFF or size < 46 * num_entries:
+        return comment, None
+    name_length = size // num_entries - 46
+    fields = [*_ZIP_ENTRY, ("name", f"S{name_length}")]
+    entry = np.dtype([(name or f"_{i}", kind) for i, (name, kind) in enumerate(fields)])
+    if entry.itemsize * num_entries != size:
+        return comment, None
+    entries = np.frombuffer(data[start : start + size].tobytes(), dtype=entry)
+    names = entries["name"].tolist()
+    usual = (
+        (entries["signature"] == b"PK\x01\x02").all() and not entries["method"].any()
+        and (entries["name_length"] == name_length).all() and not entries["extra_length"].any()
+        and not entries["comment_length"].any() and (entries["packed"] == entries["size"]).all()
+        and all(name.endswith(b".jpg") for name in names) and names == sorted(names)
+    )
+    table = np.stack([entries[name].astype(np.int64) for name in ("offset", "size", "checksum")], axis=1)
+    return comment, table if usual else None
+
+
+def _zip_table_of_zipfile(path: Path) -> tuple[bytes, npt.NDArray[np.int64]]:
+    """The same of any zip of pictures, by the standard library."""
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if member.filename.lower().endswith(PICTURE_SUFFIXES)]
+        packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+        if packed:
+            raise ValueError(f"{packed[0]} is compressed; pictures must lie uncompressed in it, as zip -0 puts them")
+        members.sort(key=lambda member: [int(part) if part.isdigit() else part
+                                         for part in re.split(r"(\d+)", member.filename)])
+        rows = [(member.header_offset, member.file_size, member.CRC) for member in members]
+        return archive.comment, np.array(rows, dtype=np.int64).reshape(-1, 3)
+
+
+# ---- the line of JSON in every file --------------------------------------------------------------------------------
+
+
+def _key(source: Path, settings: StoreSettings) -> dict[str, Any]:
+    """What decides whether a stored file is still that of its video."""
+    size, time_ns = _size_and_time(source)
+    return {"source": str(source), "size": size, "mtime_ns": time_ns, **asdict(settings)}
+
+
+def _size_and_time(source: Path) -> tuple[int, int]:
+    """Bytes and time of change of a file; of a folder of frames the sum and the latest."""
+    if not source.is_dir():
+        found = source.stat()
+        return found.st_size, found.st_mtime_ns
+    stats = [entry.stat() for entry in os.scandir(source)]
+    return sum(found.st_size for found in stats), max((found.st_mtime_ns for found in stats), default=0)
+
+
+def _read_info(text: bytes, path: Path) -> dict[str, Any]:
+    """The line of JSON of a stored file, {} where there is none; VideoError where its video has changed since."""
+    if not text.strip().startswith(b"{"):
+        return {}
+    try:
+        info: dict[str, Any] = json.loads(text)
+        source, known = Path(info["source"]), (info["size"], info["mtime_ns"])
+        int(info["num_frames"]), float(info["fps"])
+    except (ValueError, KeyError, TypeError):
+        raise VideoError(f"{path}: its description is damaged; {_make_again(path)}") from None
+    try:
+        now = _size_and_time(source)
+    except OSError:  # the store has been taken elsewhere: nothing to compare with
+        return info
+    if now != known:
+        raise VideoError(f"{path}: stale, {source} has changed since; {_make_again(path)}")
+    return info
+
+
+def original_of(path: str) -> str:
+    """The video that a stored file was made from; the path itself where it is no such file, or the video is gone."""
+    if Path(path).suffix.lower() not in FORMS.values():
+        return path
+    try:
+        source = str(getattr(open_frames(Path(path)), "info", {}).get("source", ""))
+    except VideoError:
+        return path
+    return source if source and Path(source).exists() else path
+
+
+def _is_current(target: Path, key: dict[str, Any]) -> bool:
+    """Whether the file is there, whole, and made from this state of the video with these settings."""
+    try:
+        reader = FrameZipReader(target) if target.suffix == ".zip" else FrameArrayReader(target)
+    except VideoError:  # not there, cut, or stale
+        return False
+    return all(reader.info.get(name) == value for name, value in key.items())
+
+
+def _make_again(path: Path) -> str:
+    """What to run: found in the store.json above the file, where there is one."""
+    for folder in path.parents:
+        command = command_of(folder)
+        if command:
+            return f"run: {command}"
+    return "make it again"
+
+
+def command_of(folder: Path) -> str:
+    """The command that made the store in this folder and brings it up to date; "" where it holds no store."""
+    try:
+        description = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
+        settings, source = StoreSettings(**description["settings"]), description["source"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return shlex.join(["tinyaction", "store", "--data", source, "--out", str(folder), *settings.flags])
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+def store_video(source: Path, target: Path, settings: StoreSettings) -> int:
+    """Decode one video and write its file of frames; returns its bytes. ``target`` is there whole or not at all.
+
+    Raises:
+        VideoError: the video cannot be read.
+        OSError: the file cannot be written.
+    """
+    reader = open_video(source)
+    indices = range(0, len(reader), settings.every)
+    info = {**_key(source, settings), "num_frames": len(indices), "fps": reader.fps / settings.every}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            _write_frames(file, reader, indices, settings, json.dumps(info))
+            file.flush()
+            os.fsync(file.fileno())
+            num_bytes = file.tell()
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return num_bytes
+
+
+def _write_frames(file: IO[bytes], reader: VideoReader, indices: Sequence[int], settings: StoreSettings,
+                  info: str) -> None:
+    """The frames in the form of the settings, with the line of JSON behind them."""
+    write = _write_zip if settings.form == "jpeg" else _write_array
+    write(file, _resized(reader, indices, settings.short_side), len(indices), settings, info)
+
+
+def _resized(reader: VideoReader, indices: Sequence[int], short_side: int) -> Iterator[UInt8Array]:
+    """The frames as ``VideoResize(short_side)`` makes them, one at a time; smaller ones stay as they are."""
+    resize = VideoResize(short_side)
+    for frame in reader.read(indices):
+        yield resize.resize_frame(frame) if min(frame.shape[:2]) > short_side else frame
+
+
+def _write_zip(file: IO[bytes], frames: Iterable[UInt8Array], num_frames: int, settings: StoreSettings,
+               info: str) -> None:
+    digits = max(5, len(str(num_frames)))
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for number, frame in enumerate(frames, start=1):
+            name = zipfile.ZipInfo(f"img_{number:0{digits}}.jpg")  # the same date in all: equal input, equal bytes
+            archive.writestr(name, encode_jpeg(frame, settings.quality))
+        archive.comment = info.encode()
+
+
+def encode_jpeg(frame: UInt8Array, quality: int) -> bytes:
+    """(H, W, 3) RGB to JPEG with colours at half size (4:2:0)."""
+    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert encoded
+    return data.tobytes()
+
+
+def _write_array(file: IO[bytes], frames: Iterable[UInt8Array], num_frames: int, settings: StoreSettings,
+                 info: str) -> None:
+    shape = None
+    for frame in frames:
+        if shape is None:
+            shape = (num_frames, *frame.shape)
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        assert frame.shape == shape[1:]
+        file.write(np.ascontiguousarray(frame).data)
+    file.write(info.encode())  # numpy and its memory map look at the array only
+
+
+# ---- a whole folder ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class StorePlan:
+    """What is to be done for a store; :func:`plan_store` makes it, :func:`fill_store` does it."""
+
+    source: Path
+    folder: Path
+    settings: StoreSettings
+    data: DataFolder
+    targets: dict[str, str]  # video -> its file of frames, relative to the folder
+    missing: list[str]  # videos whose frames are not stored yet
+    num_bytes: int  # estimate for the missing ones
+    num_measured: int  # from so many videos
+    free_bytes: int
+
+    def __str__(self) -> str:
+        done = len(self.targets) - len(self.missing)
+        if not self.missing:
+            return f"{self.folder}: all {done} videos are stored ({self.settings})"
+        return (f"{self.folder}: {len(self.missing)} videos to store ({self.settings}), {done} are there already; "
+                f"about {_megabytes(self.num_bytes)} (estimated from {self.num_measured} of them), "
+                f"{_megabytes(self.free_bytes)} free")
+
+
+@dataclass
+class StoreResult:
+    """``num_stored`` videos were written, ``num_bytes`` in all; ``bad`` ones could not be read: video -> reason."""
+
+    num_stored: int = 0
+    num_bytes: int = 0
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+def default_store(folder: str | Path, settings: StoreSettings) -> Path:
+    """Beside the data: ``clips`` -> ``clips-jpeg256``."""
+    folder = Path(folder).resolve()
+    every = "" if settings.every == 1 else f"-every{settings.every}"
+    quality = "" if settings.form == "raw" or settings.quality == 95 else f"-q{settings.quality}"
+    return folder.with_name(f"{folder.name}-{settings.form}{settings.short_side}{every}{quality}")
+
+
+def plan_store(
+    source: str | Path, folder: str | Path, settings: StoreSettings, *, num_measured: int = 8,
+    allow_outside: bool = False,
+) -> StorePlan:
+    """Look at what is there and what is missing, and estimate the space for it; writes nothing.
+
+    ``allow_outside``: lists may name videos outside ``source``; these have a place of their own in the store.
+
+    Raises:
+        ValueError: ``folder`` holds a store of other settings or of other videos, or something else; there is not
+            enough free space; or what :func:`tinyaction.data.annotations.find_data` raises.
+    """
+    source, folder = Path(source), Path(folder)
+    if (source / STORE_FILE).is_file():
+        raise ValueError(f"{source}: this is a frame store already; give the folder of the videos")
+    data = find_data(source, allow_outside=allow_outside)
+    _check_folder(folder, source, settings)
+    targets = _targets(data, source, settings)
+    missing = [video for video, target in targets.items()
+               if not _is_current(folder / target, _key_or_none(Path(video), settings))]
+    measured = [size for size in map(lambda video: _estimate(video, settings), _spread(missing, num_measured)) if size]
+    num_bytes = round(sum(measured) / len(measured) * len(missing)) if measured else 0
+    there = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
+    plan = StorePlan(source, folder, settings, data, targets, missing, num_bytes, len(measured),
+                     shutil.disk_usage(there).free)
+    if num_bytes > plan.free_bytes:
+        smaller = "--form jpeg, " if settings.form == "raw" else ""
+        raise ValueError(f"{plan}: too much; take {smaller}a smaller --short-side, --every 2 or another --out")
+    return plan
+
+
+def fill_store(
+    plan: StorePlan,
+    *,
+    num_workers: int = 0,
+    skip_bad: bool = False,
+    on_progress: Callable[[int, int], None] = lambda num_done, num_all: None,
+) -> StoreResult:
+    """Store what is missing, in ``num_workers`` processes (0: in this one), then write the lists.
+
+    It can be stopped and called again at any moment: videos whose file is there are not decoded again.
+
+    Raises:
+        ValueError: videos that cannot be read, all named, after all others are stored; with ``skip_bad`` they are left
+            out of the lists instead and returned.
+        OSError: the disk is full; what is finished is kept.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    description = {"settings": asdict(plan.settings), "source": str(plan.source.resolve())}
+    write_whole(plan.folder / STORE_FILE, json.dumps(description, indent=2) + "\n")
+    _remove_parts(plan.folder)
+    jobs = _Jobs(plan.missing, [plan.folder / plan.targets[video] for video in plan.missing], plan.settings)
+    result = StoreResult()
+    loader = VideoLoader(jobs, batch_size=1, sampler=EpochSampler(len(jobs), shuffle=False, seed=0),
+                         collate=lambda items: items[0], num_workers=min(num_workers, len(jobs)), on_error="skip",
+                         max_bad_share=1.0, time_limit=SECONDS_PER_VIDEO)
+    try:
+        for num_bytes in loader:
+            result.num_stored += 1
+            result.num_bytes += num_bytes
+            on_progress(loader.position, len(plan.missing))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(f"{plan.folder}: the disk is full after {result.num_stored} of {len(plan.missing)} videos; "
+                      "they are kept: free some space and run the same command again") from None
+    finally:
+        loader.close()
+    result.bad = {video.filename: f"{video.filename}: {video.reason}" for video in loader.bad}
+    if result.bad and not skip_bad:
+        reasons = "\n  ".join(list(result.bad.values())[:20])
+        raise ValueError(f"{len(result.bad)} of {len(plan.targets)} videos cannot be read, all others are stored; "
+                         f"mend them or leave them out (--on-error skip):\n  {reasons}")
+    _write_lists(plan, result.bad)
+    return result
+
+
+def check_store(folder: str | Path, short_side: int) -> None:
+    """ValueError where ``folder`` is a store of frames smaller than a run's ``short_side``, or one that is unfinished.
+
+    Folders that are no store pass.
+    """
+    folder = Path(folder)
+    command = command_of(folder)
+    if not command:
+        return
+    description = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
+    settings = StoreSettings(**description["settings"])
+    if not (folder / "val.txt").is_file():
+        raise ValueError(f"{folder}: this frame store is not finished; run: {command}")
+    if settings.short_side < short_side:
+        larger = shlex.join(["tinyaction", "store", "--data", description["source"], "--form", settings.form,
+                             "--short-side", str(short_side)])
+        raise ValueError(f"{folder}: its frames have a short side of {settings.short_side} pixels, this run needs "
+                         f"{short_side}; run: {larger}, or train with a smaller --size")
+
+
+def times_faster(videos: Sequence[str], pipeline: Callable[[dict[str, Any]], Any], settings: StoreSettings) -> float:
+    """How many times faster these clips go through a pipeline from a store, measured now on one clip of each.
+
+    Only the frames of that clip are stored, in a temporary file.
+    """
+    seconds = {"now": 0.0, "stored": 0.0}
+
+    def measured(name: str, filename: str) -> None:
+        start = time.perf_counter()
+        pipeline({"filename": filename, "label": 0, "rng": np.random.RandomState(0)})
+        seconds[name] += time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as folder:
+        for video in videos:
+            reader = open_video(video)
+            num_frames = min(len(reader), 32)
+            indices = [i * len(reader) // num_frames for i in range(num_frames)]
+            stored = Path(folder) / f"frames{FORMS[settings.form]}"
+            with open(stored, "wb") as file:
+                _write_frames(file, reader, indices, settings, "")
+            for _ in range(2):
+                measured("now", video)
+                measured("stored", str(stored))
+    return seconds["now"] / seconds["stored"]
+
+
+class _Jobs:
+    """Videos to store, as a dataset: the loader is the pool of processes, the same as in training."""
+
+    def __init__(self, videos: list[str], targets: list[Path], settings: StoreSettings) -> None:
+        self.videos = videos
+        self.targets = targets
+        self.settings = settings
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def filename(self, index: int) -> str:
+        return self.videos[index]
+
+    def __getitem__(self, key: tuple[int, int]) -> int | OSError:
+        """Bytes written. What the disk refuses is no fault of the video, so it is not raised: the loader, which
+        passes over bad videos, raises what it is handed."""
+        _, index = key
+        try:
+            return store_video(Path(self.videos[index]), self.targets[index], self.settings)
+        except OSError as error:
+            return error
+
+
+def _targets(data: DataFolder, source: Path, settings: StoreSettings) -> dict[str, str]:
+    """Video -> name of its stored file: its place within the data folder, with a suffix more."""
+    targets = {}
+    root = source.resolve()
+    for videos in (data.train, data.val):
+        for index in range(len(videos)):
+            video, _ = videos[index]
+            absolute = Path(video).absolute()
+            inside = Path(os.path.normpath(absolute))
+            name = str(inside.relative_to(root)) if inside.is_relative_to(root) else "elsewhere" + str(inside)
+            if "\n" in name or name != name.strip():
+                raise ValueError(f"{video!r}: a name with a line break, or with spaces around it, fits into no list")
+            targets[video] = Path(name + FORMS[settings.form]).as_posix()
+    return targets
+
+
+def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
+    every = plan.settings.every
+    readme = plan.source / "README.txt"  # where the clips are generated, it says so
+    if readme.is_file():
+        shutil.copyfile(readme, plan.folder / "README.txt")
+    write_whole(plan.folder / "classes.txt", "".join(f"{name}\n" for name in plan.data.class_names))
+
+    def lines(videos: VideoList) -> Iterator[str]:
+        for index in range(len(videos)):
+            video, label = videos[index]
+            if video not in bad:
+                count = "" if videos.num_frames is None else f" {-(-int(videos.num_frames[index]) // every)}"
+                yield f"{plan.targets[video]}{count} {label}\n"
+
+    for name, videos in (("train.txt", plan.data.train), ("val.txt", plan.data.val)):
+        write_whole(plan.folder / name, "".join(lines(videos)))
+
+
+def _check_folder(folder: Path, source: Path, settings: StoreSettings) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: a file; a store is a folder")
+    try:
+        description = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
+        kept = StoreSettings(**description["settings"])
+    except FileNotFoundError:
+        if any(folder.iterdir()):
+            raise ValueError(f"{folder}: not empty and no frame store; name another folder with --out") from None
+        return
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{folder / STORE_FILE}: damaged; delete {folder} and make the store again") from None
+    if kept != settings:
+        raise ValueError(f"{folder}: holds a store of other settings ({kept}; asked: {settings}); name another folder "
+                         f"with --out, or run: {command_of(folder)}")
+    if description["source"] != str(source.resolve()):
+        raise ValueError(f"{folder}: holds the frames of {description['source']}; name another folder with --out")
+
+
+def _key_or_none(video: Path, settings: StoreSettings) -> dict[str, Any]:
+    try:
+        return _key(video, settings)
+    except OSError:
+        return {"source": None}  # the video is not there: nothing stored is current, and storing it says why
+
+
+def _estimate(video: str, settings: StoreSettings) -> int:
+    """Bytes of a stored video, from three of its frames; 0 where it cannot be read."""
+    try:
+        reader = open_video(video)
+        num_frames = len(range(0, len(reader), settings.every))
+        frames = list(_resized(reader, sorted({0, len(reader) // 2, len(reader) - 1}), settings.short_side))
+    except (VideoError, OSError):
+        return 0
+    sizes = [len(encode_jpeg(frame, settings.quality)) + 132 if settings.form == "jpeg" else frame.nbytes
+             for frame in frames]
+    return num_frames * sum(sizes) // len(sizes)
+
+
+def _spread(items: list[str], num: int) -> list[str]:
+    """At most ``num`` of the items, evenly spread."""
+    return [items[i * len(items) // min(num, len(items))] for i in range(min(num, len(items)))]
+
+
+def _remove_parts(folder: Path) -> None:
+    """Half-written files of commands that were killed; not those of one that is still at work on this machine."""
+    for part in folder.rglob(".*.part"):
+        match = re.search(r"\.(\d+)\.part$", part.name)
+        if match and not _is_alive(int(match[1])):
+            part.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # os.kill would end it there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.0f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"

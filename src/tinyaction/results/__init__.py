@@ -1,0 +1,1 @@
+"""What came out: metrics, evaluation, the folder of a run, its report."""

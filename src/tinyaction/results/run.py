@@ -1,0 +1,301 @@
+"""The folder of a run: what it was, how it went, what came out.
+
+    config.json        the flags, the classes, the versions, the data
+    metrics.csv        a row an epoch
+    predictions.csv    a row a validation video: what best.pt says of it
+    log.txt            what the terminal showed
+    best.pt            the weights with the highest validation accuracy
+    last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
+    bad_files.txt      videos that were skipped, and why; only where there are any
+    tensorboard/       the columns of metrics.csv for TensorBoard, where asked for
+    report.html        all of this to look at, with pictures beside it (see report.py)
+    .lock              held while a run writes here
+
+:class:`RunFolder` writes it, :func:`read_run` reads it.
+"""
+
+import csv
+import errno
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tinyaction.data.loader import BadVideo
+from tinyaction.files import write_whole
+from tinyaction.training.loop import EpochRecord, Evaluation
+
+T = TypeVar("T")
+
+PREDICTIONS = ("path", "class", "predicted", "score", "class_score")
+METRICS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_mean_class")
+TIMES = ("seconds_waiting", "seconds_computing")
+LOCK = ".lock"
+
+
+class RunFolder:
+    """A new folder, or with ``reopen`` that of a run that goes on. It is this process's own until :meth:`close`.
+
+    Nothing that is in a folder already is ever overwritten.
+
+    Raises:
+        ValueError: ``out`` is a folder with something in it, or a file, or another process writes to it; or
+            ``tensorboard`` is asked for and missing.
+    """
+
+    def __init__(
+        self, out: str | Path = "", *, name: str = "run", runs: str | Path = "runs", tensorboard: bool = False,
+        reopen: bool = False,
+    ) -> None:
+        writer_class = _summary_writer() if tensorboard else None  # first: where it is missing no folder is made
+        self.path = Path(out) if str(out) else _next_folder(Path(runs), name)
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path}: exists already and is a file; name a folder with --out")
+        if reopen and not self.path.exists():
+            raise FileNotFoundError(f"{self.path}: no such run folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._writer_class = writer_class
+        self._scalars: Any = None
+        self._lock = _lock(self.path)
+        if not reopen and any(child.name != LOCK for child in self.path.iterdir()):
+            self.close()
+            raise ValueError(f"{self.path}: exists already and is not empty; name another folder with --out, or go on "
+                             "with the run in it with --resume")
+
+    def close(self) -> None:
+        """Let other processes write here."""
+        if self._lock >= 0:
+            with suppress(OSError):  # Windows removes no open file
+                (self.path / LOCK).unlink()
+            os.close(self._lock)
+        self._lock = -1
+
+    def forget_after(self, num_epochs: int) -> None:
+        """Take the rows of later epochs out of ``metrics.csv``: they will be done again."""
+        path = self.path / "metrics.csv"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = lines[:1] + [line for line in lines[1:] if line.endswith("\n")
+                                and line.split(",")[0].isdigit() and int(line.split(",")[0]) <= num_epochs]
+            if kept != lines:
+                write_whole(path, "".join(kept))
+
+    def add_bad_files(self, bad: Iterable[BadVideo]) -> None:
+        """Keep ``bad_files.txt`` as lines "path<TAB>reason", each path once."""
+        path = self.path / "bad_files.txt"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        reasons = dict(line.partition("\t")[::2] for line in lines)
+        new = {video.filename: " ".join(video.reason.split()) for video in bad}
+        if new.keys() - reasons.keys():
+            reasons = {**new, **reasons}
+            write_whole(path, "".join(f"{name}\t{reasons[name]}\n" for name in sorted(reasons)))
+
+    def log(self, line: str = "") -> None:
+        """Print a line and keep it in ``log.txt``."""
+        print(line, flush=True)
+        with open(self.path / "log.txt", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def remove(self) -> None:
+        """Take back a run that came to nothing, so that the same command can be given again."""
+        self.close()
+        for name in ("config.json", "log.txt", "last.pt", "bad_files.txt"):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # somebody else's file is in it
+            self.path.rmdir()
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        write_whole(self.path / "config.json", text + "\n")
+
+    def write_predictions(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
+        """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video."""
+        with open(self.path / "predictions.csv", "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(PREDICTIONS)
+            predicted = evaluation.scores.argmax(axis=1)
+            for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
+                scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
+                writer.writerow([filename, class_names[label], class_names[predicted[i]], *scores])
+
+    def add_metrics(self, record: EpochRecord) -> dict[str, float]:
+        """Append an epoch to ``metrics.csv`` and return its row; epochs count from 1 there."""
+        row = metrics_row(record)
+        path = self.path / "metrics.csv"
+        is_new = not path.exists()
+        with open(path, "a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(row)
+            writer.writerow([f"{value:.6g}" for value in row.values()])
+        if self._writer_class is not None:
+            self._scalars = self._scalars or self._writer_class(self.path / "tensorboard")
+            for name, value in row.items():
+                self._scalars.add_scalar(_tag(name), value, record.epoch + 1)
+            self._scalars.flush()
+        return row
+
+
+def _lock(folder: Path) -> int:
+    """A descriptor of a file whose lock no other process can have; it ends with this process, however that ends.
+
+    A record lock, as children of a fork do not inherit it: a worker that outlives a killed run does not hold it.
+    """
+    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise ValueError(f"{folder}: another run is writing to this folder; wait for it, or stop it") from None
+        raise
+    try:
+        if os.path.samestat(os.stat(folder / LOCK), os.fstat(file)):
+            return file
+    except FileNotFoundError:
+        pass
+    os.close(file)  # whose file it was has just ended and removed it
+    return _lock(folder)
+
+
+def metrics_row(record: EpochRecord) -> dict[str, float]:
+    """Column -> value; ``val_top5`` only where there are more than five classes."""
+    train, val = record.train, record.val
+    row = dict(zip(METRICS, (record.epoch + 1, record.lr, train.loss, train.top1, val.loss, val.top1, val.mean_class),
+                   strict=True))
+    if val.top5 is not None:
+        row["val_top5"] = val.top5
+    times = (train.seconds_waiting + val.seconds_waiting, train.seconds_computing + val.seconds_computing)
+    return row | dict(zip(TIMES, times, strict=True))
+
+
+def _summary_writer() -> Callable[[Path], Any]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("--tensorboard needs the package tensorboard, which is not installed; "
+                         "pip install 'tinyaction[plots]'") from None
+    return SummaryWriter
+
+
+def _tag(column: str) -> str:
+    """"train_loss" -> "loss/train": TensorBoard draws what shares the first word beside each other."""
+    kind, _, rest = column.partition("_")
+    return f"{rest}/{kind}" if kind in ("train", "val") else f"{kind}/{rest}" if rest else column
+
+
+@dataclass
+class SavedPrediction:
+    """A line of ``predictions.csv``: ``score`` is that of the predicted class, ``label_score`` of the true one."""
+
+    filename: str
+    label: int
+    predicted: int
+    score: float
+    label_score: float
+
+
+@dataclass
+class Run:
+    """What the files of a run folder say."""
+
+    folder: Path
+    config: dict[str, Any]  # config.json
+    history: list[dict[str, float]]  # metrics.csv; a value that is missing there is missing here
+    predictions: list[SavedPrediction]  # predictions.csv; empty where there is none
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self.config["class_names"])
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The row of the epoch that ``best.pt`` holds: the highest accuracy, of equal ones the lowest loss."""
+        return max(self.history, key=goodness)
+
+
+def goodness(row: Mapping[str, float]) -> tuple[float, float]:
+    """Of two epochs the one with the larger key is the better."""
+    loss = row.get("val_loss", math.inf)
+    return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
+
+
+def usage_lines(folder: Path, data: str, example: str) -> list[str]:
+    """The commands that evaluate the best weights and use them on a video."""
+    checkpoint = str(folder / "best.pt")
+    return ["evaluate: " + shlex.join(["tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint]),
+            "predict:  " + shlex.join(["tinyaction", "predict", example, "--checkpoint", checkpoint])]
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read ``config.json``, ``metrics.csv`` and, where it is there, ``predictions.csv``.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it is no run folder, no epoch has ended yet, or a file is damaged; the file is named.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    for name in ("config.json", "metrics.csv"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: no {name} in it; a run folder has one as soon as the first epoch has ended")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        names = [str(name) for name in config["class_names"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'config.json'}: not the configuration of a run ({error!r})") from None
+    history = _rows(folder / "metrics.csv", METRICS, _metrics_of)
+    if not history:
+        raise ValueError(f"{folder / 'metrics.csv'}: no epoch in it yet")
+    numbers = {name: number for number, name in enumerate(names)}
+    path = folder / "predictions.csv"
+    predictions = _rows(path, PREDICTIONS, lambda row: SavedPrediction(
+        row["path"], numbers[row["class"]], numbers[row["predicted"]], float(row["score"]),
+        float(row["class_score"]))) if path.is_file() else []
+    return Run(folder, config, history, predictions)
+
+
+def _rows(path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], T]) -> list[T]:
+    """The lines of a CSV file, each parsed; ValueError names the file and the line."""
+    parsed = []
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        table = csv.DictReader(file)
+        missing = [name for name in columns if name not in (table.fieldnames or [])]
+        if missing:
+            raise ValueError(f"{path}, line 1: no column {missing[0]!r}")
+        for row in table:
+            try:
+                parsed.append(parse(row))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}, line {table.line_num}: cannot be read ({error!r})") from None
+    return parsed
+
+
+def _metrics_of(row: dict[str, str]) -> dict[str, float]:
+    return {name: float(text) for name, text in row.items() if text}
+
+
+def _next_folder(runs: Path, name: str) -> Path:
+    """runs/name-1, runs/name-2, ...: made here, so that two runs that start together get two folders."""
+    for number in range(1, 1_000_000):
+        path = runs / f"{name}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise ValueError(f"{runs}: a million runs named {name}")

@@ -1,0 +1,191 @@
+"""Training habits that make fifty clips enough: what is frozen, what learns how fast, what the loss asks for.
+
+    freeze              parts of the backbone that stay as they were loaded
+    parameter_groups    a rate of its own for the new head, no weight decay for norms and biases
+    Objective           label smoothing, class weights, mixup
+    create_average      a moving average of the weights, which is evaluated and saved in their place
+
+Each is a plain argument of the loop (:mod:`tinyaction.training.loop`) or done to the model before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from tinyaction.models.recognizer import Recognizer
+
+# Parts that only hold the stages of a network, one after the other.
+CONTAINERS = ("net", "features", "encoder", "layers", "blocks")
+
+
+def stages(backbone: nn.Module) -> list[list[nn.Module]]:
+    """The parts of a backbone that have parameters, from the input on; single layers side by side are one stage.
+
+        ResNet          conv1 + bn1 | layer1 | layer2 | layer3 | layer4
+        MobileNetV2     features.0 | features.1 | ... | features.18
+        ConvBackbone    conv1 | conv
+    """
+    groups: list[list[nn.Module]] = []
+    was_layer = False
+    for part in _parts(backbone):
+        is_layer = not any(True for _ in part.children())
+        if is_layer and was_layer:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+        was_layer = is_layer
+    return groups
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    parts: list[nn.Module] = []
+    for name, part in module.named_children():
+        if any(True for _ in part.parameters()):
+            parts += _parts(part) if name in CONTAINERS else [part]
+    return parts
+
+
+def freeze(model: Recognizer, what: str = "0", *, norms: bool = False) -> None:
+    """Let parts of the backbone stay as they are: their weights, and the statistics of their batch norms.
+
+    Args:
+        what: a number of :func:`stages` from the input on, or "all".
+        norms: the batch norms of the other stages as well. With few clips of few frames a batch says little about the
+            mean and variance of a feature; those that came with the weights are better.
+
+    Raises:
+        ValueError: there are not so many stages.
+    """
+    there = stages(model.backbone)
+    if what == "all":
+        model.backbone.requires_grad_(False)
+    elif not what.isdecimal() or int(what) > len(there):
+        raise ValueError(f"--freeze is {what!r}; it must be all, or a number of stages, 0 to {len(there)}")
+    elif int(what) > 0:
+        for part in (part for stage in there[: int(what)] for part in stage):
+            part.requires_grad_(False)
+        for parameter in _own_parameters(model.backbone):              # class tokens and the like, before all stages
+            parameter.requires_grad_(False)
+    if norms:
+        for part in model.backbone.modules():
+            if isinstance(part, _BatchNorm):
+                part.requires_grad_(False)
+
+
+def _own_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters that stand beside the parts, in the module itself or in one that only holds parts."""
+    own = list(module.parameters(recurse=False))
+    for name, part in module.named_children():
+        if name in CONTAINERS:
+            own += _own_parameters(part)
+    return own
+
+
+def train_mode(model: nn.Module) -> None:
+    """Training mode, but for frozen batch norms: these keep their statistics, and use them."""
+    model.train()
+    for part in model.modules():
+        if isinstance(part, _BatchNorm) and part.weight is not None and not part.weight.requires_grad:
+            part.eval()
+
+
+def parameter_groups(model: nn.Module, *, weight_decay: float = 0.0, head_lr: float = 1.0) -> list[dict[str, Any]]:
+    """The trained parameters for an optimizer: backbone first, then the head, whose ``lr_scale`` is ``head_lr``.
+
+    Norms and biases (all parameters of one dimension) have no weight decay. Source: He et al. 2019, "Bag of tricks".
+    """
+    groups: list[dict[str, Any]] = []
+    for lr_scale, is_head in ((1.0, False), (head_lr, True)):
+        named = [(name, parameter) for name, parameter in model.named_parameters()
+                 if parameter.requires_grad and name.startswith("cls_head.") == is_head]
+        for decay, is_vector in ((weight_decay, False), (0.0, True)):
+            parameters = [parameter for _, parameter in named if (parameter.ndim <= 1) == is_vector]
+            if parameters:
+                groups.append({"params": parameters, "weight_decay": decay, "lr_scale": lr_scale})
+    return groups
+
+
+def class_weights(labels: Sequence[int] | npt.NDArray[np.int64], num_classes: int) -> torch.Tensor:
+    """(K,) weights that let each class count alike in the loss; their mean over the videos is 1.
+
+    Raises:
+        ValueError: a class has no video.
+    """
+    counts = np.bincount(np.asarray(labels), minlength=num_classes)
+    if (counts == 0).any():
+        raise ValueError(f"class {int(np.argmin(counts))} has no training video; class weights need one of each")
+    return torch.from_numpy(len(labels) / (num_classes * counts)).float()
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the loss asks for beyond the plain cross-entropy.
+
+    Attributes:
+        label_smoothing: share of a target that is spread evenly over all classes.
+        class_weights: (K,), see :func:`class_weights`.
+        mixup: alpha of the Beta distribution from which the share of the second video is drawn; 0 mixes nothing.
+        seed: of mixup's draws.
+
+    Source: Szegedy et al. 2016 (label smoothing), Zhang et al. 2018 (mixup).
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: torch.Tensor | None = None
+    mixup: float = 0.0
+    seed: int = 0
+
+    def draw(self, num_videos: int, step: int, num_before: int = 0) -> tuple[float, npt.NDArray[np.int64]]:
+        """(share of the own video, (B,) the other video of each), a pure function of seed, step and the videos that
+        the step has seen already: a resumed run draws the same without remembering anything.
+        """
+        rng = np.random.RandomState([self.seed, step, num_before, 3])
+        share = float(rng.beta(self.mixup, self.mixup))
+        return max(share, 1 - share), rng.permutation(num_videos)
+
+    def mix(
+        self, inputs: torch.Tensor, labels: torch.Tensor, *, num_classes: int, step: int, num_before: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels (B, V, C, T, H, W) and labels (B,) to pixels and targets (B, K), mixed where ``mixup`` says so."""
+        targets = F.one_hot(labels, num_classes).float()               # (B, K)
+        if self.mixup == 0:
+            return inputs, targets
+        share, others = self.draw(len(labels), step, num_before)
+        other = torch.from_numpy(others).to(inputs.device)
+        mixed = share * inputs.float() + (1 - share) * inputs[other].float()
+        return mixed, share * targets + (1 - share) * targets[other]
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of logits (B, V, K) with targets (B, K), the mean over videos and views."""
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        return F.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(logits.shape[1], dim=0), weight=weights,
+                               label_smoothing=self.label_smoothing)
+
+
+def create_average(model: Recognizer, decay: float) -> AveragedModel:
+    """torch's moving average of the weights and running statistics: ``decay`` of the old, the rest of the new.
+
+    In the first steps it forgets faster, ``(1 + n) / (10 + n)``, so that a short run's average is not that of its
+    beginning. Update it after each step; ``.module`` is the averaged recognizer. It has a state dict.
+    """
+
+    def average(averaged: Any, current: Any, num_averaged: Any) -> None:
+        n = int(num_averaged)
+        update = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
+        update(averaged, current, num_averaged)
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+
+def averaged_model(average: AveragedModel) -> Recognizer:
+    """The recognizer with the averaged weights."""
+    assert isinstance(average.module, Recognizer)
+    return average.module

@@ -1,0 +1,330 @@
+"""The loader when files are bad and workers hang or die. Items are made of their own number; no video is read."""
+
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tinyaction.data.loader import EpochSampler, VideoLoader, fitting_prefetch
+from tinyaction.video import VideoError
+
+
+class Trouble:
+    """Item i is the number i. ``what`` an item does instead: raise, sleep, abort, or something once only."""
+
+    def __init__(self, num_items: int, what: dict[int, str], mark: Path | None = None) -> None:
+        self.num_items = num_items
+        self.what = what
+        self.mark = mark  # a file that says that it was done once
+
+    def __len__(self) -> int:
+        return self.num_items
+
+    def filename(self, index: int) -> str:
+        return f"clip {index}.mp4"
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, int]:
+        kind = self.what.get(key[1], "")
+        if kind == "raise":
+            raise VideoError(f"clip {key[1]}.mp4: not a readable video")
+        if kind == "sleep":
+            time.sleep(60)
+        if kind == "abort":
+            faulthandler.disable()  # pytest's would print a traceback
+            os.abort()
+        if kind == "defect":
+            raise TypeError("a defect of the program")
+        if kind in ("kill once", "exit once") and self.mark is not None and not self.mark.exists():
+            self.mark.touch()
+            if kind == "exit once":
+                os._exit(3)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return key
+
+
+def loader_of(dataset: Trouble, *, batch_size: int = 4, shuffle: bool = True, **arguments) -> VideoLoader:
+    sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=3)
+    return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=list, **arguments)
+
+
+def epoch_of(loader: VideoLoader, epoch: int) -> list[list[int]]:
+    loader.set_epoch(epoch)
+    return [[index for _, index in batch] for batch in loader]
+
+
+def without(batches: list[list[int]], *indices: int) -> list[list[int]]:
+    """The same batches less some items; batches that become empty are left out."""
+    left = [[index for index in batch if index not in indices] for batch in batches]
+    return [batch for batch in left if batch]
+
+
+WHOLE = epoch_of(loader_of(Trouble(20, {})), 0)  # 5 batches of 4
+
+
+def test_the_order_is_that_of_the_sampler():
+    assert sorted(sum(WHOLE, [])) == list(range(20))
+    assert WHOLE != epoch_of(loader_of(Trouble(20, {})), 1)
+    assert epoch_of(loader_of(Trouble(5, {}), shuffle=False), 0) == [[0, 1, 2, 3], [4]]
+
+
+# ---- files that raise ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_bad_item_is_dropped_and_never_replaced(num_workers):
+    loader = loader_of(Trouble(20, {7: "raise"}), num_workers=num_workers, on_error="skip")
+    assert epoch_of(loader, 0) == without(WHOLE, 7)
+    assert [(bad.index, bad.filename, bad.reason) for bad in loader.bad] == [
+        (7, "clip 7.mp4", "not a readable video")]
+    assert len(epoch_of(loader, 1)) == 5
+    assert len(loader.bad) == 1  # of that epoch, not of both
+    assert len(loader) == 5
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_by_default_it_is_an_error(num_workers):
+    loader = loader_of(Trouble(20, {7: "raise"}), num_workers=num_workers)
+    with pytest.raises(VideoError, match=r"^clip 7\.mp4: not a readable video$"):
+        epoch_of(loader, 0)
+
+
+def test_a_batch_of_bad_items_only_is_passed_over():
+    whole = epoch_of(loader_of(Trouble(20, {}), batch_size=2), 0)
+    first = whole[3]
+    loader = loader_of(Trouble(20, dict.fromkeys(first, "raise")), batch_size=2, on_error="skip")
+    assert epoch_of(loader, 0) == whole[:3] + whole[4:]
+    assert loader.position == 10
+
+
+def test_more_bad_items_than_the_share_stop_with_the_list():
+    trouble = Trouble(20, {3: "raise", 7: "raise", 9: "raise"})
+    loader = loader_of(trouble, on_error="skip", max_bad_share=0.1)
+    with pytest.raises(ValueError, match=r"^3 of 20 videos are bad; at most a share of 0\.1 may be skipped") as e:
+        epoch_of(loader, 0)
+    for index in (3, 7, 9):
+        assert f"\n  clip {index}.mp4: not a readable video" in str(e.value)
+    assert epoch_of(loader_of(trouble, on_error="skip", max_bad_share=0.15), 0) == without(WHOLE, 3, 7, 9)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_defect_of_the_program_is_not_skipped(num_workers):
+    with pytest.raises(TypeError, match="a defect of the program"):
+        epoch_of(loader_of(Trouble(20, {7: "defect"}), num_workers=num_workers, on_error="skip"), 0)
+
+
+@pytest.mark.parametrize("wrong", [{"on_error": "ignore"}, {"max_bad_share": 1.5}, {"time_limit": 0}])
+def test_wrong_arguments_are_named(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} is .*; it must be"):
+        loader_of(Trouble(5, {}), **wrong)
+
+
+# ---- workers that hang or die --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind, words", [
+    ("sleep", "not read within 0.5 s"),
+    ("abort", "the worker process that read it was killed by SIGABRT"),
+])
+def test_the_file_of_a_lost_worker_is_named(kind, words):
+    loader = loader_of(Trouble(20, {7: kind}), num_workers=2, time_limit=0.5)
+    with pytest.raises(VideoError, match=rf"^clip 7\.mp4: {words}$"):
+        epoch_of(loader, 0)
+
+
+@pytest.mark.parametrize("kind", ["sleep", "abort"])
+def test_with_skip_the_others_are_read_on(kind):
+    loader = loader_of(Trouble(20, {7: kind}), num_workers=2, on_error="skip", time_limit=0.5)
+    assert epoch_of(loader, 0) == without(WHOLE, 7)
+    assert [bad.filename for bad in loader.bad] == ["clip 7.mp4"]
+    started = time.monotonic()
+    assert 7 not in sum(epoch_of(loader, 1), [])  # and not tried again: no epoch waits for it
+    assert time.monotonic() - started < 20
+    assert [bad.filename for bad in loader.bad] == ["clip 7.mp4"]  # but counted in each
+
+
+@pytest.mark.parametrize("kind", ["kill once", "exit once"])
+def test_a_worker_that_is_killed_from_outside_costs_no_item(kind, tmp_path):
+    loader = loader_of(Trouble(20, {7: kind}, tmp_path / "mark"), num_workers=2, on_error="skip")
+    assert epoch_of(loader, 0) == WHOLE
+    assert loader.bad == []
+
+
+def test_a_killed_idle_worker_costs_nothing():
+    loader = loader_of(Trouble(40, {}), num_workers=2)
+    whole = epoch_of(loader_of(Trouble(40, {})), 0)
+    loader.set_epoch(0)
+    batches = []
+    for number, batch in enumerate(loader):
+        batches.append([index for _, index in batch])
+        if number == 1:
+            time.sleep(0.3)  # the workers are ahead and wait
+            os.kill(loader._workers[0].pid, signal.SIGKILL)
+            time.sleep(0.3)  # torch would raise here, in the midst of whatever the main process does
+    assert batches == whole
+
+
+def test_workers_end_with_a_main_process_that_is_killed_while_they_start():
+    """torch's own watch would begin too late, and they would stay for ever."""
+    program = """
+import os, time
+from test_loader import Trouble, epoch_of, loader_of
+import tinyaction.data.loader as loader
+main, start = os.getpid(), loader._start_worker
+def start_late(worker_id):
+    print("up", flush=True)
+    while os.getppid() == main:
+        time.sleep(0.01)
+    start(worker_id)
+loader._start_worker = start_late
+epoch_of(loader_of(Trouble(8, {}), num_workers=2), 0)
+"""
+    places = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
+                               env={**os.environ, "PYTHONPATH": places})
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["up\n", "up\n"]
+    process.kill()
+    process.communicate(timeout=60)  # returns when all who could write have ended
+
+
+def test_the_main_process_keeps_its_own_signal_handler():
+    before = signal.getsignal(signal.SIGCHLD)
+    epoch_of(loader_of(Trouble(8, {}), num_workers=1), 0)
+    assert signal.getsignal(signal.SIGCHLD) == before
+
+
+def test_while_it_waits_the_loader_can_be_left():
+    class LeaveError(Exception):
+        pass
+
+    def leave() -> None:
+        raise LeaveError
+
+    loader = loader_of(Trouble(8, {5: "sleep"}), num_workers=1, shuffle=False)
+    loader.on_wait = leave
+    given = []
+    with pytest.raises(LeaveError):
+        given.extend(loader)
+    assert loader.position == 1
+    loader.close()
+
+
+# ---- going on in the middle ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("position", range(6))
+def test_it_goes_on_at_its_position(position, num_workers):
+    trouble = Trouble(20, {WHOLE[0][1]: "raise", WHOLE[4][0]: "raise"})
+    loader = loader_of(trouble, on_error="skip", num_workers=num_workers)
+    loader.set_epoch(0)
+    whole, states = [], [loader.state_dict()]
+    for batch in loader:
+        whole.append([index for _, index in batch])
+        states.append(loader.state_dict())
+    other = loader_of(trouble, on_error="skip", num_workers=num_workers)
+    other.load_state_dict(states[position])
+    assert [[index for _, index in batch] for batch in other] == whole[position:]
+    assert other.bad == loader.bad  # those of before the stop are still counted
+    assert epoch_of(other, 1) == epoch_of(loader, 1)
+
+
+def test_other_videos_are_refused():
+    state = loader_of(Trouble(20, {})).state_dict()
+    with pytest.raises(ValueError, match="made with 20 videos, now there are 19"):
+        loader_of(Trouble(19, {})).load_state_dict(state)
+
+
+def test_a_position_is_gone_on_from_once():
+    first = loader_of(Trouble(20, {}))
+    batches = iter(first)
+    assert [[index for _, index in next(batches)] for _ in range(2)] == WHOLE[:2]
+    state = first.state_dict()
+    loader = loader_of(Trouble(20, {}))
+    loader.load_state_dict(state)
+    assert epoch_of(loader, 0) == WHOLE[2:]
+    loader.load_state_dict(state)
+    assert len(epoch_of(loader, 1)) == 5
+
+
+def test_an_epoch_that_was_gone_on_with_is_whole_the_next_time():
+    loader = loader_of(Trouble(20, {}))
+    state = loader.state_dict() | {"position": 2}
+    loader.load_state_dict(state)
+    assert epoch_of(loader, 0) == WHOLE[2:]
+    assert epoch_of(loader, 0) == WHOLE
+
+
+def test_a_file_that_cost_a_worker_is_known_to_a_resumed_loader():
+    loader = loader_of(Trouble(20, {7: "sleep"}), num_workers=2, on_error="skip", time_limit=0.5)
+    epoch_of(loader, 0)
+    assert loader.state_dict()["never_again"] == {7: "not read within 0.5 s"}
+    other = loader_of(Trouble(20, {7: "sleep"}), on_error="skip")  # without workers it would sleep
+    other.load_state_dict(loader.state_dict())
+    assert 7 not in sum(epoch_of(other, 1), [])
+    assert [bad.filename for bad in other.bad] == ["clip 7.mp4"]
+
+
+def test_nobody_elses_random_state_is_touched():
+    before = torch.get_rng_state()
+    epoch_of(loader_of(Trouble(20, {})), 0)
+    epoch_of(loader_of(Trouble(20, {}), num_workers=1), 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_workers_that_die_of_no_file_end_the_run():
+    def die(items):
+        os._exit(3)
+
+    loader = VideoLoader(Trouble(20, {}), batch_size=4, sampler=EpochSampler(20, shuffle=True, seed=3), collate=die,
+                         num_workers=1)
+    with pytest.raises(ChildProcessError, match="ended with exit code 3 again and again while they read no file"):
+        epoch_of(loader, 0)
+
+
+def test_ctrl_c_leaves_the_workers_to_the_main_process():
+    """Ctrl-C goes to the workers too; it is the main process that ends them."""
+    loader = loader_of(Trouble(20, {}), num_workers=2)
+    batches = iter(loader)
+    given = [next(batches), next(batches)]  # one of each worker
+    for worker in loader._workers:
+        os.kill(worker.pid, signal.SIGINT)
+    time.sleep(0.3)
+    assert all(worker.is_alive() for worker in loader._workers)
+    assert [[index for _, index in batch] for batch in given + list(batches)] == WHOLE
+
+
+@pytest.mark.parametrize("batch_bytes, num_workers, prefetch", [
+    (8_000_000, 2, 2), (8_000_001, 2, 1), (8_000_000, 4, 1), (0, 0, 2),
+])
+def test_batches_ahead_fit_into_shared_memory(batch_bytes, num_workers, prefetch, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 64_000_000})())
+    assert fitting_prefetch(batch_bytes, num_workers) == prefetch
+
+
+def test_the_epoch_is_gone_on_with():
+    loader = loader_of(Trouble(20, {}))
+    loader.set_epoch(3)
+    batches = iter(loader)
+    next(batches)
+    other = loader_of(Trouble(20, {}))
+    other.load_state_dict(loader.state_dict())
+    assert list(other) == list(batches)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_items_that_make_no_batch_are_an_error(num_workers):
+    def refuse(items):
+        raise ValueError("frames of several sizes")
+
+    loader = VideoLoader(Trouble(20, {}), batch_size=4, sampler=EpochSampler(20, shuffle=True, seed=3),
+                         collate=refuse, num_workers=num_workers, on_error="skip")
+    with pytest.raises(ValueError, match="^frames of several sizes$"):
+        epoch_of(loader, 0)

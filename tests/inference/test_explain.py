@@ -1,0 +1,128 @@
+"""The heat lies where the class is: on a network whose features are colours, it can be said beforehand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toys import save_toy, write_clip
+
+from tinyaction import Predictor, Recognizer, TemporalAverageHead, open_video
+from tinyaction.cli.explain import main as explain_command
+from tinyaction.inference.explain import class_heat, explain
+from tinyaction.inference.overlay import VideoFile, draw_timeline, with_heat, with_label
+from tinyaction.inference.timeline import Segment
+
+
+def colour_network() -> Recognizer:
+    """Class 0 is red, class 1 is blue, seen in squares of 8 pixels."""
+    backbone = nn.AvgPool2d(8)
+    backbone.takes_clips = False
+    model = Recognizer(backbone, TemporalAverageHead(2, 3), nn.Identity()).eval()
+    with torch.no_grad():
+        model.cls_head.fc.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]))
+    return model
+
+
+def test_the_heat_of_a_class_lies_where_and_when_it_is_seen():
+    clips = torch.zeros(1, 3, 4, 32, 32)
+    clips[0, 0, 1, :16, :16] = 1                                       # red, upper left, in frame 1
+    clips[0, 2, 3, 16:, 16:] = 1                                       # blue, lower right, in frame 3
+    model = colour_network()
+    red, blue = class_heat(model, clips, 0)[0], class_heat(model, clips, 1)[0]  # (T, H, W) each
+    assert red[1, :8, :8].min() == red.max() == 1 and blue[3, 24:, 24:].min() == blue.max() == 1
+    assert red[[0, 2, 3]].max() == 0 and blue[:3].max() == 0
+    assert red[1, 24:, 24:].max() == 0 and blue[3, :8, :8].max() == 0
+    assert class_heat(model, torch.zeros(1, 3, 4, 32, 32), 0).max() == 0  # nothing to see: no heat, and no NaN
+
+
+def test_evidence_against_a_class_is_no_heat():
+    model = colour_network()
+    with torch.no_grad():
+        model.cls_head.fc.weight[0, 2] = -1.0                          # blue speaks against class 0
+    clips = torch.zeros(1, 3, 1, 32, 32)
+    clips[0, 0, 0, :, :16], clips[0, 2, 0, :, 16:] = 1, 1
+    heat = class_heat(model, clips, 0)[0, 0]
+    assert heat[:, :8].min() == 1 and heat[:, 24:].max() == 0
+
+
+@pytest.mark.parametrize("name", ["conv2d", "tsm-conv2d", "conv3d"])
+def test_explain_shows_what_the_network_saw(tmp_path, name):
+    video = write_clip(tmp_path / "clip.mp4", 1, 3, num_frames=12)
+    predictor = Predictor(save_toy(tmp_path / "model.pt", name), device="cpu")
+    explanation = explain(predictor, video)
+    assert (explanation.label, explanation.score) == predictor(video).top(1)[0]
+    assert explanation.frames.shape == (8, 32, 32, 3) and explanation.heat.shape == (8, 32, 32)  # 2 clips of 4
+    assert explanation.heat.min() >= 0 and explanation.heat.max() == pytest.approx(1)
+    assert (np.diff(explanation.frame_inds) >= 0).all()
+    raw = open_video(video).get_batch(explanation.frame_inds.tolist())
+    assert (explanation.frames == np.moveaxis(predictor.frames_to_inputs(list(raw))[0].numpy(), 0, -1)).all()
+    other = next(name for name in predictor.class_names if name != explanation.label)
+    assert explain(predictor, video, class_name=other).score == pytest.approx(1 - explanation.score)
+
+
+def test_the_command_leaves_a_picture_and_a_video_of_every_frame(tmp_path, capsys):
+    video = write_clip(tmp_path / "clip.mp4", 0, 3, num_frames=12)
+    words = [str(video), "--checkpoint", str(save_toy(tmp_path / "model.pt")), "--device", "cpu"]
+    assert explain_command([*words, "--out", str(tmp_path / "why.png")]) == 0
+    assert (tmp_path / "why.png").read_bytes()[:4] == b"\x89PNG"
+    written = open_video(tmp_path / "why.mp4")
+    assert len(written) == 12 and written.get_batch([0]).shape == (1, 320, 320, 3)
+    assert "class 'swim' is not known" in _error(explain_command, [*words, "--class", "swim"], capsys)
+    assert "must end in .png" in _error(explain_command, [*words, "--out", "why.jpg"], capsys)
+
+
+def test_a_network_without_a_map_is_one_sentence():
+    model = colour_network()
+    with pytest.raises(ValueError, match="ends in one vector per clip and has no map of places"):
+        class_heat(model, torch.zeros(1, 3, 2, 8, 8), 0)
+
+
+def test_drawing_leaves_the_frame_and_its_cold_places_as_they_are():
+    frame = np.random.RandomState(0).randint(0, 256, (96, 120, 3)).astype(np.uint8)
+    before = frame.copy()
+    heat = np.zeros((96, 120))
+    heat[:10, :10] = 1
+    hot, labelled = with_heat(frame, heat), with_label(frame, "a class whose name is far too long for the frame 0.93")
+    assert (frame == before).all()
+    assert (hot[10:, 10:] == frame[10:, 10:]).all() and (hot[:10, :10] != frame[:10, :10]).mean() > 0.9
+    assert (labelled[:-16] == frame[:-16]).all() and labelled[-16:].max() > 200 and labelled.shape == frame.shape
+
+
+@pytest.mark.parametrize("with_pyav", [True, False])
+def test_a_video_file_is_whole_or_not_there(tmp_path, monkeypatch, with_pyav):
+    if with_pyav:
+        pytest.importorskip("av")
+    else:
+        monkeypatch.setitem(__import__("sys").modules, "av", None)
+    frame = np.full((49, 65, 3), 120, np.uint8)
+    with VideoFile(tmp_path / "good.mp4", fps=12.5) as video:
+        for _ in range(5):
+            video.write(frame)
+    assert ("H.264, for every" in video.players) == with_pyav
+    reader = open_video(tmp_path / "good.mp4")
+    assert len(reader) == 5 and reader.fps == pytest.approx(12.5)
+    last = reader.get_batch([4])[0]
+    assert last.shape == (48, 64, 3) and np.abs(last.astype(int) - 120).max() <= 4
+    with pytest.raises(RuntimeError, match="half way"), VideoFile(tmp_path / "bad.mp4", fps=10) as video:
+        video.write(frame)
+        raise RuntimeError("half way")
+    with pytest.raises(ValueError, match="no frames to write"), VideoFile(tmp_path / "empty.mp4", fps=10):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["good.mp4"]
+
+
+@pytest.mark.parametrize("num_classes", [2, 60])
+def test_a_timeline_shows_the_segments_in_their_colours(num_classes):
+    names = [f"class {number}" for number in range(num_classes)]
+    scores = np.full((10, num_classes), 0.01)
+    scores[:4, 0], scores[4:, 1] = 0.9, 0.8
+    picture = draw_timeline("clip.mp4", [Segment(0, 4, "class 0", 0.9), Segment(4, 10, "class 1", 0.8)], scores, names)
+    band = picture[40]                                                 # within the segments
+    assert tuple(band[300]) != tuple(band[800]) and (band[800] == band[900]).all()
+    assert picture.shape[0] < 450 and picture.shape[1:] == (1000, 3)
+
+
+def _error(command, words, capsys) -> str:
+    capsys.readouterr()
+    assert command(words) == 2
+    return capsys.readouterr().err

@@ -1,0 +1,107 @@
+"""An exported file gives the original's scores for pixels, for any number of videos, and says what it needs."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from toys import CLASSES, save_toy, write_clip
+
+from tinyaction import Predictor
+from tinyaction.cli.export import main as export
+from tinyaction.inference import export as exporting
+from tinyaction.inference.export import SUFFIXES, export_model, generated_clips, read_metadata
+
+NETWORKS = ["conv2d", "tsn-resnet18", "tsm-resnet18", "tsm-mobilenet_v2", "r3d_18"]
+
+
+def calibrated(path, name, **pipeline) -> Predictor:
+    """A predictor whose norms know the statistics of what comes, so that its scores are neither 0 nor 1."""
+    predictor = Predictor(save_toy(path / "model.pt", name, **pipeline), device="cpu")
+    for part in predictor.model.modules():
+        if hasattr(part, "momentum"):
+            part.momentum = None
+    with torch.no_grad():
+        predictor.model.train()(torch.stack(generated_clips(predictor, num_clips=3)))
+        torch.nn.init.normal_(predictor.model.cls_head.fc.weight, std=0.05)
+    predictor.model.eval()
+    return predictor
+
+
+def check(predictor, path, format):
+    clips = generated_clips(predictor, num_clips=2)
+    difference = export_model(predictor, path, format=format, clips=clips)
+    assert difference <= 1e-4
+    metadata = read_metadata(path)
+    assert metadata["class_names"] == list(CLASSES)
+    assert metadata["shape"] == list(clips[0].shape)
+    assert metadata["eval_pipeline"] == predictor.content["eval_pipeline"]
+    batch = torch.stack([*clips, clips[0].flip(2), clips[1].flip(0)])  # (4, V, C, T, H, W), another B
+    with torch.inference_mode():
+        expected = predictor.model(batch, mode="logits").softmax(dim=2).mean(dim=1)
+    with exporting._quiet():
+        scores = exporting.OPENERS[format](path)(batch)
+    assert scores.shape == (4, 2) and scores.dtype == torch.float32
+    assert scores.detach().numpy() == pytest.approx(expected.numpy(), abs=1e-4)
+    assert expected[:, 0].std() > 1e-3                                 # the clips do differ
+    assert [item.name for item in path.parent.glob(".*")] == []        # no half file
+
+
+@pytest.mark.parametrize(("name", "format"), [
+    ("conv2d", "torch-export"), ("conv2d", "torchscript"), ("conv2d", "onnx"), ("tsm-conv2d", "onnx"),
+    ("tsm-conv2d", "torchscript"),
+])
+def test_an_exported_file_gives_the_same_scores(tmp_path, name, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    check(calibrated(tmp_path, name), tmp_path / f"model{SUFFIXES[format]}", format)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("format", list(SUFFIXES))
+def test_every_network_of_the_promise(tmp_path, name, format):
+    check(calibrated(tmp_path, name, clip_len=8, size=64), tmp_path / f"model{SUFFIXES[format]}", format)
+
+
+def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch):
+    predictor = calibrated(tmp_path, "conv2d")
+    path = tmp_path / "model.torchscript"
+    usual = exporting.OPENERS["torchscript"]
+    monkeypatch.setitem(exporting.OPENERS, "torchscript", lambda part: lambda clips: usual(part)(clips) + 2e-4)
+    with pytest.raises(ValueError, match=r"not written: its scores differ by up to 2\.0e-04 .* accepted is 1\.0e-04"):
+        export_model(predictor, path, format="torchscript", clips=generated_clips(predictor))
+    monkeypatch.setitem(exporting.OPENERS, "torchscript", lambda part: lambda clips: usual(part)(clips) * np.nan)
+    with pytest.raises(ValueError, match="not written"):
+        export_model(predictor, path, format="torchscript", clips=generated_clips(predictor))
+    assert [item.name for item in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_the_command_compares_on_real_clips_and_says_so(tmp_path, capsys):
+    video = write_clip(tmp_path / "clips" / "a.mp4", 1, 2)
+    checkpoint = save_toy(tmp_path / "model.pt")
+    assert export(["--checkpoint", str(checkpoint), "--format", "torchscript", "--check", str(video.parent)]) == 0
+    out = capsys.readouterr().out
+    assert "largest difference of a score on 1 videos: 0.0e+00" in out
+    assert f"written: {tmp_path / 'model.torchscript'}" in out
+    assert export(["--checkpoint", str(checkpoint), "--format", "torchscript"]) == 0
+    assert "generated clips" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--format", "tflite"], "invalid choice: 'tflite'"),
+    (["--format", "torchscript", "--out", "model.onnx"], "must end in .torchscript"),
+    (["--format", "torchscript", "--out", "no/where/m.torchscript"], "no such folder to write"),
+])
+def test_a_wrong_call_is_one_sentence(tmp_path, capsys, words, message):
+    assert export(["--checkpoint", str(save_toy(tmp_path / "model.pt")), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_missing_extra_is_one_sentence_with_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert export(["--checkpoint", str(tmp_path / "model.pt"), "--format", "onnx"]) == 2
+    error = capsys.readouterr().err
+    assert error == 'error: format onnx needs onnxscript; pip install "tinyaction[export]"\n'

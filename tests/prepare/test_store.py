@@ -1,0 +1,665 @@
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from toys import telling_frames, write_set
+
+from tinyaction.cli import store as store_command
+from tinyaction.data.annotations import find_data
+from tinyaction.data.dataset import VideoDataset
+from tinyaction.data.pipelines import eval_pipeline
+from tinyaction.data.transforms import VideoResize
+from tinyaction.prepare import store as framestore
+from tinyaction.prepare.store import (
+    StoreSettings,
+    check_store,
+    default_store,
+    fill_store,
+    original_of,
+    plan_store,
+    store_video,
+)
+from tinyaction.prepare.synthetic import write_video
+from tinyaction.video import VideoError, open_video
+
+
+def make(source, folder, settings=None, **arguments):
+    return fill_store(plan_store(source, folder, settings or StoreSettings()), **arguments)
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+
+
+@pytest.fixture
+def stored(tmp_path, telling_clip):
+    """Store the telling clip with settings and open what was written."""
+
+    def do(**settings):
+        target = tmp_path / f"clip{framestore.FORMS[settings.get('form', 'jpeg')]}"
+        store_video(telling_clip(), target, StoreSettings(**settings))
+        return target
+
+    return do
+
+
+# ---- one file ------------------------------------------------------------------------------------------------------
+
+
+def test_raw_frames_are_the_resized_frames_of_the_video(stored, telling_clip):
+    reader = open_video(stored(form="raw", short_side=16))
+    resize = VideoResize(16)
+    expected = np.stack([resize.resize_frame(frame) for frame in open_video(telling_clip()).get_batch(range(24))])
+    assert len(reader) == 24 and reader.fps == 25
+    np.testing.assert_array_equal(reader.get_batch([5, 0, 23, 5]), expected[[5, 0, 23, 5]])
+
+
+@pytest.mark.parametrize("form", ["jpeg", "raw"])
+def test_every_nth_frame_and_the_rate_that_follows(stored, form):
+    """Channel 0 of the telling clip is the frame's number."""
+    reader = open_video(stored(form=form, every=5))
+    assert len(reader) == 5 and reader.fps == 5
+    numbers = np.median(reader.get_batch(range(5))[..., 0], axis=(1, 2))
+    np.testing.assert_allclose(numbers, [0, 5, 10, 15, 20], atol=1)
+
+
+def test_small_videos_keep_their_size(stored):
+    assert open_video(stored(form="raw", short_side=256)).get_batch([0]).shape == (1, 32, 48, 3)
+
+
+def test_the_zip_is_one_that_people_and_the_standard_library_open(stored):
+    path = stored()
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist()[::23] == ["img_00001.jpg", "img_00024.jpg"]
+        assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert json.loads(archive.comment)["num_frames"] == 24
+        first = cv2.imdecode(np.frombuffer(archive.read("img_00001.jpg"), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(open_video(path).get_batch([0])[0], first)
+
+
+def test_numpy_alone_reads_the_array(stored):
+    path = stored(form="raw")
+    np.testing.assert_array_equal(np.load(path), open_video(path).get_batch(range(24)))
+
+
+def test_equal_input_gives_equal_bytes(tmp_path, telling_clip):
+    clip = telling_clip()
+    for form in ("jpeg", "raw"):
+        for name in ("a", "b"):
+            store_video(clip, tmp_path / name, StoreSettings(form))
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_jpeg_frames_of_real_clips_are_above_38_decibels(shared, tmp_path):
+    clip = shared / "clips/odd/demo.mp4"
+    originals = [VideoResize(256).resize_frame(frame) for frame in open_video(clip).get_batch(range(0, 280, 40))]
+    store_video(clip, tmp_path / "demo.mp4.zip", StoreSettings(every=40))
+    kept = open_video(tmp_path / "demo.mp4.zip").get_batch(range(7))
+    assert min(map(psnr, kept, originals)) > 38
+
+
+@pytest.mark.parametrize(("form", "cut", "message"), [
+    ("jpeg", 100, "cut, or no zip of pictures"),
+    ("jpeg", -1, "cut, or no zip of pictures"),
+    ("raw", 100, r"cut, or no \.npy file"),
+    ("raw", 60_000, r"cut, or no \.npy file"),
+    ("raw", 0, r"cut, or no \.npy file"),
+])
+def test_a_cut_file_is_named(stored, form, cut, message):
+    path = stored(form=form)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(VideoError, match=f"{path}: {message}"):
+        open_video(path)
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8, 3), np.float32),
+                                   np.zeros((0, 8, 8, 3), np.uint8), np.zeros((4, 8, 8, 1), np.uint8)])
+def test_an_array_of_the_wrong_kind_is_refused(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(VideoError, match=r"a\.npy: the array is \(.*frames are \(T, H, W, 3\) uint8"):
+        open_video(tmp_path / "a.npy")
+
+
+def test_pickles_are_not_run(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([print], dtype=object))
+    with pytest.raises(VideoError, match="a.npy: cut, or no"):
+        open_video(tmp_path / "a.npy")
+
+
+def test_a_flipped_bit_within_a_frame_is_found(stored):
+    path = stored()
+    data = bytearray(path.read_bytes())
+    start = zipfile.ZipFile(path).infolist()[3].header_offset
+    data[start + 400] ^= 1
+    path.write_bytes(data)
+    reader = open_video(path)
+    reader.get_batch([2, 4])
+    with pytest.raises(VideoError, match=r"clip\.zip: frame 3 of 24 is damaged; make it again"):
+        reader.get_batch([2, 3])
+
+
+def test_frames_outside_are_refused(stored):
+    for form in ("jpeg", "raw"):
+        with pytest.raises(VideoError, match="frames -1 to 24 asked of 24"):
+            open_video(stored(form=form)).get_batch([24, -1])
+
+
+def test_a_changed_video_makes_its_frames_stale(stored, telling_clip):
+    path = stored()
+    os.utime(telling_clip(), ns=(0, 1))
+    with pytest.raises(VideoError, match=rf"{path}: stale, .*telling\.avi has changed since"):
+        open_video(path)
+
+
+def test_a_store_without_its_videos_is_read(stored, telling_clip):
+    path = stored()
+    telling_clip().unlink()
+    assert len(open_video(path)) == 24
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, telling_clip, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        store_video(telling_clip(), tmp_path / "out/a.zip", StoreSettings())
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# ---- zips and folders that others made -----------------------------------------------------------------------------
+
+
+def pictures(num, height=16, width=24):
+    """PNG: exact."""
+    return [cv2.imencode(".png", frame[..., ::-1])[1].tobytes() for frame in telling_frames(num, height, width)]
+
+
+def test_a_zip_that_somebody_else_made(tmp_path):
+    """Names of unequal length, a folder, a text beside: frames come in the order of their numbers."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("clip/readme.txt", "hello")
+        for number, picture in reversed(list(enumerate(pictures(12), start=1))):
+            archive.writestr(f"clip/{number}.png", picture)
+    reader = open_video(tmp_path / "a.zip")
+    assert len(reader) == 12 and reader.fps == 0
+    np.testing.assert_array_equal(reader.get_batch([10, 1]), telling_frames(12, 16, 24)[[10, 1]])
+
+
+@pytest.mark.parametrize(("names", "compression", "message"), [
+    ([], zipfile.ZIP_STORED, "no pictures in it"),
+    (["a.txt"], zipfile.ZIP_STORED, "no pictures in it"),
+    (["1.png"], zipfile.ZIP_DEFLATED, r"1\.png is compressed; pictures must lie uncompressed in it, as zip -0"),
+])
+def test_zips_without_frames(tmp_path, names, compression, message):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", compression) as archive:
+        for name in names:
+            archive.writestr(name, pictures(1)[0])
+    with pytest.raises(VideoError, match=message):
+        open_video(tmp_path / "a.zip")
+
+
+@pytest.fixture
+def frame_folder(tmp_path):
+    def do(num=6, name="img_{:05}.png", first=1, folder="frames"):
+        path = tmp_path / folder
+        path.mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(pictures(num), start=first):
+            (path / name.format(number)).write_bytes(picture)
+        return path
+
+    return do
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_folder_of_frames(frame_folder, first):
+    frame_folder(name="flow_x_{:05}.png")
+    (frame_folder() / "notes.txt").write_text("")
+    reader = open_video(frame_folder(first=first, folder=f"from {first}"))
+    assert len(reader) == 6
+    np.testing.assert_array_equal(reader.get_batch([5, 0, 2]), telling_frames(6, 16, 24)[[5, 0, 2]])
+
+
+def test_flow_beside_the_frames_is_passed_over(frame_folder):
+    frame_folder(num=5, name="flow_x_{:05}.png")
+    assert len(open_video(frame_folder())) == 6
+
+
+def test_a_missing_frame_is_named(frame_folder):
+    folder = frame_folder()
+    (folder / "img_00003.png").unlink()
+    with pytest.raises(VideoError, match=r"frames/img_00003\.png: this frame is missing, though img_00006\.png is"):
+        open_video(folder)
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda folder: [file.unlink() for file in folder.iterdir()], "no frames in the folder"),
+    (lambda folder: (folder / "img_00001.png").unlink(), r"img_00001\.png: this frame is missing"),
+    (lambda folder: (folder / "img_00002.png").write_bytes(b""), r"img_00002\.png: not a readable picture"),
+    (lambda folder: (folder / "img_00002.png").write_bytes(pictures(1, 8, 8)[0]), "frames of several sizes"),
+    (lambda folder: [file.rename(folder / file.name.replace("img", "ab"[int(file.stem[-1]) % 2]))
+                     for file in list(folder.iterdir())], "several series of pictures"),
+])
+def test_wrong_folders(frame_folder, spoil, message):
+    folder = frame_folder()
+    spoil(folder)
+    with pytest.raises(VideoError, match=message):
+        open_video(folder).get_batch(range(5))
+
+
+# ---- a whole folder ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("data") / "my clips", num_train=4, num_val=2)
+
+
+def packed(folder):
+    data = find_data(folder)
+    pipeline = eval_pipeline(clip_len=4, size=32, num_clips=2)
+    return {Path(name).name.split(".")[0]: pipeline({"filename": name, "label": label})
+            for name, label in (data.val[i] for i in range(len(data.val)))}
+
+
+def test_a_raw_store_of_the_runs_size_gives_the_same_batches(toys, tmp_path):
+    make(toys, tmp_path / "s", StoreSettings("raw", short_side=36))
+    videos, frames = packed(toys), packed(tmp_path / "s")
+    assert videos.keys() == frames.keys() and len(videos) == 2
+    for name in videos:
+        assert (videos[name]["inputs"] == frames[name]["inputs"]).all()
+        assert videos[name]["data_samples"].label == frames[name]["data_samples"].label
+
+
+def test_a_store_is_a_data_folder_with_the_same_lists_and_classes(toys, tmp_path):
+    (toys / "README.txt").write_text("GENERATED\n")
+    make(toys, tmp_path / "s", num_workers=2)
+    data, store = find_data(toys), find_data(tmp_path / "s")
+    assert store.class_names == data.class_names
+    for mine, theirs in ((store.train, data.train), (store.val, data.val)):
+        assert [mine[i] for i in range(len(mine))] == [
+            (name.replace(str(toys), str(tmp_path / "s")) + ".zip", label)
+            for name, label in (theirs[i] for i in range(len(theirs)))]
+    assert (tmp_path / "s/README.txt").read_text() == "GENERATED\n"
+
+
+def test_only_what_is_new_or_changed_is_stored(toys, tmp_path):
+    make(toys, tmp_path / "s")
+    assert plan_store(toys, tmp_path / "s", StoreSettings()).missing == []
+    assert "all 6 videos are stored" in str(plan_store(toys, tmp_path / "s", StoreSettings()))
+    video = toys / "train/clip 2.mp4"
+    os.utime(video, ns=(0, 12345))
+    (tmp_path / "s/val/clip 1.mp4.zip").write_bytes(b"PK")
+    plan = plan_store(toys, tmp_path / "s", StoreSettings())
+    assert plan.missing == [str(video), str(toys / "val/clip 1.mp4")]
+    assert "2 videos to store" in str(plan) and "4 are there already" in str(plan)
+    assert fill_store(plan).num_stored == 2
+
+
+def test_the_estimate_is_near(toys, tmp_path):
+    for form in ("jpeg", "raw"):
+        plan = plan_store(toys, tmp_path / form, StoreSettings(form))
+        assert plan.num_bytes == pytest.approx(fill_store(plan).num_bytes, rel=0.1)
+
+
+def test_other_settings_are_refused(toys, tmp_path):
+    make(toys, tmp_path / "s")
+    with pytest.raises(ValueError, match=r"s: holds a store of other settings \(jpeg, short side 256, quality 95; "
+                                         r"asked: raw, short side 256\); name another .* run: tinyaction store"):
+        plan_store(toys, tmp_path / "s", StoreSettings("raw"))
+
+
+@pytest.mark.parametrize(("prepare", "message"), [
+    (lambda s, other: (s / "mine.txt").write_text(""), "not empty and no frame store"),
+    (lambda s, other: (s / "store.json").write_text("{"), r"store\.json: damaged; delete"),
+    (lambda s, other: (s / "store.json").write_text(json.dumps(
+        {"settings": {"form": "jpeg", "short_side": 256, "every": 1, "quality": 95}, "source": "/else"})),
+     "holds the frames of /else"),
+])
+def test_other_folders_are_refused(toys, tmp_path, prepare, message):
+    (tmp_path / "s").mkdir()
+    prepare(tmp_path / "s", toys)
+    with pytest.raises(ValueError, match=message):
+        plan_store(toys, tmp_path / "s", StoreSettings())
+
+
+def test_a_store_of_a_store_is_refused(toys, tmp_path):
+    make(toys, tmp_path / "s")
+    with pytest.raises(ValueError, match="is a frame store already"):
+        plan_store(tmp_path / "s", tmp_path / "t", StoreSettings())
+
+
+def test_too_little_space_is_said_before_it_starts(toys, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(ValueError, match=r"6 videos to store .* 0 MB free: too much; take --form jpeg, a smaller"):
+        plan_store(toys, tmp_path / "s", StoreSettings("raw"))
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_full_disk_keeps_what_is_finished(toys, tmp_path, monkeypatch):
+    real, calls = os.fsync, []
+
+    def fills_up(file):
+        calls.append(file)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fills_up)
+    with pytest.raises(OSError, match=r"s: the disk is full after 2 of 6 videos; they are kept: free some space"):
+        make(toys, tmp_path / "s")
+    monkeypatch.undo()
+    assert list(tmp_path.rglob("*.part")) == []
+    with pytest.raises(ValueError, match=r"s: this frame store is not finished; run: tinyaction store"):
+        check_store(tmp_path / "s", 64)
+    assert make(toys, tmp_path / "s").num_stored == 4
+
+
+def test_bad_videos_are_named_after_all_others_are_stored(tmp_path, capsys):
+    source = write_set(tmp_path / "data", num_train=4, num_val=2)
+    (source / "train/clip 3.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"1 of 6 videos cannot be read, all others are stored; .*\n.*clip 3\.mp4: "):
+        make(source, tmp_path / "s")
+    assert len(list((tmp_path / "s").rglob("*.zip"))) == 5 and not (tmp_path / "s/train.txt").exists()
+    arguments = ["--data", str(source), "--out", str(tmp_path / "s"), "--num-workers", "0", "--on-error", "skip"]
+    assert store_command.main(arguments) == 0
+    assert len(find_data(tmp_path / "s").train) == 3
+    assert "clip 3.mp4" in (tmp_path / "s/bad_files.txt").read_text()
+    assert "1 of 6 videos cannot be read and are left out" in capsys.readouterr().out
+
+
+def test_frames_smaller_than_the_run_needs_are_refused(toys, tmp_path):
+    make(toys, tmp_path / "s", StoreSettings(short_side=48))
+    check_store(tmp_path / "s", 48)
+    check_store(toys, 1000)
+    with pytest.raises(ValueError, match=r"short side of 48 pixels, this run needs 256; run: tinyaction store .*"
+                                         r"--form jpeg --short-side 256, or train with a smaller --size"):
+        check_store(tmp_path / "s", 256)
+
+
+def test_the_default_folder_says_what_is_in_it():
+    assert default_store("/x/clips", StoreSettings()) == Path("/x/clips-jpeg256")
+    assert default_store("/x/clips", StoreSettings("raw", 128, every=2)) == Path("/x/clips-raw128-every2")
+    assert default_store("/x/clips", StoreSettings(quality=80)) == Path("/x/clips-jpeg256-q80")
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"form": "gif"}, "'gif'; it must be jpeg or raw"), ({"short_side": 0}, "short_side is 0"),
+    ({"every": 0}, "every is 0"), ({"quality": 101}, "quality is 101; it must be 1 to 100"),
+])
+def test_wrong_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        StoreSettings(**settings)
+
+
+def test_videos_outside_the_folder_have_a_place_of_their_own(tmp_path):
+    (tmp_path / "far").mkdir()
+    write_video(tmp_path / "far/a.avi", telling_frames(4, 16, 16), fps=5, fourcc="FFV1")
+    (tmp_path / "data").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"data/{split}.txt").write_text(f"{tmp_path}/far/a.avi 0\n{tmp_path}/far/a.avi 1\n")
+    with pytest.raises(ValueError, match="leaves the data folder; --allow-outside"):
+        make(tmp_path / "data", tmp_path / "s", StoreSettings("raw"))
+    fill_store(plan_store(tmp_path / "data", tmp_path / "s", StoreSettings("raw"), allow_outside=True))
+    name, label = find_data(tmp_path / "s").val[1]
+    assert label == 1 and name == f"{tmp_path}/s/elsewhere{tmp_path}/far/a.avi.npy"
+    assert len(open_video(name)) == 4
+
+
+def test_killing_the_command_loses_nothing_finished(tmp_path):
+    """Killed and given again: what is there is whole, and at the end all of it is, each video decoded once."""
+    source = write_set(tmp_path / "data", num_train=12, num_val=4, num_frames=40)
+    command = [sys.executable, "-c", "import sys; from tinyaction.cli.store import main; sys.exit(main(sys.argv[1:]))",
+               "--data", str(source), "--out", str(tmp_path / "s"), "--num-workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while len(list(tmp_path.rglob("*.zip"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)  # its worker ends with what it was at
+    finished = list((tmp_path / "s").rglob("*.zip"))
+    assert 3 <= len(finished) < 16 and not (tmp_path / "s/train.txt").exists()
+    for path in finished:
+        assert len(open_video(path).get_batch(range(40))) == 40
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.zip")}
+    make(source, tmp_path / "s")
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.zip")}
+    assert len(after) == 16 and before.items() <= after.items()
+    assert len(find_data(tmp_path / "s").train) == 12
+
+
+def test_leftovers_of_killed_commands_are_removed(toys, tmp_path):
+    folder = tmp_path / "s/train"
+    folder.mkdir(parents=True)
+    (tmp_path / "s/store.json").write_text(json.dumps(
+        {"settings": {"form": "jpeg", "short_side": 256, "every": 1, "quality": 95}, "source": str(toys.resolve())}))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (folder / f".a.mp4.zip.{ended.pid}.part").write_bytes(b"half")
+    (folder / f".b.mp4.zip.{os.getpid()}.part").write_bytes(b"at work")
+    make(toys, tmp_path / "s")
+    assert [path.name for path in folder.glob(".*.part")] == [f".b.mp4.zip.{os.getpid()}.part"]
+
+
+def test_zip_tables_of_both_ways_agree(stored):
+    path = stored()
+    comment, table = framestore._zip_table(np.fromfile(path, np.uint8))
+    other_comment, other = framestore._zip_table_of_zipfile(path)
+    assert comment == other_comment
+    np.testing.assert_array_equal(table, other)
+
+
+def test_a_zip_with_something_unusual_goes_the_slow_way():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("1.jpg", b"x")
+        archive.writestr("2.txt", b"x")
+    assert framestore._zip_table(np.frombuffer(buffer.getvalue(), np.uint8))[1] is None
+
+
+def test_the_list_says_how_many_frames_of_a_folder_count(frame_folder):
+    """As in MMAction2: frames beyond the list's number are not looked at; too few are an error."""
+    pipeline = eval_pipeline(clip_len=3, size=16)
+    given = {"filename": str(frame_folder()), "label": 0}
+    numbers = [pipeline({**given, **count})["inputs"][0, 0, :, 8, 8].tolist() for count in ({}, {"num_frames": 3})]
+    assert max(numbers[0]) > 2 >= max(numbers[1])
+    with pytest.raises(VideoError, match="frames: 6 frames, the list says 7; extract the frames again, or mend"):
+        pipeline({**given, "num_frames": 7})
+
+
+@pytest.mark.parametrize("every, count", [(1, 5), (2, 3)])
+def test_a_store_keeps_how_many_frames_of_a_folder_count(every, count, frame_folder, tmp_path):
+    """Of frames 0 to 4 every second one is 0, 2, 4."""
+    frame_folder(folder="data/a clip")
+    for split in ("train", "val"):
+        (tmp_path / f"data/{split}.txt").write_text("a clip 5 0\n")
+    make(tmp_path / "data", tmp_path / "s", StoreSettings("raw", every=every))
+    videos = find_data(tmp_path / "s").val
+    assert videos.num_frames.tolist() == [count]
+    assert len(open_video(videos[0][0])) == 6 // every  # the frames beyond are kept, and not looked at:
+    item = VideoDataset(videos, eval_pipeline(clip_len=20, size=16))[0]
+    assert sorted(set(item["inputs"][0, 0, :, 8, 8].tolist())) == list(range(0, 5, every))
+
+
+def test_the_original_of_a_stored_file(stored, telling_clip, tmp_path):
+    video, file = str(telling_clip()), str(stored())
+    assert original_of(file) == video and original_of(video) == video
+    (tmp_path / "cut.npy").write_bytes(b"")
+    assert original_of(str(tmp_path / "cut.npy")) == str(tmp_path / "cut.npy")
+    Path(video).unlink()
+    assert original_of(file) == file
+
+
+def test_how_much_faster_is_measured_on_the_clip_that_is_read(toys):
+    seen = []
+    pipeline = eval_pipeline(clip_len=4, size=32)
+
+    def recorded(results):
+        seen.append(Path(results["filename"]).name)
+        return pipeline(results)
+
+    videos = [str(toys / "train/clip 0.mp4")]
+    assert framestore.times_faster(videos, recorded, StoreSettings(short_side=36)) > 0
+    assert seen == ["clip 0.mp4", "frames.zip"] * 2
+
+
+def test_raw_frames_cannot_be_written_to(stored):
+    (frame,) = open_video(stored(form="raw")).read([3])
+    with pytest.raises(ValueError, match="read-only"):
+        frame[:] = 0
+
+
+def test_a_zip_with_a_frame_too_few_is_named(stored):
+    path = stored()
+    with zipfile.ZipFile(path) as whole:
+        members, comment = [(member, whole.read(member)) for member in whole.infolist()], whole.comment
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in members[:-1]:
+            archive.writestr(member, data)
+        archive.comment = comment
+    with pytest.raises(VideoError, match=r"clip\.zip: 23 frames instead of 24; make it again"):
+        open_video(path)
+
+
+@pytest.mark.parametrize("names, extra", [
+    (["2.png", "1.png", "3.png"], b""),
+    (["1.PNG", "2.PNG", "3.PNG"], b""),
+    (["1.png", "2.png", "3.png"], b"UT\x05\x00\x03\x00\x00\x00\x00"),  # as zip -0 writes it: times
+])
+def test_zips_as_other_tools_write_them(names, extra, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            member = zipfile.ZipInfo(name)
+            member.extra = extra
+            archive.writestr(member, pictures(3)[int(name[0]) - 1])
+    np.testing.assert_array_equal(open_video(tmp_path / "a.zip").get_batch([0, 1, 2]), telling_frames(3, 16, 24))
+
+
+def test_pictures_of_a_zip_come_in_the_order_of_their_names(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("2.jpg", "1.jpg", "3.jpg"):
+            frame = np.full((16, 16, 3), 50 * int(name[0]), np.uint8)
+            archive.writestr(name, framestore.encode_jpeg(frame, 95))
+    assert open_video(tmp_path / "a.zip").get_batch([0, 1, 2])[:, 8, 8, 0].tolist() == [50, 100, 150]
+
+
+def test_what_macos_leaves_is_no_frame(frame_folder):
+    folder = frame_folder(name="{:05}.PNG")
+    (folder / "._00001.PNG").write_bytes(b"what macOS leaves")
+    assert len(open_video(folder)) == 6
+
+
+def test_a_changed_frame_of_a_folder_makes_a_store_stale(frame_folder, tmp_path):
+    folder = frame_folder()
+    target = tmp_path / "a.npy"
+    store_video(folder, target, StoreSettings("raw"))
+    assert len(open_video(target)) == 6
+    found = (folder / "img_00003.png").stat()
+    os.utime(folder / "img_00003.png", ns=(0, found.st_mtime_ns + 10**9))
+    with pytest.raises(VideoError, match="stale, .*frames has changed since"):
+        open_video(target)
+
+
+def test_another_size_at_the_same_time_makes_frames_stale(stored, telling_clip):
+    path, video = stored(), telling_clip()
+    store_video(video, path, StoreSettings())
+    before = video.stat()
+    video.write_bytes(video.read_bytes() + b"x")
+    os.utime(video, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(VideoError, match="stale"):
+        open_video(path)
+
+
+def test_frames_of_other_settings_are_not_current(toys, tmp_path):
+    make(toys, tmp_path / "s")
+    file = tmp_path / "s/store.json"
+    file.write_text(file.read_text().replace('"every": 1', '"every": 2'))
+    assert len(plan_store(toys, tmp_path / "s", StoreSettings(every=2)).missing) == 6
+
+
+def test_a_deleted_video_is_named(tmp_path):
+    source = write_set(tmp_path / "data", num_train=4, num_val=2)
+    make(source, tmp_path / "s")
+    (source / "train/clip 3.mp4").unlink()
+    with pytest.raises(ValueError, match=r"1 of 6 videos cannot be read.*\n.*clip 3\.mp4: no such file"):
+        make(source, tmp_path / "s")
+
+
+def test_the_estimate_is_of_what_is_missing(toys, tmp_path):
+    make(toys, tmp_path / "s")
+    whole = plan_store(toys, tmp_path / "t", StoreSettings()).num_bytes
+    (tmp_path / "s/val/clip 1.mp4.zip").unlink()
+    assert plan_store(toys, tmp_path / "s", StoreSettings()).num_bytes == pytest.approx(whole / 6, rel=0.2)
+
+
+def test_a_store_that_just_fits_is_made(toys, tmp_path, monkeypatch):
+    num_bytes = plan_store(toys, tmp_path / "s", StoreSettings()).num_bytes
+    for free in (num_bytes, num_bytes - 1):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free})())
+        if free == num_bytes:
+            plan_store(toys, tmp_path / "s", StoreSettings())
+        else:
+            with pytest.raises(ValueError, match="too much"):
+                plan_store(toys, tmp_path / "s", StoreSettings())
+
+
+def test_what_the_disk_says_is_not_called_full(toys, tmp_path, monkeypatch):
+    def broken(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match=r"^\[Errno 5\] Input/output error$"):
+        make(toys, tmp_path / "s")
+
+
+def test_progress_counts_what_is_missing(toys, tmp_path):
+    make(toys, tmp_path / "s")
+    for name in ("train/clip 1", "val/clip 0"):
+        (tmp_path / f"s/{name}.mp4.zip").unlink()
+    seen = []
+    make(toys, tmp_path / "s", on_progress=lambda *progress: seen.append(progress))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_a_larger_short_side_enlarges_nothing(stored):
+    assert open_video(stored(form="raw", short_side=40)).get_batch([0]).shape == (1, 32, 48, 3)
+
+
+def test_a_name_with_a_line_break_fits_into_no_list(tmp_path, telling_clip):
+    for split in ("train", "val"):
+        (tmp_path / f"data/{split}/a\nclass").mkdir(parents=True)
+        telling_clip().rename(tmp_path / f"data/{split}/a\nclass/clip.avi")
+    with pytest.raises(ValueError, match="fits into no list"):
+        plan_store(tmp_path / "data", tmp_path / "s", StoreSettings())
+
+
+def test_the_place_of_a_video_outside_lies_in_the_store(tmp_path):
+    (tmp_path / "far").mkdir()
+    write_video(tmp_path / "far/a.avi", telling_frames(4, 16, 16), fps=5, fourcc="FFV1")
+    (tmp_path / "data").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"data/{split}.txt").write_text("../../far/a.avi 0\n../../far/a.avi 1\n")
+        (tmp_path / "data" / split).mkdir()
+    plan = plan_store(tmp_path / "data", tmp_path / "s", StoreSettings("raw"), allow_outside=True)
+    assert set(plan.targets.values()) == {f"elsewhere{tmp_path}/far/a.avi.npy"}
+
+
+def test_all_bad_videos_are_left_out(tmp_path):
+    source = write_set(tmp_path / "data", num_train=4, num_val=2)
+    for number in range(1, 4):
+        (source / f"train/clip {number}.mp4").write_bytes(b"no video")
+    (source / "val/clip 1.mp4").write_bytes(b"no video")
+    result = make(source, tmp_path / "s", skip_bad=True)
+    assert result.num_stored == 2 and len(result.bad) == 4

@@ -1,0 +1,415 @@
+"""The page and pictures of a run: charts say their numbers, sheets hold the frames, the page needs no other file."""
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import toys
+
+import tinyaction as ta
+from tinyaction.cli import main
+from tinyaction.cli.train import parse_args
+from tinyaction.prepare.synthetic import write_video
+from tinyaction.results import charts, plots
+from tinyaction.results.charts import (
+    Series,
+    columns_of,
+    confusion_chart,
+    line_chart,
+    nice_ticks,
+    shortened,
+    whole_ticks,
+)
+from tinyaction.results.report import _find, _spread_over_classes, wilson_interval, write_report
+from tinyaction.results.run import RunFolder, goodness, read_run
+from tinyaction.results.sheets import MARGIN, PAPER, Strip, clip_frames, data_uri, draw_sheet, fonts_here, has_letter
+from tinyaction.training.config import RunConfig
+from tinyaction.training.loop import EpochRecord, Evaluation, TrainResult
+
+NAMES = ["<b>bold</b> & brave", "打字", "left, \"right\"", "typing"]
+
+# ---- charts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lowest", "highest", "ticks"), [
+    (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+    (0, 0.7, [0, 0.2, 0.4, 0.6]),
+    (0, 4, [0, 1, 2, 3, 4]),
+    (0, 1234, [0, 500, 1000]),
+    (0, 3e-4, [0, 1e-4, 2e-4, 3e-4]),
+    (3, 3, [3, 3.2, 3.4, 3.6, 3.8, 4]),
+])
+def test_ticks_are_round(lowest: float, highest: float, ticks: list[float]) -> None:
+    assert nice_ticks(lowest, highest) == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize(("num_epochs", "ticks"), [
+    (1, [1]), (3, [1, 2, 3]), (12, [1, 2, 4, 6, 8, 10, 12]), (40, [1, 5, 10, 15, 20, 25, 30, 35, 40]),
+    (300, [1, 50, 100, 150, 200, 250, 300]),
+])
+def test_few_epochs_are_written_below_the_axis(num_epochs: int, ticks: list[int]) -> None:
+    assert whole_ticks(range(1, num_epochs + 1)) == ticks
+
+
+def points_of(svg: str) -> list[list[tuple[float, float]]]:
+    lines = re.findall(r'<polyline class="line train" points="([^"]*)"', svg)
+    return [[(float(x), float(y)) for x, y in (pair.split(",") for pair in line.split())] for line in lines]
+
+
+def test_a_line_goes_through_its_values() -> None:
+    svg = line_chart([1, 2, 3], [Series("training", [0.0, 1.0, 0.5], "train")], label="accuracy", lowest=0, highest=1)
+    left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
+    top, bottom = charts.TOP, charts.HEIGHT - charts.BOTTOM
+    assert points_of(svg) == [[(left, bottom), ((left + right) / 2, top), (right, (top + bottom) / 2)]]
+    assert "<title>epoch 2: training 1</title>" in svg
+
+
+def test_a_line_is_broken_where_a_value_is_missing() -> None:
+    values = [1.0, float("nan"), 3.0, 2.0]
+    svg = line_chart([1, 2, 3, 4], [Series("training", values, "train")], label="loss", lowest=0)
+    assert [len(line) for line in points_of(svg)] == [1, 2]
+    assert svg.count("<circle") == 1  # one point alone is no line: it is a dot
+    assert 'points="nan' not in svg and ",nan" not in svg
+
+
+def test_bars_stand_on_one_another() -> None:
+    parts = [Series("computing", [3.0], "computing"), Series("waiting", [1.0], "waiting")]
+    svg = charts.stacked_bars([1], parts, label="seconds")
+    bars = re.findall(r'class="bar (\w+)" x="[\d.]+" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', svg)
+    (_, low_y, low_height), (_, high_y, high_height) = ((name, float(y), float(height)) for name, y, height in bars)
+    assert low_height == pytest.approx(3 * high_height, abs=0.2)
+    assert high_y + high_height == pytest.approx(low_y, abs=0.2)
+    assert low_y + low_height == pytest.approx(charts.HEIGHT - charts.BOTTOM)
+
+
+def test_the_matrix_draws_what_is_there_and_escapes_names() -> None:
+    matrix = np.array([[3, 1, 0, 0], [0, 4, 0, 0], [0, 0, 0, 0], [2, 0, 0, 2]])
+    svg = ElementTree.fromstring(confusion_chart(matrix, NAMES))
+    cells = [cell for cell in svg.iter("rect") if "cell" in cell.attrib["class"]]
+    titles = [cell.findtext("title") for cell in cells]
+    assert titles == [f"{NAMES[0]} → {NAMES[0]}: 3 of 4", f"{NAMES[0]} → {NAMES[1]}: 1 of 4",
+                      f"{NAMES[1]} → {NAMES[1]}: 4 of 4", f"typing → {NAMES[0]}: 2 of 4", "typing → typing: 2 of 4"]
+    assert [cell.attrib["class"] for cell in cells] == [
+        "cell right", "cell wrong", "cell right", "cell wrong", "cell right"]
+    columns, rows = ([float(cell.attrib[axis]) - float(cells[0].attrib[axis]) for cell in cells] for axis in "xy")
+    assert columns == [0, 56, 56, 0, 168] and rows == [0, 0, 56, 168, 168]  # cells of 56 pixels
+    assert [float(cell.attrib["fill-opacity"]) for cell in cells] == [0.8, 0.4, 1.0, 0.6, 0.6]
+
+
+@pytest.mark.parametrize("num_classes", [2, 60, 400])
+def test_nothing_of_the_matrix_lies_outside_its_picture(num_classes: int) -> None:
+    names = ["a class with quite a long name, " * 3 + str(number) for number in range(num_classes)]
+    svg = ElementTree.fromstring(confusion_chart(np.fliplr(np.eye(num_classes, dtype=np.int64)), names))
+    width, height = float(svg.attrib["width"]), float(svg.attrib["height"])
+    for cell in svg.iter("rect"):
+        assert float(cell.attrib["x"]) + float(cell.attrib["width"]) <= width
+        assert float(cell.attrib["y"]) + float(cell.attrib["height"]) <= height
+    for text in svg.iter("text"):
+        if text.attrib["class"] == "rowname":
+            assert float(text.attrib["x"]) - 6.7 * columns_of(text.text or "") >= 0
+    assert width < 1300
+
+
+@pytest.mark.parametrize(("text", "columns", "expected"), [
+    ("typing", 6, "typing"), ("exercising", 7, "exer…ng"), ("打字打字打字", 7, "打字…字"),
+])
+def test_a_long_name_loses_its_middle(text: str, columns: int, expected: str) -> None:
+    assert shortened(text, columns) == expected
+    assert columns_of(shortened(text, columns)) <= columns
+
+
+@pytest.mark.parametrize(("right", "videos", "interval"), [
+    (9, 10, (0.596, 0.982)), (0, 10, (0.0, 0.278)), (900, 1000, (0.880, 0.917)),
+])
+def test_interval_of_an_accuracy(right: int, videos: int, interval: tuple[float, float]) -> None:
+    assert wilson_interval(right, videos) == pytest.approx(interval, abs=0.001)
+
+
+# ---- sheets --------------------------------------------------------------------------------------------------------
+
+
+def test_the_frames_of_a_strip_are_spread_over_the_middle_view() -> None:
+    inputs = torch.zeros(3, 3, 16, 4, 6, dtype=torch.uint8)
+    inputs[1] = torch.arange(16, dtype=torch.uint8)[None, :, None, None]  # every pixel says its frame
+    frames = clip_frames(inputs, num_frames=6, side=12)
+    assert [int(frame[0, 0, 0]) for frame in frames] == [0, 3, 6, 9, 12, 15]
+    assert {frame.shape for frame in frames} == {(8, 12, 3)}
+    assert len(clip_frames(inputs[:, :, :2], num_frames=6)) == 2  # a short clip is not stretched
+
+
+def test_float_inputs_are_no_picture() -> None:
+    with pytest.raises(ValueError, match=r"torch.float32 \(1, 3, 2, 4, 4\)"):
+        clip_frames(torch.zeros(1, 3, 2, 4, 4))
+
+
+def test_a_sheet_holds_the_frames_as_they_are_and_its_text_stays_inside() -> None:
+    rng = np.random.RandomState(0)
+    frames = [rng.randint(0, 256, (40, 50, 3)).astype(np.uint8) for _ in range(3)]
+    sheet = draw_sheet("title " * 60, [Strip(frames, "caption " * 60, "note"), Strip(frames, "打字", "n" * 500)],
+                       notice="notice " * 60)
+    assert (sheet[:, -MARGIN:] == PAPER).all() and (sheet[:, :MARGIN - 2] == PAPER).all()
+    places = [(row, column) for row in range(sheet.shape[0] - 40) for column in (MARGIN, MARGIN + 52, MARGIN + 104)
+              if (sheet[row : row + 40, column : column + 50] == frames[(column - MARGIN) // 52]).all()]
+    assert len(places) == 6
+    assert places[0][0] == places[1][0] == places[2][0] < places[3][0]
+
+
+def test_a_letter_that_no_font_has_is_written_as_its_code() -> None:
+    assert not any(has_letter(font, "\U0010fffe") for font in fonts_here(14))
+    frame = [np.zeros((8, 8, 3), dtype=np.uint8)]
+    unknown, code = (draw_sheet("t", [Strip(frame, text)]) for text in ("a \U0010fffe", "a \\U0010fffe"))
+    assert (unknown == code).all()
+    assert (unknown != draw_sheet("t", [Strip(frame, "a ?")])).any()
+
+
+def test_every_class_is_shown_before_one_is_shown_twice() -> None:
+    labels = np.array([0, 0, 0, 2, 1, 2, 0])
+    assert _spread_over_classes(labels, 3) == [0, 4, 3]
+    assert _spread_over_classes(labels, 5) == [0, 1, 4, 3, 5]
+    assert sorted(_spread_over_classes(labels, 99)) == list(range(7))
+
+
+def test_a_video_is_found_where_it_has_moved_to() -> None:
+    videos = ta.VideoList(["d/val/a.mp4", "d/val/b.mp4", "d/x/bend/p0.mp4", "d/y/bend/p0.mp4"], [0, 0, 0, 0])
+    dataset = ta.VideoDataset(videos, lambda results: results)
+    names = ["d/val/b.mp4", "/elsewhere/val/b.mp4", "d-store/val/b.mp4.zip", "d-store/val/a.mp4.npy",
+             "d/y/bend/p0.mp4", "e/bend/p0.mp4", "d/val/c.mp4"]
+    assert [_find(dataset, name) for name in names] == [1, 1, 1, 0, 3, None, None]  # two p0.mp4: neither is guessed
+
+
+# ---- a run folder --------------------------------------------------------------------------------------------------
+
+COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Four videos of one colour each; video 0 is right, 1 wrong with 0.6, 2 wrong with 0.9, 3 right."""
+    files = [str(tmp_path / "videos" / f"clip, {number}.avi") for number in range(4)]
+    (tmp_path / "videos").mkdir()
+    for name, colour in zip(files, COLOURS, strict=True):
+        write_video(name, [np.full((16, 16, 3), colour, dtype=np.uint8)] * 3, fps=5, fourcc="FFV1")
+    scores = np.array([[0.7, 0.1, 0.1, 0.1], [0.6, 0.3, 0.05, 0.05], [0.02, 0.04, 0.04, 0.9], [0.1, 0.1, 0.3, 0.5]])
+    val = Evaluation(0.5, scores, np.arange(4), files, 1.0, 2.0)
+    folder = RunFolder(tmp_path / "a run")
+    folder.write_config({"data": str(tmp_path / "videos"), "model": "conv2d", "class_names": NAMES, "clip_len": 3,
+                         "size": 16, "versions": {"torch": "2"}})
+    for epoch in range(2):
+        folder.add_metrics(EpochRecord(epoch, 0.01, TrainResult(1.0, 0.5, 4, 1.0, 3.0), val))
+    folder.write_predictions(val, NAMES)
+    return folder.path
+
+
+def dataset_of(run: Path) -> ta.VideoDataset:
+    saved = read_run(run)
+    videos = ta.VideoList([one.filename for one in saved.predictions], range(4), source="list.txt")
+    pipeline = ta.Compose([ta.VideoInit(), ta.UniformSample(3, test_mode=True), ta.VideoDecode(), ta.VideoFormat(),
+                           ta.VideoPack()])
+    return ta.VideoDataset(videos, pipeline, test_mode=True)
+
+
+class Page(HTMLParser):
+    """What stands in a page: its text, its pictures by heading, and whether every tag is closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+        self.headings: list[str] = []
+        self.pictures: dict[str, list[str]] = {}
+        self.links: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+        values = dict(attrs)
+        if tag in ("h2", "h3"):
+            self.headings.append("")
+        if tag == "img":
+            self.pictures.setdefault(self.headings[-1], []).append(values["src"] or "")
+        self.links += [values[name] or "" for name in ("src", "href", "xlink:href") if name in values]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        self.text += data
+        if {"h2", "h3"} & set(self.open):
+            self.headings[-1] += data
+
+
+def colour_of(uri: str) -> list[int]:
+    data = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
+    picture = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return [int(round(float(channel) / 250) * 250) for channel in picture.mean(axis=(0, 1))[::-1]]
+
+
+def test_the_page_shows_the_mistakes_with_their_frames_and_needs_no_other_file(run: Path) -> None:
+    page = Page(write_report(run, train_set=dataset_of(run), val_set=dataset_of(run), notice="NOT REAL"))
+    mistakes = [heading for heading in page.headings if "predicted" in heading and "true" in heading][1:]
+    plain = [heading.replace("\u2068", "").replace("\u2069", "") for heading in mistakes]
+    assert plain == ["predicted typing 0.90, true left, \"right\" 0.04 videos/clip, 2.avi",
+                     f"predicted {NAMES[0]} 0.60, true 打字 0.30 videos/clip, 1.avi"]  # the most confident first
+    assert [colour_of(uri) for uri in page.pictures[mistakes[0]]] == [[0, 0, 250]] * 3
+    assert [colour_of(uri) for uri in page.pictures[mistakes[1]]] == [[0, 250, 0]] * 3
+    assert all(link.startswith("data:") for link in page.links) and page.links
+    assert "http" not in run.joinpath("report.html").read_text(encoding="utf-8").replace("http-equiv", "")
+    assert "50.0%" in page.text and "2 of 4 videos" in page.text and "15% and 85%" in page.text
+    assert "NOT REAL" in page.text
+    assert f"{NAMES[0]} → 打字" not in page.text and f"打字 → {NAMES[0]}: 1 of 1" in page.text
+    for name in ("train_clips", "mistakes", "right"):
+        assert cv2.imread(str(run / f"{name}.png")) is not None
+
+
+def test_a_report_can_be_made_again_and_names_what_is_lost(run: Path) -> None:
+    dataset = dataset_of(run)
+    Path(dataset.videos[1][0]).write_bytes(b"no video")
+    page = Page(write_report(run, val_set=dataset))
+    assert f"{dataset.videos[1][0]}: not a readable video" in page.text
+    assert (run / "mistakes.png").exists() and not (run / "train_clips.png").exists()
+    write_report(run)
+    assert not (run / "mistakes.png").exists()  # an older picture would be taken for this report's
+
+
+def test_without_matplotlib_the_charts_are_on_the_page_and_the_sheets_are_there(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = Page(write_report(run, val_set=dataset_of(run)))
+    assert "pip install 'tinyaction[plots]'" in page.text
+    assert (run / "mistakes.png").exists() and not (run / "curves.png").exists()
+    assert (run / "report.html").read_text(encoding="utf-8").count('<svg class="chart"') == 3
+
+
+def test_the_charts_as_png(run: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page = Page(write_report(run))
+    assert "pip install" not in page.text
+    for name in ("curves", "confusion", "classes"):
+        picture = cv2.imread(str(run / f"{name}.png"))
+        assert picture is not None
+        for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+            assert (edge == 255).all(), f"{name}.png is cut at its edge"
+
+
+def test_extras_are_imported_only_where_they_are_used_and_pyplot_never(run: Path) -> None:
+    pytest.importorskip("matplotlib")
+    code = ("import sys, tinyaction.results.report, tinyaction.cli.train\n"
+            "assert not {'matplotlib', 'tensorboard'} & set(sys.modules)\n"
+            "tinyaction.results.report.write_report(sys.argv[1])\n"
+            "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code, str(run)], check=True)
+    assert plots.plots_available()
+
+
+def test_predictions_come_back_as_they_were_written(run: Path) -> None:
+    saved = read_run(run)
+    assert [(one.label, one.predicted, one.score, one.label_score) for one in saved.predictions] == [
+        (0, 0, 0.7, 0.7), (1, 0, 0.6, 0.3), (2, 3, 0.9, 0.04), (3, 3, 0.5, 0.5)]
+    assert [Path(one.filename).name for one in saved.predictions] == [f"clip, {number}.avi" for number in range(4)]
+    assert saved.best == saved.history[0]  # equal epochs: the first, which best.pt holds
+
+
+def test_the_better_epoch() -> None:
+    rows = [{"val_top1": 0.5, "val_loss": 1.0}, {"val_top1": 0.6, "val_loss": 2.0},
+            {"val_top1": 0.6, "val_loss": 1.5}, {"val_top1": 0.6, "val_loss": float("nan")}, {}]
+    assert max(rows, key=goodness) is rows[2]
+
+
+def test_a_folder_that_is_no_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def error(folder: Path) -> str:
+        assert main(["report", str(folder)]) == 2
+        return capsys.readouterr().err
+
+    assert "nowhere: no such folder" in error(tmp_path / "nowhere")
+    assert "no config.json in it" in error(tmp_path)
+    with open(run / "predictions.csv", "a", encoding="utf-8") as file:
+        file.write("clip.mp4,no such class,typing,0.5,0.5\n")
+    assert "predictions.csv, line 6: cannot be read (KeyError('no such class'))" in error(run)
+    (run / "predictions.csv").write_text("path,class\n", encoding="utf-8")
+    assert "predictions.csv, line 1: no column 'predicted'" in error(run)
+    (run / "config.json").write_text("{", encoding="utf-8")
+    assert "config.json: not the configuration of a run" in error(run)
+
+
+# ---- commands ------------------------------------------------------------------------------------------------------
+
+
+def test_training_leaves_a_report_and_the_command_makes_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = toys.write_set(tmp_path / "bars", num_train=4, num_val=4)
+    out = tmp_path / "run"
+    flags = ["--epochs", "2", "--size", "16", "--clip-len", "2", "--num-workers", "0", "--device", "cpu"]
+    tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert main(["train", "--data", str(data), "--out", str(out), "--tensorboard", *flags]) == 0
+    assert f"report:   {out / 'report.html'}" in capsys.readouterr().out
+    first = (out / "report.html").read_text(encoding="utf-8")
+    assert {"report.html", "train_clips.png", "predictions.csv"} <= {path.name for path in out.iterdir()}
+
+    assert main(["report", str(out)]) == 0
+    assert (out / "report.html").read_text(encoding="utf-8") == first
+
+    data.rename(tmp_path / "moved")
+    assert main(["report", str(out)]) == 0
+    assert "say with --data where the videos are" in capsys.readouterr().out
+    assert "were not at hand" in (out / "report.html").read_text(encoding="utf-8")
+    assert main(["report", str(out), "--data", str(tmp_path / "moved")]) == 0
+    assert (out / "report.html").read_text(encoding="utf-8").count("<img") == first.count("<img") > 0
+
+    events = tensorboard.EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    assert {"loss/train", "loss/val", "top1/train", "top1/val", "lr"} <= set(events.Tags()["scalars"])
+    rows = read_run(out).history
+    assert [(event.step, event.value) for event in events.Scalars("loss/val")] == [
+        (1, pytest.approx(rows[0]["val_loss"], rel=1e-5)), (2, pytest.approx(rows[1]["val_loss"], rel=1e-5))]
+
+
+def test_tensorboard_is_asked_for_and_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = toys.write_set(tmp_path / "bars", num_train=2, num_val=2)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), "--tensorboard"]) == 2
+    assert "pip install 'tinyaction[plots]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_report_that_fails_does_not_lose_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **named: object) -> Path:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("tinyaction.cli.train.write_report", fail)
+    data = toys.write_set(tmp_path / "bars", num_train=2, num_val=2)
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), "--epochs", "1", "--size", "16",
+                 "--clip-len", "2", "--num-workers", "0", "--device", "cpu"]) == 0
+    assert "no report: the disk is full; try again with: tinyaction report" in capsys.readouterr().out
+
+
+def test_flags_that_are_on_or_off() -> None:
+    assert parse_args(["--data", "d", "--tensorboard"]).tensorboard is True
+    assert parse_args(["--data", "d"]).tensorboard is RunConfig("d").tensorboard is False
+
+
+def test_a_data_uri_holds_the_picture() -> None:
+    assert colour_of(data_uri(np.full((8, 8, 3), (250, 0, 250), dtype=np.uint8))) == [250, 0, 250]
+    assert json.dumps(data_uri(np.zeros((2, 2, 3), dtype=np.uint8))).isascii()

@@ -1,0 +1,171 @@
+"""Several processes, started by torchrun as a user starts them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import write_set
+
+from tinyaction import distributed
+from tinyaction.data.loader import rank_batches
+
+# Evaluates a fixed network, then trains it for an epoch; process 0 writes what came out.
+PROGRAM = """
+import json, sys, torch
+from torch.nn.parallel import DistributedDataParallel
+import tinyaction as ta
+from tinyaction.distributed import num_processes, rank, start_processes, stop_processes
+
+folder, out, batch_size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+torch.set_num_threads(1)
+device = start_processes(torch.device("cpu"))
+data = ta.find_data(folder)
+torch.manual_seed(0)
+model = ta.create_model("conv2d", 2, dropout=0.0)
+for part in model.modules():  # statistics of the batch would be those of each process's own part of it
+    if isinstance(part, torch.nn.BatchNorm2d):
+        part.eval()
+        part.train = lambda mode=True: None
+share = {"rank": rank(), "num_ranks": num_processes()}
+arguments = {"clip_len": 2, "size": 16}
+val_set = ta.VideoDataset(data.val, ta.eval_pipeline(**arguments), test_mode=True)
+val = ta.build_dataloader(val_set, batch_size=2, **share)
+train_set = ta.VideoDataset(data.train, ta.eval_pipeline(**arguments))
+train = ta.build_dataloader(train_set, batch_size=batch_size, shuffle=True, **share)
+seen = [sample.filename for batch in train for sample in batch["data_samples"]]
+before = ta.evaluate(model, val, device=device)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+parallel = DistributedDataParallel(model) if num_processes() > 1 else None
+if len(sys.argv) > 4:  # a process that runs out of batches early
+    if rank() == 1:
+        train._bounds = train._bounds[:-1]
+result = ta.train_one_epoch(model, train, optimizer, device=device, parallel=parallel)
+after = ta.evaluate(model, val, device=device)
+torch.save({"seen": seen, "scores": before.scores, "labels": before.labels, "filenames": before.filenames,
+            "loss": before.loss, "after": after.scores, "trained": result.num_videos, "train_loss": result.loss,
+            "weights": model.state_dict()}, f"{out}-{rank()}.pt")
+stop_processes()
+"""
+
+
+def launch(num_processes, program, *arguments, **options):
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={num_processes}", "--standalone"]
+    if num_processes == 1:
+        command = [sys.executable]
+    return subprocess.run([*command, program, *map(str, arguments)], check=True, capture_output=True, text=True,
+                          timeout=300, **options)
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("toys"), num_train=8, num_val=5, num_frames=3)
+
+
+@pytest.fixture(scope="module")
+def outcomes(toys, tmp_path_factory):
+    """(processes -> what each wrote): one process with batches of 4, two with batches of 2."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("out")
+    program = folder / "program.py"
+    program.write_text(PROGRAM)
+    launch(1, program, toys, folder / "one", 4)
+    launch(2, program, toys, folder / "two", 2)
+    return {name: [torch.load(path, weights_only=False) for path in sorted(folder.glob(f"{name}-*.pt"))]
+            for name in ("one", "two")}
+
+
+def test_evaluation_is_equal_to_the_bit_and_in_order(outcomes):
+    (one,), two = outcomes["one"], outcomes["two"]
+    assert len(two) == 2
+    for each in two:
+        np.testing.assert_array_equal(each["scores"], one["scores"])
+        np.testing.assert_array_equal(each["labels"], [0, 1, 0, 1, 0])
+        assert each["filenames"] == one["filenames"] and len(one["filenames"]) == 5
+        assert each["loss"] == one["loss"]
+
+
+def test_each_training_video_is_seen_once(outcomes):
+    (one,), (first, second) = outcomes["one"], outcomes["two"]
+    assert len(first["seen"]) == len(second["seen"]) == 4
+    assert sorted(first["seen"] + second["seen"]) == sorted(one["seen"])
+    assert first["trained"] == second["trained"] == one["trained"] == 8
+
+
+def test_two_processes_step_as_one_with_twice_the_batch(outcomes):
+    (one,), two = outcomes["one"], outcomes["two"]
+    for each in two:
+        assert each["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
+        for name, weight in each["weights"].items():
+            np.testing.assert_allclose(weight.numpy(), one["weights"][name].numpy(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(each["after"], two[0]["after"])
+
+
+@pytest.mark.slow
+def test_a_process_that_runs_out_of_batches_does_not_hang_the_other(toys, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    launch(2, tmp_path / "program.py", toys, tmp_path / "out", 2, "early")
+    assert len(list(tmp_path.glob("out-*.pt"))) == 2
+
+
+@pytest.mark.slow
+def test_the_command_has_one_writer(toys, tmp_path):
+    script = Path(__file__).parents[2] / "scripts/train.py"
+    flags = ["--data", toys, "--out", tmp_path / "run", "--epochs", 1, "--batch-size", 2, "--size", 16, "--device",
+             "cpu", "--num-workers", 0]
+    output = launch(2, script, *flags).stdout
+    assert output.count("epoch   1/1") == 1
+    assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == 2
+    assert json.loads((tmp_path / "run/config.json").read_text())["lr_of_the_batch"] == pytest.approx(0.01 * 2 * 2 / 8)
+
+
+# ---- arithmetic ----------------------------------------------------------------------------------------------------
+
+
+def spread(num_items, batch_size, num_ranks, *, even):
+    return [["".join(f"{i:x}" for i in range(start, stop))
+             for start, stop in rank_batches(num_items, batch_size, rank=rank, num_ranks=num_ranks, even=even)]
+            for rank in range(num_ranks)]
+
+
+@pytest.mark.parametrize(("num_items", "batch_size", "even", "expected"), [
+    (11, 2, False, [["01", "45", "89"], ["23", "67", "a"]]),
+    (9, 2, False, [["01", "45", "8"], ["23", "67"]]),
+    (9, 2, True, [["01", "45"], ["23", "678"]]),
+    (11, 2, True, [["01", "45", "89"], ["23", "67", "a"]]),
+    (10, 2, True, [["01", "45", "8"], ["23", "67", "9"]]),
+    (8, 2, True, [["01", "45"], ["23", "67"]]),
+    (2, 8, True, [["0"], ["1"]]),
+    (1, 8, False, [["0"], []]),
+])
+def test_who_gets_which_batch(num_items, batch_size, even, expected):
+    assert spread(num_items, batch_size, 2, even=even) == expected
+
+
+@pytest.mark.parametrize("even", [False, True])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
+def test_every_item_once_and_in_training_equally_many_steps(num_ranks, even):
+    for batch_size in range(1, 6):
+        for num_items in range(num_ranks, 40):
+            parts = [rank_batches(num_items, batch_size, rank=rank, num_ranks=num_ranks, even=even)
+                     for rank in range(num_ranks)]
+            items = sorted(i for part in parts for start, stop in part for i in range(start, stop))
+            assert items == [*range(num_items)]
+            if even:
+                assert len({len(part) for part in parts}) == 1
+                assert all(1 <= stop - start <= batch_size + 1 for part in parts for start, stop in part)
+
+
+def test_too_few_videos_for_the_processes():
+    with pytest.raises(ValueError, match="2 training videos are too few for 3 processes"):
+        rank_batches(2, 1, rank=0, num_ranks=3, even=True)
+
+
+def test_one_process_needs_no_torchrun():
+    assert (distributed.rank(), distributed.num_processes()) == (0, 1)
+    assert distributed.dealt_back(["a", "b"]) == ["a", "b"]
+    assert distributed.summed(1, 2.5) == [1, 2.5]
+    assert distributed.from_first("x") == distributed.first_before_others(lambda: "x") == "x"

@@ -1,0 +1,167 @@
+"""Number formats, steps of several batches, compiled and channels-last networks: what they may change."""
+
+import pytest
+import torch
+from loops import CPU, FakeLoader, batch_of, sgd, tiny_model, weights_of
+from torch import nn
+
+import tinyaction.training.loop
+from tinyaction.models import create_model
+from tinyaction.training.loop import TrainState, choose_amp, create_scaler, fit, num_steps, train_one_epoch
+
+CLIPS = torch.randint(0, 256, (2, 1, 3, 2, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+VIDEOS = ((1.0, 0), (2.0, 1), (-1.0, 1), (0.5, 0), (3.0, 1))
+
+
+def train(*batches, model=None, **arguments):
+    model = tiny_model() if model is None else model
+    return model, train_one_epoch(model, FakeLoader(*batches), sgd(model), device=CPU, **arguments)
+
+
+@pytest.mark.parametrize("clip_grad_norm", [0.0, 0.1])
+def test_batches_that_make_one_step_are_as_one_batch(clip_grad_norm):
+    """Of unequal size: each video counts the same."""
+    whole, expected = train(batch_of(*VIDEOS), clip_grad_norm=clip_grad_norm)
+    parts, result = train(batch_of(*VIDEOS[:2]), batch_of(*VIDEOS[2:4]), batch_of(VIDEOS[4]), grad_accum=3,
+                          clip_grad_norm=clip_grad_norm)
+    assert weights_of(parts) == pytest.approx(weights_of(whole), abs=1e-6)
+    assert result.loss == pytest.approx(expected.loss)
+    assert weights_of(whole) != [0, 0, 0, 0]
+
+
+def test_the_last_step_may_have_fewer_batches():
+    one, _ = train(batch_of(*VIDEOS[:2]), batch_of(*VIDEOS[2:]))
+    other, _ = train(batch_of(VIDEOS[0]), batch_of(VIDEOS[1]), batch_of(*VIDEOS[2:]), grad_accum=2)
+    assert weights_of(other) == pytest.approx(weights_of(one), abs=1e-6)
+
+
+def test_the_rate_follows_the_steps_not_the_batches():
+    seen = []
+    batches = [batch_of(video) for video in VIDEOS]
+    train(*batches, grad_accum=2, state=TrainState(step=10), lr_at=lambda step: seen.append(step) or 0)
+    assert seen == [10, 10, 11, 11, 12]
+    assert [num_steps(5, 2), num_steps(4, 2), num_steps(5, 1)] == [3, 2, 5]
+    seen.clear()
+    model = tiny_model()
+    loader = FakeLoader(*batches)
+    fit(model, loader, loader, sgd(model), num_epochs=2, device=CPU, grad_accum=2,
+        lr_at=lambda step: seen.append(step) or 0)
+    assert seen == [0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
+
+
+def test_bf16_computes_in_bf16_and_keeps_weights_in_float32():
+    seen = []
+    model = create_model("conv2d", 2)
+    model.backbone.conv1[0].register_forward_hook(lambda *arguments: seen.append(arguments[2].dtype))
+    batch = batch_of(VIDEOS[0], VIDEOS[1]) | {"inputs": CLIPS}
+    _, result = train(batch, model=model, amp=torch.bfloat16)
+    assert seen == [torch.bfloat16]
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    seen.clear()
+    model.load_state_dict(create_model("conv2d", 2).state_dict())
+    train(batch, model=model)
+    assert seen == [torch.float32] and 0.3 < result.loss < 2
+
+
+def test_bf16_trains_nearly_as_float32():
+    losses = []
+    for amp in (None, torch.bfloat16):
+        torch.manual_seed(0)
+        model = create_model("conv2d", 2, dropout=0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        loader = FakeLoader(batch_of(VIDEOS[0], VIDEOS[1]) | {"inputs": CLIPS})
+        losses.append([train_one_epoch(model, loader, optimizer, device=CPU, amp=amp).loss for _ in range(6)])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1][-1] < losses[1][0]
+
+
+class HalvingScaler:
+    """Stands in for CUDA's: scales by 8, and says in which order it was used."""
+
+    def __init__(self):
+        self.calls = []
+
+    def scale(self, loss):
+        self.calls.append("scale")
+        return loss * 8
+
+    def unscale_(self, optimizer):
+        self.calls.append("unscale")
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad /= 8
+
+    def step(self, optimizer):
+        self.calls.append("step")
+        optimizer.step()
+
+    def update(self):
+        self.calls.append("update")
+
+
+def test_with_a_scaler_gradients_are_unscaled_before_they_are_clipped():
+    expected, _ = train(batch_of(*VIDEOS), clip_grad_norm=0.5)
+    scaler = HalvingScaler()
+    model, _ = train(batch_of(*VIDEOS), clip_grad_norm=0.5, scaler=scaler)
+    assert weights_of(model) == pytest.approx(weights_of(expected))
+    assert scaler.calls == ["scale", "unscale", "step", "update"]
+
+
+def test_only_float16_has_a_scaler():
+    assert create_scaler(None) is None and create_scaler(torch.bfloat16) is None
+
+
+def test_the_names_of_formats(monkeypatch):
+    model = create_model("conv2d", 2)
+    assert choose_amp("off", CPU, model, CLIPS) is None
+    assert choose_amp("bf16", CPU, model, CLIPS) == torch.bfloat16
+    assert choose_amp("auto", torch.device("mps"), model, CLIPS) is None
+    for capable, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda capable=capable: capable)
+        assert choose_amp("auto", torch.device("cuda"), model, CLIPS) == expected
+    for name, device in (("fp16", "cpu"), ("fp16", "mps"), ("bf16", "mps")):
+        with pytest.raises(ValueError, match=f"--amp {name} does not go with device {device}; take --amp auto"):
+            choose_amp(name, torch.device(device), model, CLIPS)
+    with pytest.raises(ValueError, match="amp 'fp8' is not known; it must be off, auto, bf16 or fp16"):
+        choose_amp("fp8", CPU, model, CLIPS)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [({None: 2.0, torch.bfloat16: 1.0}, torch.bfloat16),
+                                                   ({None: 1.05, torch.bfloat16: 1.0}, None),
+                                                   ({None: 1.0, torch.bfloat16: 2.0}, None)])
+def test_on_a_cpu_bf16_only_where_it_is_faster(monkeypatch, seconds, expected):
+    monkeypatch.setattr(tinyaction.training.loop, "_seconds_of", lambda model, inputs, amp: seconds[amp])
+    assert choose_amp("auto", CPU, create_model("conv2d", 2), CLIPS) == expected
+
+
+def test_measuring_leaves_the_model_as_it_was():
+    model = create_model("conv2d", 2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert choose_amp("auto", CPU, model, CLIPS) in (None, torch.bfloat16)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_2d_networks_lie_channels_last_and_compute_the_same():
+    model = create_model("conv2d", 2).eval()
+    convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
+    assert all(part.weight.is_contiguous(memory_format=torch.channels_last) for part in convolutions)
+    expected = model(CLIPS, mode="logits")
+    for part in convolutions:
+        part.to(memory_format=torch.contiguous_format)
+    torch.testing.assert_close(model(CLIPS, mode="logits"), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_as_the_plain_one():
+    weights = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = create_model("conv2d", 2, dropout=0)
+        if compiled:
+            model.compile()
+        train(batch_of(VIDEOS[0], VIDEOS[1]) | {"inputs": CLIPS}, model=model)
+        weights.append(model.state_dict())
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,298 @@
+"""A run that is killed, interrupted or out of disk goes on to the weights and metrics that it would have had."""
+
+import csv
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from toys import write_set
+
+import tinyaction.cli.train
+from tinyaction.cli.train import main
+from tinyaction.models.checkpoint import (
+    load_checkpoint,
+    load_newest,
+    previous_of,
+    random_state,
+    restore_training,
+    save_checkpoint,
+    set_random_state,
+    training_state,
+)
+from tinyaction.results.run import RunFolder
+from tinyaction.training.loop import TrainState
+
+FLAGS = ("--size 16 --clip-len 2 --batch-size 2 --epochs 3 --num-workers 1 --optimizer adamw --lr 0.001 "
+         "--save-every 1 --device cpu").split()
+processes = multiprocessing.get_context("forkserver")  # clean processes that start in 0.1 s: torch is there already
+processes.set_forkserver_preload(["tinyaction.cli.train", "torch._dynamo"])  # the latter by the first step
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory) -> Path:
+    return write_set(tmp_path_factory.mktemp("bars"), num_train=11, num_val=4)
+
+
+@pytest.fixture(scope="module")
+def whole(bars, tmp_path_factory) -> Path:
+    """A run that nothing disturbs."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    process = start("--data", bars, "--out", run)
+    process.join()
+    assert process.exitcode == 0
+    return run
+
+
+def start(*words: object, max_file_bytes: int = 0):
+    argv = [str(word) for word in words]
+    process = processes.Process(target=train_here, args=(argv if "--resume" in argv else argv + FLAGS, max_file_bytes))
+    process.start()
+    return process
+
+
+def train_here(argv: list[str], max_file_bytes: int) -> None:
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as in a process of its own
+    tinyaction.cli.train.report = lambda *_, **__: None  # pictures take longer than these runs
+    if max_file_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    raise SystemExit(main(argv))
+
+
+def wait_for(condition) -> None:
+    for _ in range(60_000):
+        if condition():
+            return
+        time.sleep(0.001)
+    raise AssertionError("nothing came within a minute")
+
+
+def is_over(process, path: Path, saved: int) -> bool:
+    return time_of(path) != saved or not process.is_alive()
+
+
+def time_of(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # it is being replaced
+        return 0
+
+
+def assert_same_outcome(run: Path, whole: Path) -> None:
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = load_checkpoint(run / name), load_checkpoint(whole / name)
+        assert ours["epoch"] == theirs["epoch"]
+        for key, tensor in theirs["state_dict"].items():
+            assert torch.equal(ours["state_dict"][key], tensor), f"{name}: {key}"
+    assert metrics_of(run) == metrics_of(whole)
+    adam, other = (load_checkpoint(folder / "last.pt")["training"]["objects"]["optimizer"] for folder in (run, whole))
+    for number, values in adam["state"].items():
+        assert torch.equal(values["exp_avg_sq"], other["state"][number]["exp_avg_sq"])
+
+
+def metrics_of(run: Path) -> list[list[str]]:
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    keep = [place for place, name in enumerate(rows[0]) if not name.startswith("seconds")]
+    return [[row[place] for place in keep] for row in rows]
+
+
+# ---- killed, interrupted -------------------------------------------------------------------------------------------
+
+
+def kill_and_resume(bars: Path, run: Path, num_kills: int) -> int:
+    """Begin, kill at a random moment, go on, ...; then to the end. Returns the kills that met a running training.
+
+    The moments are some saves after each start, of the 18 that the run has, and a little more.
+    """
+    rng = random.Random(0)
+    process = start("--data", bars, "--out", run)
+    num_met = 0
+    for _ in range(num_kills):
+        wait_for((run / "last.pt").exists)
+        for _ in range(rng.randint(0, 18 // num_kills)):
+            saved = time_of(run / "last.pt")
+            wait_for(partial(is_over, process, run / "last.pt", saved))
+        time.sleep(rng.uniform(0, 0.02))
+        num_met += process.is_alive()
+        process.kill()
+        process.join()
+        process = start("--resume", run)
+    process.join()
+    assert process.exitcode == 0
+    return num_met
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_weights(bars, whole, tmp_path):
+    assert kill_and_resume(bars, tmp_path / "run", 4) >= 3
+    assert_same_outcome(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(bars, whole, tmp_path):
+    num_met = kill_and_resume(bars, tmp_path / "run", 20)
+    print(f"{num_met} of 20 kills met a running training")
+    assert_same_outcome(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_how_to_go_on(signum, bars, whole, tmp_path):
+    run = tmp_path / "run"
+    process = start("--data", bars, "--out", run)
+    wait_for(lambda: (run / "metrics.csv").exists())  # in the second epoch, or on the way to it
+    os.kill(process.pid, signum)
+    process.join()
+    assert process.exitcode == 128 + signum
+    log = (run / "log.txt").read_text()
+    assert f"stopped by {signal.Signals(signum).name} in epoch " in log
+    assert f"saved. To go on:\n  tinyaction train --resume {run}\n" in log
+    process = start("--resume", run, "--num-workers", 0)  # what changes no weight may change
+    process.join()
+    assert process.exitcode == 0
+    assert "resumed in epoch " in (run / "log.txt").read_text()
+    assert_same_outcome(run, whole)
+
+
+def test_a_finished_run_has_nothing_to_go_on_with(whole, capsys):
+    before = load_checkpoint(whole / "last.pt")["state_dict"]
+    assert main(["--resume", str(whole)]) == 0
+    assert "best epoch" in capsys.readouterr().out
+    after = load_checkpoint(whole / "last.pt")["state_dict"]
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--resume", "{run}", "--lr", "1"], "--lr belongs to the run and cannot change with --resume"),
+    (["--resume", "{run}/none"], "{run}/none/config.json: no such file; --resume names the folder of a run"),
+])
+def test_wrong_ways_to_resume(argv, words, whole, capsys):
+    assert main([word.format(run=whole) for word in argv]) == 2
+    assert words.format(run=whole) in capsys.readouterr().err
+
+
+def test_other_videos_are_refused(bars, whole, tmp_path, capsys):
+    other = write_set(tmp_path / "other", num_train=10, num_val=4)
+    assert main(["--resume", str(whole), "--data", str(other)]) == 2
+    assert f"{whole} began with other training videos" in capsys.readouterr().err
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(bars, tmp_path):
+    """A limit on the size of files stands for the full disk: the first checkpoint fits, those with Adam's do not."""
+    run = tmp_path / "run"
+    process = start("--data", bars, "--out", run, max_file_bytes=600_000)
+    process.join()
+    assert process.exitcode == 2
+    saved = load_checkpoint(run / "last.pt")
+    assert saved["training"]["state"]["step"] == 0
+    assert [path.name for path in run.iterdir() if path.name.endswith(".part")] == []
+
+
+def test_a_failed_write_keeps_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"epoch": 1}, keep_previous=True)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device; the checkpoint could not be saved, the one before is"):
+        save_checkpoint(path, {"epoch": 2}, keep_previous=True)
+    assert load_checkpoint(path)["epoch"] == 1
+    assert [child.name for child in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_cut_checkpoint_falls_back_to_the_one_before(share, tmp_path):
+    path = tmp_path / "last.pt"
+    for epoch in (1, 2):
+        save_checkpoint(path, {"epoch": epoch, "w": torch.arange(1000)}, keep_previous=True)
+    assert load_newest(path)[0]["epoch"] == 2
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    checkpoint, note = load_newest(path)
+    assert checkpoint["epoch"] == 1
+    assert note.endswith("going on from last.previous.pt")
+    previous_of(path).unlink()
+    with pytest.raises(ValueError, match=r"last\.pt: not a readable checkpoint"):
+        load_newest(path)
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"epoch": 1})
+    path.rename(previous_of(path))
+    assert load_newest(path)[0]["epoch"] == 1
+
+
+class Code:
+    def __reduce__(self):
+        return os.system, ("touch carried_out",)
+
+
+def test_a_checkpoint_that_carries_code_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": "tinyaction-1", "epoch": Code()}, "last.pt")
+    with pytest.raises(ValueError, match=r"last\.pt: .* reading it would run code, \w+\.system"):
+        load_checkpoint("last.pt")
+    assert not Path("carried_out").exists()
+
+
+def test_random_states_come_back():
+    import numpy as np
+
+    before = random_state()
+    drawn = random.random(), np.random.randn(), torch.rand(3)
+    set_random_state(before)
+    again = random.random(), np.random.randn(), torch.rand(3)
+    assert drawn[:2] == again[:2]
+    assert torch.equal(drawn[2], again[2])
+
+
+def test_objects_that_do_not_fit_are_named():
+    model = torch.nn.Linear(2, 2)
+    saved = training_state(TrainState(epoch=3, step=7), {"model": model})
+    assert restore_training(saved, {"model": model}) == TrainState(epoch=3, step=7)
+    with pytest.raises(ValueError, match="the run was saved with model, now there are model, ema"):
+        restore_training(saved, {"model": model, "ema": model})
+    with pytest.raises(ValueError, match="the saved model does not fit: .*size mismatch"):
+        restore_training(saved, {"model": torch.nn.Linear(2, 3)})
+
+
+# ---- the folder ----------------------------------------------------------------------------------------------------
+
+
+def hold(path: Path, connection) -> None:
+    run = RunFolder(path)
+    connection.send(f"held {run.path.name}"[:4])
+    time.sleep(60)
+
+
+def test_two_runs_never_write_one_folder(tmp_path):
+    ours, theirs = processes.Pipe()
+    process = processes.Process(target=hold, args=(tmp_path / "run", theirs))
+    process.start()
+    assert ours.recv() == "held"
+    for reopen in (False, True):
+        with pytest.raises(ValueError, match="another run is writing to this folder"):
+            RunFolder(tmp_path / "run", reopen=reopen)
+    process.kill()
+    process.join()
+    RunFolder(tmp_path / "run", reopen=True).close()  # the lock goes with the process
+
+
+def test_rows_of_epochs_that_will_be_done_again_are_taken_out(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    (run.path / "metrics.csv").write_text("epoch,lr\n1,0.1\n2,0.2\n3,0.")
+    run.forget_after(1)
+    assert (run.path / "metrics.csv").read_text() == "epoch,lr\n1,0.1\n"
+    run.close()
