@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toys import telling_frames
+from toys import pictures, telling_frames
 
+from tinyaction.prepare.store import store_video
 from tinyaction.prepare.synthetic import write_video
+from tinyaction.video.frames import FORMS, StoreSettings
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,27 @@ def telling_clip(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def stored(tmp_path, telling_clip):
+    """Store the telling clip with settings and open what was written."""
+
+    def do(**settings):
+        target = tmp_path / f"clip{FORMS[settings.get('form', 'jpeg')]}"
+        store_video(telling_clip(), target, StoreSettings(**settings))
+        return target
+
+    return do
+
+
+@pytest.fixture
+def frame_folder(tmp_path):
+    def do(num=6, name="img_{:05}.png", first=1, folder="frames"):
+        path = tmp_path / folder
+        path.mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(pictures(num), start=first):
+            (path / name.format(number)).write_bytes(picture)
+        return path
+
+    return do

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from tinyaction.data.transforms import DataSample
 from tinyaction.models import Recognizer, TemporalAverageHead
+from tinyaction.sample import DataSample
 
 CPU = torch.device("cpu")
 
@@ -44,3 +44,16 @@ def weights_of(model: Recognizer) -> list[float]:
 
 def sgd(model: nn.Module, lr: float = 1.0) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=lr)
+
+
+def random_videos(num_videos: int) -> list[tuple[torch.Tensor, int]]:
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randint(0, 256, (2, 3, 2, 16, 16), generator=generator, dtype=torch.uint8), i % 2)
+            for i in range(num_videos)]
+
+
+def loader_of(videos: list[tuple[torch.Tensor, int]], batch_size: int) -> FakeLoader:
+    batches = [videos[i : i + batch_size] for i in range(0, len(videos), batch_size)]
+    return FakeLoader(*({"inputs": torch.stack([pixels for pixels, _ in batch]),
+                         "data_samples": [DataSample(torch.tensor([label]), (16, 16), 2, 2) for _, label in batch]}
+                        for batch in batches))

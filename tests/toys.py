@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -61,3 +62,8 @@ def save_toy(path: Path, name: str = "conv2d", **pipeline: int) -> Path:
 def telling_frames(num_frames: int, height: int, width: int) -> npt.NDArray[np.uint8]:
     """(T, H, W, 3) whose pixels say where they are: (frame, row, column), each modulo 256."""
     return np.moveaxis(np.indices((num_frames, height, width)), 0, -1).astype(np.uint8)
+
+
+def pictures(num: int, height: int = 16, width: int = 24) -> list[bytes]:
+    """PNG: exact."""
+    return [cv2.imencode(".png", frame[..., ::-1])[1].tobytes() for frame in telling_frames(num, height, width)]

@@ -21,7 +21,8 @@ from tinyaction.data.dataset import VideoDataset, build_dataloader
 from tinyaction.data.pipelines import eval_pipeline, train_pipeline
 from tinyaction.models import create_model
 from tinyaction.prepare.synthetic import make_direction_set
-from tinyaction.training.loop import TrainState, create_optimizer, evaluate, train_one_epoch
+from tinyaction.results.evaluation import evaluate
+from tinyaction.training.loop import TrainState, create_optimizer, train_one_epoch
 from tinyaction.training.schedule import learning_rate
 
 CPU = torch.device("cpu")

@@ -26,8 +26,9 @@ from tinyaction.data.annotations import VideoList
 from tinyaction.data.dataset import Batch, Item, VideoDataset, build_dataloader, collate
 from tinyaction.data.pipelines import eval_pipeline, train_pipeline
 from tinyaction.models import Recognizer, create_model
+from tinyaction.results.evaluation import Evaluation, Loader, evaluate
 from tinyaction.training.finetune import Objective, freeze
-from tinyaction.training.loop import Evaluation, Loader, TrainState, create_optimizer, evaluate, train_one_epoch
+from tinyaction.training.loop import TrainState, create_optimizer, train_one_epoch
 from tinyaction.training.schedule import learning_rate
 
 Clip = tuple[str, int, int]  # path, label, person
@@ -195,7 +196,7 @@ def table_lines(results: Sequence[Sequence[Evaluation]], class_names: Sequence[s
 
 
 def train_conv2d(clips: Sequence[Clip], persons: Sequence[int], seed: int) -> list[Evaluation]:
-    """The guide's network from scratch, as the presets train it: 8 frames of 64 pixels, SGD 0.01, 30 epochs."""
+    """The guide's network from scratch, as the pipelines train it: 8 frames of 64 pixels, SGD 0.01, 30 epochs."""
     torch.manual_seed(seed)
     model = create_model("conv2d", 4)
     train_list, test_list = (VideoList([path for path, _, person in clips if (person in persons) == is_test],

@@ -19,10 +19,9 @@ import torch  # noqa: F401  (before decord: the other order has crashed)
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data, read_list
 from tinyaction.data.dataset import VideoDataset, VideoLoader, build_dataloader, collate
-from tinyaction.data.pipelines import eval_pipeline, recipe, train_pipeline
+from tinyaction.data.pipelines import eval_pipeline, train_pipeline
 from tinyaction.data.transforms import (
     Compose,
-    DataSample,
     UniformSample,
     VideoCrop,
     VideoDecode,
@@ -34,7 +33,9 @@ from tinyaction.data.transforms import (
     VideoResize,
     VideoSample,
 )
-from tinyaction.inference.predictor import Prediction, Predictor
+from tinyaction.device import choose_device
+from tinyaction.inference.prediction import Prediction
+from tinyaction.inference.predictor import Predictor
 from tinyaction.models import (
     Conv3dBackbone,
     ConvBackbone,
@@ -44,10 +45,13 @@ from tinyaction.models import (
     create_model,
 )
 from tinyaction.models.checkpoint import load_checkpoint, load_model, save_checkpoint
-from tinyaction.notebook import Clip
+from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
+from tinyaction.results.sheets import Clip
+from tinyaction.sample import DataSample
+from tinyaction.training.config import recipe
 from tinyaction.training.finetune import Objective, create_average, freeze
-from tinyaction.training.loop import Evaluation, choose_device, create_optimizer, evaluate, fit, train_one_epoch
+from tinyaction.training.loop import create_optimizer, fit, train_one_epoch
 from tinyaction.training.schedule import learning_rate
 from tinyaction.version import __version__
 from tinyaction.video import VideoError, open_video

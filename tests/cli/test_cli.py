@@ -26,7 +26,8 @@ from tinyaction.cli.train import STAND_IN
 from tinyaction.cli.train import main as train_main
 from tinyaction.data.dataset import EpochSampler
 from tinyaction.prepare.synthetic import STAND_IN_TITLE
-from tinyaction.training.loop import Evaluation, Progress, evaluate
+from tinyaction.results.evaluation import Evaluation, evaluate
+from tinyaction.results.progress import Progress
 
 SMALL = ["--epochs", "2", "--size", "32", "--clip-len", "4", "--num-workers", "0", "--device", "cpu", "--lr", "0.02"]
 COLUMNS = "epoch,lr,train_loss,train_top1,val_loss,val_top1,val_mean_class,seconds_waiting,seconds_computing"
@@ -426,7 +427,7 @@ def test_bad_input_of_predict(run, capsys, argv, words):
 
 
 def test_a_crop_that_does_not_fit_is_one_sentence_of_the_loader(bars):
-    """The presets resize first; in a pipeline of one's own this is said when the video is read."""
+    """The pipelines resize first; in a pipeline of one's own this is said when the video is read."""
     import tinyaction as ta
 
     pipeline = ta.Compose([ta.VideoInit(), ta.VideoSample(clip_len=2, num_clips=1), ta.VideoDecode(),

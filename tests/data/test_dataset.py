@@ -11,7 +11,7 @@ from toys import write_clip, write_set
 from tinyaction.data.annotations import VideoList
 from tinyaction.data.dataset import EpochSampler, VideoDataset, build_dataloader, collate
 from tinyaction.data.pipelines import eval_pipeline, train_pipeline
-from tinyaction.data.transforms import DataSample
+from tinyaction.sample import DataSample
 
 # torch warns of three workers on a machine of two cores
 MANY_WORKERS = pytest.mark.filterwarnings("ignore:This DataLoader will create")

@@ -176,13 +176,13 @@ def test_workers_end_with_a_main_process_that_is_killed_while_they_start():
 import os, time
 from test_loader import Trouble, epoch_of, loader_of
 import tinyaction.data.loader as loader
-main, start = os.getpid(), loader._start_worker
+main, start = os.getpid(), loader.start_worker
 def start_late(worker_id):
     print("up", flush=True)
     while os.getppid() == main:
         time.sleep(0.01)
     start(worker_id)
-loader._start_worker = start_late
+loader.start_worker = start_late
 epoch_of(loader_of(Trouble(8, {}), num_workers=2), 0)
 """
     places = os.pathsep.join([str(Path(__file__).parent), *sys.path])

@@ -14,7 +14,7 @@ from tinyaction import Predictor, create_model, open_video
 from tinyaction.cli.embed import main as embed
 from tinyaction.cli.predict import main as predict
 from tinyaction.data.sampling import window_starts
-from tinyaction.inference.predictor import Prediction, Window
+from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.timeline import clock, merge_windows, segment_at
 from tinyaction.prepare.synthetic import write_video
 

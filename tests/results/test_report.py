@@ -29,11 +29,11 @@ from tinyaction.results.charts import (
     shortened,
     whole_ticks,
 )
+from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.report import _find, _spread_over_classes, wilson_interval, write_report
 from tinyaction.results.run import RunFolder, goodness, read_run
 from tinyaction.results.sheets import MARGIN, PAPER, Strip, clip_frames, data_uri, draw_sheet, fonts_here, has_letter
 from tinyaction.training.config import RunConfig
-from tinyaction.training.loop import EpochRecord, Evaluation, TrainResult
 
 NAMES = ["<b>bold</b> & brave", "打字", "left, \"right\"", "typing"]
 

@@ -6,8 +6,9 @@ from dataclasses import asdict, fields
 
 import pytest
 
+from tinyaction.cli.flags import add_flags
 from tinyaction.cli.train import parse_args
-from tinyaction.training.config import RunConfig, add_flags
+from tinyaction.training.config import RunConfig
 
 
 def test_each_field_is_a_flag_with_its_default_and_its_text():
@@ -63,7 +64,7 @@ def test_what_no_flag_says_comes_from_the_recipe(argv, expected):
 
 def test_workers_are_one_a_core_at_most_eight(monkeypatch, tmp_path):
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr("tinyaction.training.config.CPU_QUOTA", quota)
+    monkeypatch.setattr("tinyaction.device.CPU_QUOTA", quota)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(3)), raising=False)
     assert RunConfig("d").num_workers == 3
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)

@@ -10,8 +10,8 @@ from loops import CPU, FakeLoader, batch_of, sgd, tiny_model, weights_of
 from torch import nn
 
 from tinyaction.data.loader import EpochSampler
-from tinyaction.data.transforms import DataSample
 from tinyaction.models import create_model
+from tinyaction.sample import DataSample
 from tinyaction.training.finetune import (
     Objective,
     averaged_model,

@@ -6,27 +6,17 @@ first video x = 1 of class 0 both probabilities are 1/2, so the loss is log 2, i
 """
 
 import math
-import random
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from loops import CPU, AsFloat, FakeLoader, batch_of, sgd, tiny_model, weights_of
+from loops import CPU, AsFloat, FakeLoader, batch_of, loader_of, random_videos, sgd, tiny_model, weights_of
 from torch import nn
 
-import tinyaction.training.loop
-from tinyaction.data.transforms import DataSample
 from tinyaction.models import Recognizer, TemporalAverageHead, create_model
-from tinyaction.training.loop import (
-    Evaluation,
-    TrainState,
-    choose_device,
-    create_optimizer,
-    evaluate,
-    fit,
-    train_one_epoch,
-)
+from tinyaction.results import progress
+from tinyaction.results.evaluation import evaluate
+from tinyaction.training.loop import TrainState, create_optimizer, fit, train_one_epoch
 
 # ---- training ------------------------------------------------------------------------------------------------------
 
@@ -134,130 +124,6 @@ def test_no_batch_at_all():
         evaluate(model, FakeLoader(), device=CPU)
 
 
-# ---- evaluation ----------------------------------------------------------------------------------------------------
-
-
-def sign_model(**arguments) -> Recognizer:
-    """Class 0 for x > 0, class 1 for x < 0: logits (x, -x)."""
-    model = tiny_model(**arguments)
-    model.cls_head.fc.weight.data = torch.tensor([[1.0], [-1.0]])
-    return model
-
-
-def test_evaluation_by_hand():
-    loader = FakeLoader(batch_of((1, 0), (-1, 1)), batch_of((-1, 0)))
-    result = evaluate(sign_model(), loader, device=CPU)
-    p = 1 / (1 + math.exp(-2))
-    assert result.scores == pytest.approx(np.array([[p, 1 - p], [1 - p, p], [1 - p, p]]))
-    assert result.labels.tolist() == [0, 1, 0]
-    assert result.filenames == ["x=1.mp4", "x=-1.mp4", "x=-1.mp4"]
-    assert result.loss == pytest.approx(-(2 * math.log(p) + math.log(1 - p)) / 3)
-    assert result.top1 == pytest.approx(2 / 3)
-    assert result.mean_class == pytest.approx((1 / 2 + 1) / 2)
-    assert result.confusion.tolist() == [[1, 1], [0, 1]]
-    assert result.top5 is None
-
-
-@pytest.mark.parametrize(("average_clips", "label"), [("prob", 1), ("score", 0), (None, 0)])
-def test_views_are_averaged_as_the_head_says(average_clips, label):
-    """Views 4, -1, -1: two of three say class 1, but the mean of x is above 0."""
-    result = evaluate(sign_model(average_clips=average_clips), FakeLoader(batch_of(([4, -1, -1], label))), device=CPU)
-    assert result.scores.shape == (1, 2)
-    assert result.top1 == 1
-
-
-def test_defect_4_each_evaluation_starts_anew():
-    """The guide prints 0, 0.5, 0.667 for true accuracies 0, 1, 1: its metric is never cleared."""
-    model = sign_model()
-    right, wrong = FakeLoader(batch_of((1, 0))), FakeLoader(batch_of((1, 1)))
-    assert [evaluate(model, loader, device=CPU).top1 for loader in (wrong, right, right)] == [0, 1, 1]
-
-
-def test_defect_4_top_5_of_five_classes_is_not_given():
-    """It would be 1.0 where every prediction is wrong."""
-    scores, labels = np.eye(6)[:, [1, 2, 3, 4, 5, 0]], np.arange(6)
-    assert Evaluation(0.0, scores[:5, :5], labels[:5], [], 0, 0).top5 is None
-    assert Evaluation(0.0, scores, labels, [], 0, 0).top5 == 5 / 6  # class 5 comes last among equal scores
-
-
-def test_defect_8_the_metric_reads_the_scores_that_the_head_writes():
-    batch = batch_of((1, 0))
-    result = evaluate(sign_model(), FakeLoader(batch), device=CPU)
-    assert batch["data_samples"][0].pred_score.tolist() == pytest.approx(result.scores[0].tolist())
-    assert batch["data_samples"][0].pred_label.item() == 0
-
-
-def random_videos(num_videos: int) -> list[tuple[torch.Tensor, int]]:
-    generator = torch.Generator().manual_seed(0)
-    return [(torch.randint(0, 256, (2, 3, 2, 16, 16), generator=generator, dtype=torch.uint8), i % 2)
-            for i in range(num_videos)]
-
-
-def loader_of(videos: list[tuple[torch.Tensor, int]], batch_size: int) -> FakeLoader:
-    batches = [videos[i : i + batch_size] for i in range(0, len(videos), batch_size)]
-    return FakeLoader(*({"inputs": torch.stack([pixels for pixels, _ in batch]),
-                         "data_samples": [DataSample(torch.tensor([label]), (16, 16), 2, 2) for _, label in batch]}
-                        for batch in batches))
-
-
-def trained_conv2d() -> Recognizer:
-    """With dropout and norms whose running numbers are not those of a batch, so that a wrong mode shows."""
-    torch.manual_seed(0)
-    model = create_model("conv2d", 2)
-    train_one_epoch(model, loader_of(random_videos(4), 2), sgd(model, lr=0.1), device=CPU)
-    return model
-
-
-def test_evaluation_does_not_depend_on_the_batch_or_on_the_mode_before():
-    model, videos = trained_conv2d(), random_videos(7)
-    expected = evaluate(model.eval(), loader_of(videos, 7), device=CPU)
-    for batch_size in (1, 3):
-        result = evaluate(model.train(), loader_of(videos, batch_size), device=CPU)
-        assert result.scores == pytest.approx(expected.scores, abs=1e-6)
-        assert result.loss == pytest.approx(expected.loss, abs=1e-6)
-        assert result.top1 == expected.top1
-
-
-def test_evaluation_changes_no_weight_and_draws_nothing():
-    model = trained_conv2d()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    evaluate(model, loader_of(random_videos(4), 2), device=CPU)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1]
-    assert random.getstate() == states[2]
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_each_part_of_the_model_is_left_in_its_mode(training):
-    model = create_model("conv2d", 2).train(training)
-    model.backbone.conv1.eval()  # a frozen norm
-    modes = [part.training for part in model.modules()]
-    evaluate(model, loader_of(random_videos(2), 2), device=CPU)
-    assert [part.training for part in model.modules()] == modes
-
-
-def test_the_mode_is_put_back_where_the_loader_fails():
-    class Failing(FakeLoader):
-        def __iter__(self):
-            yield batch_of((1, 0))
-            raise ValueError("b.mp4: broken")
-
-    model = sign_model().train()
-    with pytest.raises(ValueError, match="b.mp4: broken"):
-        evaluate(model, Failing(), device=CPU)
-    assert model.training
-
-
-def test_a_model_can_be_trained_after_an_evaluation():
-    """Not so where the evaluation moved its weights within inference mode."""
-    model = create_model("conv2d", 2)
-    evaluate(model, loader_of(random_videos(2), 2), device=CPU)
-    train_one_epoch(model, loader_of(random_videos(2), 2), sgd(model), device=CPU)
-
-
 # ---- all of it -----------------------------------------------------------------------------------------------------
 
 
@@ -298,7 +164,7 @@ def test_on_epoch_can_stop_the_run():
 def test_waiting_and_computing_are_told_apart(monkeypatch):
     """A clock of our own: each batch takes 3 s to come, each step 1 s, the end of the loader 0.5 s."""
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(tinyaction.training.loop, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     class Slow(FakeLoader):
         def __iter__(self):
@@ -360,23 +226,6 @@ def test_on_cuda_everything_moves_there():
     history = fit(model, loader_of(videos, 2), loader_of(videos, 2), optimizer, num_epochs=2, device=cuda)
     assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
     assert history[1].train.loss < history[0].train.loss
-
-
-@pytest.mark.parametrize(
-    ("cuda", "mps", "name"), [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
-)
-def test_auto_is_the_best_device_there_is(monkeypatch, cuda, mps, name):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    monkeypatch.setattr(torch, "empty", lambda *_, device: None)  # the trial on the device
-    assert choose_device("auto").type == name
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:97", ""])
-def test_a_device_that_is_not_there(name):
-    with pytest.raises(ValueError, match=rf"device '{name}' is not usable here \(.*\); try auto or cpu") as caught:
-        choose_device(name)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ import torch
 from loops import CPU, FakeLoader, batch_of, sgd, tiny_model, weights_of
 from torch import nn
 
-import tinyaction.training.loop
 from tinyaction.models import create_model
-from tinyaction.training.loop import TrainState, choose_amp, create_scaler, fit, num_steps, train_one_epoch
+from tinyaction.training import precision
+from tinyaction.training.loop import TrainState, fit, num_steps, train_one_epoch
+from tinyaction.training.precision import choose_amp, create_scaler
 
 CLIPS = torch.randint(0, 256, (2, 1, 3, 2, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 VIDEOS = ((1.0, 0), (2.0, 1), (-1.0, 1), (0.5, 0), (3.0, 1))
@@ -130,7 +131,7 @@ def test_the_names_of_formats(monkeypatch):
                                                    ({None: 1.05, torch.bfloat16: 1.0}, None),
                                                    ({None: 1.0, torch.bfloat16: 2.0}, None)])
 def test_on_a_cpu_bf16_only_where_it_is_faster(monkeypatch, seconds, expected):
-    monkeypatch.setattr(tinyaction.training.loop, "_seconds_of", lambda model, inputs, amp: seconds[amp])
+    monkeypatch.setattr(precision, "_seconds_of", lambda model, inputs, amp: seconds[amp])
     assert choose_amp("auto", CPU, create_model("conv2d", 2), CLIPS) == expected
 
 

@@ -16,18 +16,10 @@ from toys import write_set
 
 import tinyaction.cli.train
 from tinyaction.cli.train import main
-from tinyaction.models.checkpoint import (
-    load_checkpoint,
-    load_newest,
-    previous_of,
-    random_state,
-    restore_training,
-    save_checkpoint,
-    set_random_state,
-    training_state,
-)
+from tinyaction.models.checkpoint import load_checkpoint, load_newest, previous_of, save_checkpoint
 from tinyaction.results.run import RunFolder
 from tinyaction.training.loop import TrainState
+from tinyaction.training.resume import random_state, restore_training, set_random_state, training_state
 
 FLAGS = ("--size 16 --clip-len 2 --batch-size 2 --epochs 3 --num-workers 1 --optimizer adamw --lr 0.001 "
          "--save-every 1 --device cpu").split()

@@ -27,10 +27,9 @@ from tinyaction.cli.measuring import (
 )
 from tinyaction.data.annotations import find_data
 from tinyaction.data.pipelines import AUGMENTATIONS
+from tinyaction.device import choose_device, default_num_workers, num_cores
 from tinyaction.models.checkpoint import versions
-from tinyaction.prepare.store import FORMS, StoreSettings
-from tinyaction.training.config import default_num_workers, num_cores
-from tinyaction.training.loop import choose_device
+from tinyaction.video.frames import FORMS, StoreSettings
 
 EVAL_CLIP_LEN, EVAL_CLIPS, EVAL_RESIZE, EVAL_CROP = 16, 5, 256, 224  # the guide's
 

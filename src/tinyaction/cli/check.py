@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.cli.prepare import CountLine
+from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import DataFolder, find_data
+from tinyaction.device import default_num_workers
 from tinyaction.files import write_whole
 from tinyaction.prepare.check import Check, check_data, clean_lines, summary
-from tinyaction.training.config import default_num_workers
 
 CACHE = ".check.jsonl"
 

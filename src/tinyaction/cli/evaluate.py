@@ -12,10 +12,10 @@ from tinyaction.cli.progress import ProgressLine
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
 from tinyaction.data.dataset import VideoDataset, build_dataloader
 from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixels
+from tinyaction.device import choose_device, default_num_workers
 from tinyaction.models.checkpoint import Checkpoint, load_model
 from tinyaction.prepare.store import check_store
-from tinyaction.training.config import default_num_workers
-from tinyaction.training.loop import Evaluation, choose_device, evaluate
+from tinyaction.results.evaluation import Evaluation, evaluate
 
 
 @errors_to_exit_code

@@ -35,8 +35,9 @@ from tinyaction.data.transforms import (
     VideoSample,
 )
 from tinyaction.models import create_model
-from tinyaction.prepare.store import FORMS, StoreSettings, store_video
+from tinyaction.prepare.store import store_video
 from tinyaction.video import UInt8Array
+from tinyaction.video.frames import FORMS, StoreSettings
 
 Result = TypeVar("Result")
 STAGES = ("open", "decode", "resize", "augment", "pack", "item", "collate")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.inference.predictor import Prediction, Predictor, Window
+from tinyaction.inference.prediction import Prediction, Window
+from tinyaction.inference.predictor import Predictor
 from tinyaction.inference.sources import list_videos
 from tinyaction.video import open_video
 
@@ -190,8 +191,9 @@ def _write_timeline(path: str, source: str, windows: list[Window]) -> None:
 
 
 def _write_overlay(path: str, source: str, windows: list[Window]) -> None:
-    from tinyaction.inference.overlay import VideoFile, with_label
+    from tinyaction.inference.overlay import with_label
     from tinyaction.inference.timeline import merge_windows, segment_at
+    from tinyaction.video.writer import VideoFile
 
     segments = merge_windows(windows)
     reader = open_video(source)

@@ -5,7 +5,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, errors_to_exit_code, store
+from tinyaction.cli.progress import CountLine
 from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.synthetic import STAND_IN_TITLE, is_stand_in, make_direction_set
 
@@ -33,8 +34,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     direction.add_argument("--num-train", type=int, default=200, help="training clips, even (%(default)s)")
     direction.add_argument("--num-val", type=int, default=60, help="validation clips, even (%(default)s)")
     direction.set_defaults(command=run_direction)
-
-    from tinyaction.cli import store  # here: it uses this module's line of progress
 
     frames = sets.add_parser("store", help="the frames of a set, decoded once", description=store.__doc__,
                              allow_abbrev=False)
@@ -72,32 +71,3 @@ def run_direction(args: argparse.Namespace) -> None:
         on_progress=lambda done, total: line("clips", done, total),
     )
     line.print(f"{args.data}: {args.num_train} training and {args.num_val} validation clips")
-
-
-class CountLine:
-    """Counts on one line of a terminal that is written over; nothing where the output is a file."""
-
-    def __init__(self) -> None:
-        self._on = sys.stdout.isatty()
-        self._text = ""
-
-    def __call__(self, unit: str, num_done: int, num_all: int | None) -> None:
-        """unit: "bytes", shown in MB, or a word in the plural. num_all: None where it is not known."""
-        scale, digits, unit = (1e6, 1, "MB") if unit == "bytes" else (1, 0, unit)
-        of_all = "" if num_all is None else f" of {num_all / scale:.{digits}f}"
-        text = f"{num_done / scale:.{digits}f}{of_all} {unit}"
-        if self._on and text != self._text:
-            self.clear()
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            self._text = text
-
-    def clear(self) -> None:
-        if self._text:
-            sys.stdout.write("\r" + " " * len(self._text) + "\r")
-            self._text = ""
-
-    def print(self, sentence: str) -> None:
-        """A line that stays."""
-        self.clear()
-        print(sentence, flush=True)

@@ -1,11 +1,14 @@
-"""Progress on stderr: a bar of tqdm, without tqdm one line that is written over, in a file a line now and then."""
+"""Progress of training on stderr: a bar of tqdm, without it a line that is written over, in a file a line at times.
+
+Other commands count on one line of stdout.
+"""
 
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from tinyaction.training.loop import Progress
+from tinyaction.results.progress import Progress
 
 try:
     from tqdm import tqdm
@@ -53,3 +56,32 @@ class ProgressLine:
         elif self._on:
             sys.stderr.write("\r" + " " * 79 + "\r")
             sys.stderr.flush()
+
+
+class CountLine:
+    """Counts on one line of a terminal that is written over; nothing where the output is a file."""
+
+    def __init__(self) -> None:
+        self._on = sys.stdout.isatty()
+        self._text = ""
+
+    def __call__(self, unit: str, num_done: int, num_all: int | None) -> None:
+        """unit: "bytes", shown in MB, or a word in the plural. num_all: None where it is not known."""
+        scale, digits, unit = (1e6, 1, "MB") if unit == "bytes" else (1, 0, unit)
+        of_all = "" if num_all is None else f" of {num_all / scale:.{digits}f}"
+        text = f"{num_done / scale:.{digits}f}{of_all} {unit}"
+        if self._on and text != self._text:
+            self.clear()
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            self._text = text
+
+    def clear(self) -> None:
+        if self._text:
+            sys.stdout.write("\r" + " " * len(self._text) + "\r")
+            self._text = ""
+
+    def print(self, sentence: str) -> None:
+        """A line that stays."""
+        self.clear()
+        print(sentence, flush=True)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.cli.prepare import CountLine
-from tinyaction.prepare.store import StoreSettings, default_store, fill_store, plan_store
-from tinyaction.training.config import default_num_workers
+from tinyaction.cli.progress import CountLine
+from tinyaction.device import default_num_workers
+from tinyaction.prepare.store import default_store, fill_store, plan_store
+from tinyaction.video.frames import StoreSettings
 
 BAD_FILES = "bad_files.txt"
 

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.evaluate import check_files, command, result_lines
+from tinyaction.cli.flags import add_flags
 from tinyaction.cli.prepare import put_kinetics400_tiny
 from tinyaction.cli.progress import ProgressLine
 from tinyaction.cli.store import make_store
@@ -19,6 +20,7 @@ from tinyaction.data.augment import flip_label_map
 from tinyaction.data.dataset import VideoDataset, VideoLoader, build_dataloader
 from tinyaction.data.loader import fitting_prefetch
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
+from tinyaction.device import choose_device, default_num_workers
 from tinyaction.distributed import (
     first_before_others,
     from_first,
@@ -28,28 +30,21 @@ from tinyaction.distributed import (
     stop_processes,
 )
 from tinyaction.models import check_input, create_model, load_weights, model_arguments
-from tinyaction.models.checkpoint import Checkpoint, Stateful, load_model, save_checkpoint, versions
-from tinyaction.prepare.store import FORMS, StoreSettings, check_store, default_store, original_of, times_faster
+from tinyaction.models.checkpoint import Checkpoint, load_model, save_checkpoint, versions
+from tinyaction.prepare.store import check_store, default_store, times_faster
 from tinyaction.prepare.synthetic import is_stand_in
+from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
+from tinyaction.results.progress import Progress
 from tinyaction.results.report import write_report
 from tinyaction.results.run import TIMES, RunFolder, goodness, read_run, usage_lines
-from tinyaction.training.config import RunConfig, add_flags, default_num_workers
+from tinyaction.training.config import RunConfig
 from tinyaction.training.finetune import Objective, averaged_model, class_weights, create_average, freeze
-from tinyaction.training.loop import (
-    EpochRecord,
-    Evaluation,
-    Progress,
-    choose_amp,
-    choose_device,
-    create_optimizer,
-    create_scaler,
-    evaluate,
-    fit,
-    num_steps,
-)
-from tinyaction.training.resume import Keeper, StoppedError, resumed_config
+from tinyaction.training.loop import create_optimizer, fit, num_steps
+from tinyaction.training.precision import choose_amp, create_scaler
+from tinyaction.training.resume import Keeper, Stateful, StoppedError, resumed_config
 from tinyaction.training.schedule import learning_rate, scaled_learning_rate
 from tinyaction.training.waiting import TOO_MUCH, advice, remedies, waiting_share
+from tinyaction.video.frames import FORMS, StoreSettings, original_of
 
 STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
 

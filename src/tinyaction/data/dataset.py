@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 
 from tinyaction.data.annotations import VideoList, read_list
 from tinyaction.data.loader import BadVideo, EpochSampler, OnError, VideoLoader
-from tinyaction.data.transforms import DataSample, Transform
+from tinyaction.data.transforms import Transform
 from tinyaction.notebook import table
+from tinyaction.sample import DataSample
 from tinyaction.video import VideoError
 
 Item = dict[str, Any]  # {"inputs": (V, C, T, H, W) uint8, "data_samples": DataSample}

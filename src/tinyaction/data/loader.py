@@ -6,14 +6,12 @@ torch's DataLoader does the work: processes, queues, shared and pinned memory. W
     bad videos      an item that raises is an error, or is dropped and listed; never replaced
     lost workers    a worker that hangs on a file or dies of one is named with that file; the others' work goes on
 
-How a lost worker's file is known: each worker writes the item that it reads, and since when, on a board in shared
-memory. When no batch comes for a second, the board says whose item takes too long.
+:mod:`tinyaction.data.workers` says how a lost worker's file is known.
 """
 
 import logging
 import multiprocessing
 import multiprocessing.process
-import os
 import shutil
 import signal
 import threading
@@ -21,36 +19,34 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Sampler
 
+from tinyaction.data.workers import (
+    INDEX,
+    PID,
+    STARTED,
+    CollateWhatIsThere,
+    Failure,
+    Key,
+    LostWorkersError,
+    VideoItems,
+    Watched,
+    how_it_ended,
+    start_worker,
+)
 from tinyaction.video import VideoError
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[int, int]  # (epoch, index of the item)
 IntArray = npt.NDArray[np.int64]
 OnError = Literal["raise", "skip"]
 
-# What a file can do to a reader or a transform. Anything else is a defect of the program and is raised as it is.
-ITEM_ERRORS = (ValueError, OSError, MemoryError, cv2.error)
 POLL_SECONDS = 1.0  # how often a waiting loader looks at its workers
-PID, INDEX, STARTED = 0, 1, 2  # columns of the board
-
-
-class VideoItems(Protocol):
-    """What the loader asks of a dataset; :class:`tinyaction.data.dataset.VideoDataset` is one."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, key: Key, /) -> Any: ...
-    def filename(self, index: int) -> str: ...
-
-
 @dataclass(frozen=True)
 class BadVideo:
     """A video that was dropped, and why."""
@@ -184,7 +180,7 @@ class VideoLoader:
         self._plan = _Plan()                                # the batches that torch's loader is to make
         self._board = torch.zeros(max(1, num_workers), 3, dtype=torch.float64)
         self._board.share_memory_()  # type: ignore[no-untyped-call]
-        self._collate = _CollateWhatIsThere(collate)
+        self._collate = CollateWhatIsThere(collate)
         self._torch_loader: DataLoader[Any] | None = None   # kept over the epochs with its workers
         self._is_done = True                                # whether its last iteration came to the end
         self._workers: list[multiprocessing.process.BaseProcess] = []
@@ -233,7 +229,7 @@ class VideoLoader:
                         raise batch
                     if batch is not None:
                         yield batch
-            except _LostWorkersError as lost:
+            except LostWorkersError as lost:
                 num_lost_in_a_row += 1
                 self._after_loss(lost, num_lost_in_a_row)
 
@@ -246,7 +242,7 @@ class VideoLoader:
 
     # ---- bad videos ------------------------------------------------------------------------------------------------
 
-    def _fail(self, failure: "_Failure") -> None:
+    def _fail(self, failure: "Failure") -> None:
         if self.on_error == "raise":
             raise failure.error
         filename = self.dataset.filename(failure.index) if failure.index >= 0 else ""
@@ -265,7 +261,7 @@ class VideoLoader:
 
     # ---- lost workers ----------------------------------------------------------------------------------------------
 
-    def _after_loss(self, lost: "_LostWorkersError", num_in_a_row: int) -> None:
+    def _after_loss(self, lost: "LostWorkersError", num_in_a_row: int) -> None:
         """Raise, or mark what a worker was lost with, so that reading goes on without it."""
         for index, how, was_stuck in lost.items:
             if index < 0:
@@ -288,8 +284,8 @@ class VideoLoader:
                                         "may be short: take fewer workers or smaller batches")
             logger.warning("a worker process was %s while it read no file; the workers are started anew", how)
 
-    def _read(self, order: IntArray, bounds: IntArray) -> Iterator[tuple[Any, list["_Failure"]]]:
-        """(batch or None, failures) for each part of the order; raises _LostWorkersError."""
+    def _read(self, order: IntArray, bounds: IntArray) -> Iterator[tuple[Any, list["Failure"]]]:
+        """(batch or None, failures) for each part of the order; raises LostWorkersError."""
         self._plan.epoch, self._plan.order, self._plan.bounds = self.sampler.epoch, order, bounds
         self._plan.left_out = set(self._never_again)
         results = self._start()
@@ -314,7 +310,7 @@ class VideoLoader:
             self.close()
         if self._torch_loader is None:
             self._torch_loader = DataLoader(
-                _Watched(self.dataset, self._board),
+                Watched(self.dataset, self._board),
                 batch_sampler=self._plan,
                 num_workers=self.num_workers,
                 collate_fn=self._collate,
@@ -322,7 +318,7 @@ class VideoLoader:
                 prefetch_factor=self.prefetch if self.num_workers else None,
                 persistent_workers=self.num_workers > 0,
                 timeout=POLL_SECONDS if self.num_workers else 0,
-                worker_init_fn=_start_worker if self.num_workers else None,
+                worker_init_fn=start_worker if self.num_workers else None,
                 generator=torch.Generator(),  # of its own: a new epoch draws nothing from torch's global state
             )
             self._board[:, INDEX] = -1
@@ -341,19 +337,19 @@ class VideoLoader:
         return results
 
     def _look_after_workers(self, error: Exception) -> bool:
-        """Whether the error only says that no batch was there yet. Raises _LostWorkersError for others."""
+        """Whether the error only says that no batch was there yet. Raises LostWorkersError for others."""
         rows = {int(row[PID]): row for row in self._board.tolist()}
         now = time.monotonic()
         lost = []
         for process in self._workers:
             row = rows.get(process.pid or 0, [0.0, -1.0, now])
             if not process.is_alive():
-                lost.append((int(row[INDEX]), _how_it_ended(process.exitcode), False))
+                lost.append((int(row[INDEX]), how_it_ended(process.exitcode), False))
             elif row[INDEX] >= 0 and now - row[STARTED] > self.time_limit:
                 lost.append((int(row[INDEX]), "stopped", True))
         if lost:
             self.close()
-            raise _LostWorkersError(lost)
+            raise LostWorkersError(lost)
         return str(error).startswith("DataLoader timed out")
 
     def close(self) -> None:
@@ -379,76 +375,3 @@ class _Plan(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         for start, stop in self.bounds:
             yield [(self.epoch, index) for index in self.order[start:stop].tolist() if index not in self.left_out]
-
-
-@dataclass
-class _Failure:
-    index: int
-    error: Exception
-
-
-class _LostWorkersError(Exception):
-    """Items (index or -1, how it ended, whether it was stuck) of the workers that are no more."""
-
-    def __init__(self, items: list[tuple[int, str, bool]]) -> None:
-        super().__init__(items)
-        self.items = items
-
-
-class _Watched(Dataset[Any]):
-    """Says on the board what it reads; hands an error on as an item (torch would make it a worker's traceback)."""
-
-    def __init__(self, dataset: VideoItems, board: torch.Tensor) -> None:
-        self.dataset = dataset
-        self.board = board
-
-    def __getitem__(self, key: Key) -> Any:
-        worker = get_worker_info()
-        row = torch.zeros(3) if worker is None else self.board[worker.id]
-        row[STARTED] = time.monotonic()
-        row[INDEX] = key[1]
-        try:
-            return self.dataset[key]
-        except ITEM_ERRORS as error:
-            return _Failure(key[1], error)
-        finally:
-            row[INDEX] = -1
-
-
-class _CollateWhatIsThere:
-    """(batch of the items that could be read, or None, and the failures)."""
-
-    def __init__(self, collate: Callable[[Sequence[Any]], Any]) -> None:
-        self.collate = collate
-
-    def __call__(self, items: Sequence[Any]) -> tuple[Any, list[_Failure]]:
-        good = [item for item in items if not isinstance(item, _Failure)]
-        failures = [item for item in items if isinstance(item, _Failure)]
-        try:
-            return (self.collate(good) if good else None), failures
-        except ValueError as error:  # of different shapes: no item is to blame alone
-            return error, failures
-
-
-def _start_worker(worker_id: int) -> None:
-    cv2.setNumThreads(0)  # one core for each worker: OpenCV would start a thread for every core in every worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the main one ends the others
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    worker = get_worker_info()
-    assert worker is not None and isinstance(worker.dataset, _Watched)
-    worker.dataset.board[worker_id, PID] = multiprocessing.current_process().pid or 0
-
-
-def _end_with_parent() -> None:
-    """torch's own watch begins after this, and would wait for ever for a parent that was killed before."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _how_it_ended(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"ended with exit code {exitcode}"

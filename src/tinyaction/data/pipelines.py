@@ -1,7 +1,6 @@
-"""The recipe of a run, readable top to bottom. To change it, copy the list and edit it."""
+"""The pipelines of a run, readable top to bottom. To change it, copy the list and edit it."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from tinyaction.data.augment import TorchvisionAugment, VideoMultiScaleCrop, VideoTenCrop, VideoThreeCrop
 from tinyaction.data.transforms import (
@@ -17,30 +16,10 @@ from tinyaction.data.transforms import (
     VideoRandomResizedCrop,
     VideoResize,
 )
-from tinyaction.models.create import GUIDE_MODELS, MODELS, input_rule
 
 AUGMENTATIONS = ("none", "basic", "randaugment", "color")
 CROPS = ("resized", "multiscale")
 NUM_CROPS = (1, 3, 10)
-
-
-def recipe(model: str, weights: str = "") -> dict[str, Any]:
-    """What a run does where its flags do not say: fields of :class:`tinyaction.training.config.RunConfig`.
-
-        the guide's networks       8 frames of 64 pixels, SGD 0.01, 30 epochs: seconds on a CPU
-        other networks             frames and pixels of their own weights, SGD 0.01, 50 epochs
-        with pretrained weights    AdamW, the head ten times as fast as the backbone, batch norms as they were loaded,
-                                   soft labels, 20 epochs: for folders of tens to thousands of clips
-    """
-    values = {"clip_len": 8, "size": 64, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4, "epochs": 30,
-              "head_lr": 1.0, "freeze_norms": False, "label_smoothing": 0.0}
-    if model not in GUIDE_MODELS and model in MODELS:                  # an unknown name is an error later, by itself
-        rule = input_rule(model)
-        values |= {"clip_len": rule.clip_len, "size": rule.size, "epochs": 50}
-    if weights:
-        values |= {"optimizer": "adamw", "lr": 2e-4, "weight_decay": 0.01, "epochs": 20, "head_lr": 10.0,
-                   "freeze_norms": True, "label_smoothing": 0.1}
-    return values
 
 
 def train_pipeline(

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 
 from tinyaction.data.transforms import Compose
-from tinyaction.inference.overlay import VideoFile, enlarged, with_heat, with_label
+from tinyaction.inference.overlay import enlarged, with_heat, with_label
 from tinyaction.inference.predictor import Predictor
 from tinyaction.models import Recognizer
 from tinyaction.results.sheets import Strip, draw_sheet
 from tinyaction.video import UInt8Array, open_video
+from tinyaction.video.writer import VideoFile
 
 
 @dataclass

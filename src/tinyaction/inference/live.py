@@ -16,20 +16,32 @@ shifts forwards only; it does not lag, but it is another network and has to be t
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from tinyaction.data.dataset import collate
-from tinyaction.data.transforms import DataSample
-from tinyaction.inference.predictor import Prediction
+from tinyaction.data.dataset import Batch, collate
+from tinyaction.inference.prediction import Prediction
 from tinyaction.inference.sources import check_frame
+from tinyaction.models.checkpoint import Checkpoint
+from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.temporal_shift import TemporalShift
+from tinyaction.sample import DataSample
 from tinyaction.video import UInt8Array
 
-if TYPE_CHECKING:
-    from tinyaction.inference.predictor import Predictor
+
+class FramePredictor(Protocol):
+    """What is asked of a predictor; :class:`tinyaction.inference.predictor.Predictor` is one."""
+
+    model: Recognizer
+    device: torch.device
+    content: Checkpoint
+    class_names: list[str]
+
+    def frames_to_inputs(self, frames: Sequence[UInt8Array]) -> torch.Tensor: ...
+    def predict_batch(self, batch: Batch) -> list[Prediction]: ...
 
 
 class LivePredictor:
@@ -49,7 +61,7 @@ class LivePredictor:
         num_lagging: taken frames by which the score lags behind.
     """
 
-    def __init__(self, predictor: "Predictor", *, fps: float, window_seconds: float = 2.0) -> None:
+    def __init__(self, predictor: FramePredictor, *, fps: float, window_seconds: float = 2.0) -> None:
         for name, value in (("fps", fps), ("window_seconds", window_seconds)):
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name} is {value}; it must be above 0")

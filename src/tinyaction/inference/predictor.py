@@ -6,10 +6,9 @@ video is a row of windows, each of them predicted as if it had been cut out; see
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,51 +18,13 @@ from tinyaction.data.dataset import Batch, Item, collate
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.data.sampling import window_starts
 from tinyaction.data.transforms import Compose, Results, VideoDecode, VideoResize
+from tinyaction.device import choose_device
+from tinyaction.inference.live import LivePredictor
+from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.sources import Camera, MemoryReader, check_array, checked_frames, list_videos
 from tinyaction.models import Recognizer
 from tinyaction.models.checkpoint import Checkpoint, load_model
-from tinyaction.training.loop import choose_device
 from tinyaction.video import UInt8Array, VideoReader, open_video
-
-if TYPE_CHECKING:
-    from tinyaction.inference.live import LivePredictor
-
-
-@dataclass
-class Prediction:
-    """Scores of one video; ``scores`` (K,) in the order of ``class_names``."""
-
-    source: str
-    class_names: list[str]
-    scores: list[float]
-
-    def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """The ``k`` best classes with their scores, best first."""
-        order = sorted(range(len(self.scores)), key=lambda label: -self.scores[label])
-        return [(self.class_names[label], self.scores[label]) for label in order[:k]]
-
-    @property
-    def label(self) -> str:
-        return self.top(1)[0][0]
-
-    @property
-    def score(self) -> float:
-        """The score of ``label``."""
-        return max(self.scores)
-
-    def __str__(self) -> str:
-        """The source, then the five best classes with a bar each, at most 80 columns wide."""
-        lines = [f"  {score:6.3f}  {'#' * round(30 * score):<30}  {name[:36]}" for name, score in self.top()]
-        return "\n".join([self.source, *lines])
-
-
-@dataclass
-class Window:
-    """A part of a video, in seconds, and what was predicted for it."""
-
-    start_seconds: float
-    end_seconds: float
-    prediction: Prediction
 
 
 class Predictor:
@@ -210,10 +171,8 @@ class Predictor:
             yield Window(start / fps, (start + window) / fps,
                          self.predict_batch(collate([self._packed(name, part)]))[0])
 
-    def live(self, *, fps: float, window_seconds: float = 2.0) -> "LivePredictor":
+    def live(self, *, fps: float, window_seconds: float = 2.0) -> LivePredictor:
         """A predictor that is given frames one at a time; see :class:`tinyaction.inference.live.LivePredictor`."""
-        from tinyaction.inference.live import LivePredictor
-
         return LivePredictor(self, fps=fps, window_seconds=window_seconds)
 
     def watch(self, camera: int, *, window_seconds: float = 2.0, fps: float | None = None) -> Iterator[Prediction]:

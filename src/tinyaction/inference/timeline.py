@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyaction.inference.predictor import Window
+from tinyaction.inference.prediction import Window
 
 
 @dataclass

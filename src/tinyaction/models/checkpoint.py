@@ -10,25 +10,21 @@
     config         the run's flags
     stand_in       True where the run trained on generated clips
     versions       of tinyaction and torch
-    training       in last.pt only, what a resumed run goes on from; see tinyaction.cli.train
+    training       in last.pt only, what a resumed run goes on from; see tinyaction.training.resume
 """
 
 import io
 import os
 import platform
-import random
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 
-from tinyaction.models import Recognizer, create_model
-from tinyaction.training.loop import TrainState
+from tinyaction.models.create import create_model
+from tinyaction.models.recognizer import Recognizer
 from tinyaction.version import __version__
 
 FORMAT = "tinyaction-1"
@@ -86,58 +82,6 @@ def load_newest(path: str | Path) -> tuple[Checkpoint, str]:
             return load_checkpoint(previous_of(path)), f"{error}; going on from {previous_of(path).name}"
         except (FileNotFoundError, ValueError):
             raise error from None
-
-
-class Stateful(Protocol):
-    """What a resumed run puts back: models, optimizers, scalers, averages of weights, loaders."""
-
-    def state_dict(self) -> Any: ...
-    def load_state_dict(self, state_dict: Any, /) -> Any: ...
-
-
-def training_state(state: TrainState, objects: Mapping[str, Stateful]) -> dict[str, Any]:
-    """All that a run needs to go on exactly: where it is, the states of its objects, all random generators."""
-    return {"state": asdict(state), "objects": {name: thing.state_dict() for name, thing in objects.items()},
-            "random": random_state()}
-
-
-def restore_training(saved: Mapping[str, Any], objects: Mapping[str, Stateful]) -> TrainState:
-    """Put back what :func:`training_state` gave, and return where the run was.
-
-    Raises:
-        ValueError: the objects are others than those that were saved, or do not fit.
-    """
-    if saved["objects"].keys() != objects.keys():
-        raise ValueError(f"the run was saved with {', '.join(saved['objects'])}, now there are {', '.join(objects)}; "
-                         "resume with the version that it was made with")
-    for name, thing in objects.items():
-        try:
-            thing.load_state_dict(saved["objects"][name])
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"the saved {name} does not fit: {' '.join(str(error).split())[:160]}") from None
-    set_random_state(saved["random"])
-    return TrainState(**saved["state"])
-
-
-def random_state() -> dict[str, Any]:
-    """The states of all global generators, in kinds that ``weights_only`` reads."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
-    }
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put back what :func:`random_state` gave."""
-    kind, keys, *rest = state["numpy"]
-    random.setstate(state["python"])
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count() > 0:
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

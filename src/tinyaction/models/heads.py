@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tinyaction.data.transforms import DataSample
+from tinyaction.sample import DataSample
 
 AverageClips = Literal["prob", "score"] | None
 

@@ -6,9 +6,9 @@ from typing import Any, Literal, overload
 import torch
 from torch import nn
 
-from tinyaction.data.transforms import DataSample
 from tinyaction.models.heads import TemporalAverageHead
 from tinyaction.notebook import table
+from tinyaction.sample import DataSample
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyaction.data.dataset import VideoDataset
-from tinyaction.prepare.store import FORMS
 from tinyaction.results import plots
 from tinyaction.results.charts import (
     Series,
@@ -34,6 +33,7 @@ from tinyaction.results.charts import (
 from tinyaction.results.metrics import confusion_matrix
 from tinyaction.results.run import Run, read_run, usage_lines
 from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, write_png
+from tinyaction.video.frames import FORMS
 
 NUM_TRAIN_CLIPS = 8
 NUM_MISTAKES = 16

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from tinyaction.data.loader import BadVideo
 from tinyaction.files import write_whole
-from tinyaction.training.loop import EpochRecord, Evaluation
+from tinyaction.results.evaluation import EpochRecord, Evaluation
 
 T = TypeVar("T")
 

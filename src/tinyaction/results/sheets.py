@@ -146,3 +146,25 @@ def encoded(picture: UInt8Array, suffix: str) -> bytes:
     encoded, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
     assert encoded
     return data.tobytes()
+
+
+class Clip:
+    """A packed video as a strip of frames; in a notebook ``ta.Clip(item["inputs"])`` is a picture.
+
+    Args:
+        inputs: (V, C, T, H, W) uint8, as a pipeline packs it; the middle view is shown.
+        caption: a line above the strip.
+        num_frames: at most so many frames, spread evenly.
+    """
+
+    def __init__(self, inputs: torch.Tensor, caption: str = "", *, num_frames: int = 8, side: int = 112) -> None:
+        self.shape = tuple(inputs.shape)
+        self.caption = caption
+        self.frames = clip_frames(inputs, num_frames=num_frames, side=side)
+
+    def __repr__(self) -> str:
+        return f"Clip({len(self.frames)} frames of inputs {self.shape}{', ' * bool(self.caption)}{self.caption})"
+
+    def _repr_jpeg_(self) -> bytes:
+        """A picture, and no HTML with pictures in it: viewers of notebooks strip those."""
+        return encoded(draw_strip(self.frames, self.caption), ".jpg")

@@ -1,51 +1,24 @@
-"""The loop, by hand: :func:`train_one_epoch`, :func:`evaluate`, :func:`fit`.
+"""The loop, by hand: :func:`train_one_epoch`, :func:`fit`.
 
 Nothing here knows of files or flags, and nothing prints: results are returned, progress goes to a callback.
 """
 
-import copy
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from tinyaction.data.dataset import Batch
-from tinyaction.data.loader import BadVideo
-from tinyaction.distributed import dealt_back, from_first, share_state, summed
-from tinyaction.models.recognizer import Recognizer, stack_labels
-from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
+from tinyaction.distributed import summed
+from tinyaction.models.recognizer import Recognizer
+from tinyaction.results.evaluation import EpochRecord, Loader, TrainResult, bad_of, evaluate, labels_of
+from tinyaction.results.progress import OnBatch, WaitingClock
 from tinyaction.training.finetune import Objective, averaged_model, parameter_groups, train_mode
-
-
-class Loader(Protocol):
-    """What the loop asks of a loader; :class:`tinyaction.data.dataset.VideoLoader` is one."""
-
-    def set_epoch(self, epoch: int) -> None: ...
-    def __iter__(self) -> Iterator[Batch]: ...
-    def __len__(self) -> int: ...
-
-
-@dataclass
-class Progress:
-    """Where an epoch is, after a batch."""
-
-    kind: str  # "train" or "val"
-    batch: int  # batches done
-    num_batches: int
-    loss: float  # mean over the videos so far
-    top1: float  # share right so far
-    videos_per_second: float
-    seconds_left: float
 
 
 @dataclass
@@ -76,88 +49,8 @@ class TrainState:
         vars(self).update(vars(TrainState(self.epoch + 1, self.step)))
 
 
-@dataclass
-class TrainResult:
-    """One epoch of training. ``seconds_waiting`` were spent waiting for the loader, ``seconds_computing`` the rest."""
-
-    loss: float
-    top1: float
-    num_videos: int
-    seconds_waiting: float
-    seconds_computing: float
-    bad: list[BadVideo] = field(default_factory=list)  # videos that the loader skipped
-
-
-@dataclass(repr=False)
-class Evaluation:
-    """What a recognizer said of every video of a loader, in the loader's order."""
-
-    loss: float
-    scores: npt.NDArray[np.float64]  # (N, K)
-    labels: npt.NDArray[np.int64]  # (N,)
-    filenames: list[str]
-    seconds_waiting: float
-    seconds_computing: float
-    bad: list[BadVideo] = field(default_factory=list)  # videos that the loader skipped: no part of any figure
-
-    def __repr__(self) -> str:
-        return (f"Evaluation({len(self.labels)} videos, {self.num_classes} classes, loss {self.loss:.4f}, "
-                f"top1 {self.top1:.4f}, mean_class {self.mean_class:.4f})")
-
-    @property
-    def num_classes(self) -> int:
-        return self.scores.shape[1]
-
-    @property
-    def top1(self) -> float:
-        return top_k_accuracy(self.scores, self.labels, (1,))[0]
-
-    @property
-    def top5(self) -> float | None:
-        """None where there are five classes or fewer: it would be 1.0 even if every prediction were wrong."""
-        return top_k_accuracy(self.scores, self.labels, (5,))[0] if self.num_classes > 5 else None
-
-    @property
-    def mean_class(self) -> float:
-        return mean_class_accuracy(self.scores, self.labels)
-
-    @property
-    def confusion(self) -> npt.NDArray[np.int64]:
-        """(K, K) counts, row = true class, column = predicted class."""
-        predicted = self.scores.argmax(axis=1)
-        return confusion_matrix(predicted, self.labels, num_classes=self.num_classes).astype(np.int64)
-
-
-@dataclass
-class EpochRecord:
-    """One line of a run's history; ``epoch`` counts from 0, ``lr`` is that of the epoch's last step."""
-
-    epoch: int
-    lr: float
-    train: TrainResult
-    val: Evaluation
-
-
-OnBatch = Callable[[Progress], None]
 OnStep = Callable[[TrainState], None]
 LearningRateAt = Callable[[int], float]  # optimizer step, from 0 -> learning rate
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of a name; "auto" is CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: there is no such device on this machine.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} is not usable here ({reason}); try auto or cpu") from None
-    return device
 
 
 def create_optimizer(
@@ -182,49 +75,6 @@ def create_optimizer(
 def num_steps(num_batches: int, grad_accum: int) -> int:
     """Steps of an epoch; the last one may be made of fewer batches."""
     return math.ceil(num_batches / grad_accum)
-
-
-def choose_amp(name: str, device: torch.device, model: Recognizer, inputs: torch.Tensor) -> torch.dtype | None:
-    """The number format for a name: "off", "bf16", "fp16", or "auto".
-
-    "auto" is bfloat16 on a CUDA device that has it, else float16 there; on a CPU bfloat16 where ``model`` runs at
-    least a tenth faster with it on ``inputs`` (B, V, C, T, H, W), which is measured now; elsewhere float32.
-
-    Raises:
-        ValueError: the device does not compute in that format.
-    """
-    formats = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if name not in ("auto", *formats):
-        raise ValueError(f"amp {name!r} is not known; it must be off, auto, bf16 or fp16")
-    if name == "fp16" and device.type != "cuda" or name == "bf16" and device.type not in ("cuda", "cpu"):
-        raise ValueError(f"--amp {name} does not go with device {device.type}; take --amp auto or --amp off")
-    if name != "auto":
-        return formats[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu":
-        gain = min(_seconds_of(model, inputs, None) / _seconds_of(model, inputs, torch.bfloat16) for _ in range(2))
-        return torch.bfloat16 if from_first(gain) > 1.1 else None
-    return None
-
-
-def _seconds_of(model: Recognizer, inputs: torch.Tensor, amp: torch.dtype | None) -> float:
-    """Seconds of one forward and backward pass, the second of two; weights and statistics are left as they were."""
-    state = copy.deepcopy(model.state_dict())
-    for _ in range(2):
-        start = time.perf_counter()
-        with torch.autocast(inputs.device.type, dtype=amp, enabled=amp is not None):
-            loss = model(inputs, mode="logits").float().square().mean()
-        loss.backward()
-        seconds = time.perf_counter() - start
-    model.zero_grad(set_to_none=True)
-    model.load_state_dict(state)
-    return seconds
-
-
-def create_scaler(amp: torch.dtype | None) -> torch.amp.GradScaler | None:
-    """A scaler of the loss for float16, which needs one; None for other formats."""
-    return torch.amp.GradScaler() if amp == torch.float16 else None
 
 
 def train_one_epoch(
@@ -297,7 +147,7 @@ def train_one_epoch(
                 for group in optimizer.param_groups:
                     group["lr"] = lr_at(state.step) * group.get("lr_scale", 1.0)
             inputs = batch["inputs"].to(device, non_blocking=True)     # (B, V, C, T, H, W) uint8
-            labels = _labels_of(batch, model.cls_head.num_classes).to(device, non_blocking=True)  # (B,)
+            labels = labels_of(batch, model.cls_head.num_classes).to(device, non_blocking=True)  # (B,)
             B = len(labels)
             if objective is not None:
                 inputs, targets = objective.mix(inputs, labels, num_classes=model.cls_head.num_classes,
@@ -332,49 +182,6 @@ def train_one_epoch(
         raise ValueError("the loader gave no batch; an epoch needs at least one video")
     return TrainResult(total_loss / num_videos, num_right / num_videos, int(num_videos),
                        waiting.seconds_waiting, waiting.seconds_computing, bad_of(loader))
-
-
-def evaluate(
-    model: Recognizer, loader: Loader, *, device: torch.device, on_batch: OnBatch | None = None
-) -> Evaluation:
-    """Predict every video of the loader, in evaluation mode; the model is put back into the mode it was in.
-
-    The model is moved to ``device``. Nothing is drawn at random, and nothing is kept from one call to the next.
-    Several processes evaluate the batches that were dealt to them, with the weights of process 0, and each returns the
-    whole, in the order of a single process.
-
-    Raises:
-        ValueError: a label is not below the model's number of classes, or what the loader raises.
-    """
-    total_loss, num_right, num_videos = 0.0, 0, 0
-    predicted: list[tuple[float, torch.Tensor, torch.Tensor, list[str]]] = []  # loss, scores, labels, names of a batch
-    waiting = WaitingClock(loader)
-    model.to(device)  # not within inference mode: weights that are moved there could not be trained afterwards
-    share_state(model)
-    with torch.inference_mode(), _evaluation_mode(model):
-        for number, batch in enumerate(waiting):
-            inputs = batch["inputs"].to(device, non_blocking=True)     # (B, V, C, T, H, W) uint8
-            labels = _labels_of(batch, model.cls_head.num_classes)     # (B,)
-            logits = model(inputs, mode="logits")                      # (B, V, K)
-            samples = model.cls_head.predict(logits, batch["data_samples"])
-            scores = torch.stack([sample.pred_score for sample in samples if sample.pred_score is not None])
-            if scores.ndim == 3:                                       # average_clips=None keeps the views apart
-                scores = scores.mean(dim=1)                            # (B, K)
-            loss = model.cls_head.loss(logits, labels.to(device)).item() * len(samples)
-            predicted.append((loss, scores.cpu(), labels, [sample.filename for sample in samples]))
-            total_loss += loss
-            num_right += int((scores.argmax(dim=1).cpu() == labels).sum())
-            num_videos += len(samples)
-            if on_batch is not None:
-                on_batch(waiting.progress("val", number + 1, len(loader), total_loss, num_right, num_videos))
-    predicted = dealt_back(predicted)
-    if not predicted:
-        raise ValueError("the loader gave no batch; an accuracy needs at least one video")
-    all_losses, all_scores, all_labels, all_filenames = zip(*predicted, strict=True)
-    filenames = [name for names in all_filenames for name in names]
-    return Evaluation(sum(all_losses) / len(filenames), torch.cat(all_scores).double().numpy(),
-                      torch.cat(all_labels).numpy(), filenames, waiting.seconds_waiting, waiting.seconds_computing,
-                      bad_of(loader))
 
 
 def fit(
@@ -421,58 +228,3 @@ def fit(
         if on_epoch is not None and on_epoch(record):
             break
     return history
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every part is put back into the mode it was in, also where the loader raises, and also a frozen one."""
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-def bad_of(loader: Loader) -> list[BadVideo]:
-    """The videos that the loaders of all processes skipped; a plain list of batches skips none."""
-    return dealt_back(list(getattr(loader, "bad", ())))
-
-
-def _labels_of(batch: Batch, num_classes: int) -> torch.Tensor:
-    """(B,) int64; ValueError names the video whose label the model does not know."""
-    labels = stack_labels(batch["data_samples"])
-    for sample, label in zip(batch["data_samples"], labels.tolist(), strict=True):
-        if not 0 <= label < num_classes:
-            raise ValueError(f"{sample.filename or 'a sample'}: the label {label} is out of range; the model knows "
-                             f"{num_classes} classes, so 0 to {num_classes - 1}")
-    return labels
-
-
-class WaitingClock:
-    """Goes over a loader with two clocks: the time until a batch is there, and the time until the next is asked."""
-
-    def __init__(self, loader: Iterable[Any], seconds_waiting: float = 0.0, seconds_computing: float = 0.0) -> None:
-        self.loader = loader
-        self.seconds_waiting = seconds_waiting
-        self.seconds_computing = seconds_computing
-
-    def __iter__(self) -> Iterator[Any]:
-        batches = iter(self.loader)
-        asked = time.perf_counter()
-        for batch in batches:
-            given = time.perf_counter()
-            self.seconds_waiting += given - asked
-            self._given, self._computed_before = given, self.seconds_computing
-            yield batch
-            asked = time.perf_counter()
-            self.seconds_computing = self._computed_before + asked - given
-        self.seconds_waiting += time.perf_counter() - asked
-
-    def progress(self, kind: str, batch: int, num_batches: int, total_loss: float, num_right: int,
-                 num_videos: int) -> Progress:
-        self.seconds_computing = self._computed_before + time.perf_counter() - self._given
-        seconds = self.seconds_waiting + self.seconds_computing
-        return Progress(kind, batch, num_batches, total_loss / num_videos, num_right / num_videos,
-                        num_videos / seconds, seconds / batch * (num_batches - batch))

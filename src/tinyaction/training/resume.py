@@ -1,30 +1,84 @@
 """Runs that stop and go on: what is saved and when, signals, ``--resume``."""
 
 import json
+import random
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+import torch
 
 from tinyaction.data.loader import VideoLoader
 from tinyaction.models.checkpoint import (
     Checkpoint,
-    Stateful,
     load_newest,
     previous_of,
-    restore_training,
     save_checkpoint,
-    training_state,
 )
+from tinyaction.results.progress import Progress
 from tinyaction.results.run import RunFolder
 from tinyaction.training.config import RunConfig, flag_of
-from tinyaction.training.loop import Progress, TrainState
+from tinyaction.training.loop import TrainState
 from tinyaction.video import VideoError
+
+
+class Stateful(Protocol):
+    """What a resumed run puts back: models, optimizers, scalers, averages of weights, loaders."""
+
+    def state_dict(self) -> Any: ...
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+
+
+def training_state(state: TrainState, objects: Mapping[str, Stateful]) -> dict[str, Any]:
+    """All that a run needs to go on exactly: where it is, the states of its objects, all random generators."""
+    return {"state": asdict(state), "objects": {name: thing.state_dict() for name, thing in objects.items()},
+            "random": random_state()}
+
+
+def restore_training(saved: Mapping[str, Any], objects: Mapping[str, Stateful]) -> TrainState:
+    """Put back what :func:`training_state` gave, and return where the run was.
+
+    Raises:
+        ValueError: the objects are others than those that were saved, or do not fit.
+    """
+    if saved["objects"].keys() != objects.keys():
+        raise ValueError(f"the run was saved with {', '.join(saved['objects'])}, now there are {', '.join(objects)}; "
+                         "resume with the version that it was made with")
+    for name, thing in objects.items():
+        try:
+            thing.load_state_dict(saved["objects"][name])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"the saved {name} does not fit: {' '.join(str(error).split())[:160]}") from None
+    set_random_state(saved["random"])
+    return TrainState(**saved["state"])
+
+
+def random_state() -> dict[str, Any]:
+    """The states of all global generators, in kinds that ``weights_only`` reads."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put back what :func:`random_state` gave."""
+    kind, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count() > 0:
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 class StoppedError(Exception):

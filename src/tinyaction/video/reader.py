@@ -15,46 +15,19 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong with a file is said in the error
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
 
+from tinyaction.video.base import UInt8Array, VideoError, VideoReader, check_indices  # noqa: E402
+from tinyaction.video.frames import open_frames  # noqa: E402
 from tinyaction.video.header import Header, read_header  # noqa: E402
-
-UInt8Array = npt.NDArray[np.uint8]
 
 SEEK_MARGIN = 16  # frames that OpenCV goes back beyond the one that it seeks
 NUM_COMPARED = 256  # frames at most until one is found that is not plain
-
-
-class VideoError(ValueError):
-    """A video that cannot be read; the message begins with its path."""
-
-
-class VideoReader(Protocol):
-    """What every reader offers. ``name`` says what reads; ``fps`` is in frames per second, 0.0 where the file does not
-    say."""
-
-    name: str
-    fps: float
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
-        """Yield the frames (H, W, 3), RGB, at ascending ``indices``; :class:`VideoError` where one is missing.
-
-        Memory does not grow with their number. Frames that belong to somebody else cannot be written to.
-        """
-        ...
-
-    def get_batch(self, indices: Sequence[int]) -> UInt8Array:
-        """Return frames (N, H, W, 3), RGB, at ``indices``, in any order; :class:`VideoError` where one is missing."""
-        distinct = sorted(set(indices))
-        frames = dict(zip(distinct, self.read(distinct), strict=True))
-        return np.stack([frames[index] for index in indices])
 
 
 def open_video(path: str | Path) -> VideoReader:
@@ -75,8 +48,6 @@ def open_video(path: str | Path) -> VideoReader:
     if not path.exists():
         raise VideoError(f"{path}: no such file")
     if path.is_dir() or path.suffix.lower() in (".zip", ".npy"):
-        from tinyaction.prepare.store import open_frames  # here: that room writes what this one reads
-
         return open_frames(path)
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes)")
@@ -141,14 +112,6 @@ class FirstThatReads(VideoReader):
 
 def _has_av() -> bool:
     return importlib.util.find_spec("av") is not None
-
-
-def check_indices(indices: Sequence[int], num_frames: int, path: Path | str) -> None:
-    """Raise VideoError where one of the indices is no frame of a video of so many, ValueError where they descend."""
-    if len(indices) and (min(indices) < 0 or max(indices) >= num_frames):
-        raise VideoError(f"{path}: frames {min(indices)} to {max(indices)} asked of {num_frames}")
-    if (np.diff(indices) <= 0).any():
-        raise ValueError(f"{path}: frames are read in ascending order, each once; get_batch takes them in any order")
 
 
 class DecordReader(VideoReader):
