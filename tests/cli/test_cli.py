@@ -19,18 +19,18 @@ from toys import CLASSES, write_clip, write_set
 from tinyaction import load_checkpoint
 from tinyaction.cli import COMMANDS, errors_to_exit_code, main
 from tinyaction.cli.evaluate import main as evaluate_main
-from tinyaction.cli.evaluate import result_lines
 from tinyaction.cli.predict import main as predict_main
 from tinyaction.cli.progress import ProgressLine
-from tinyaction.cli.train import STAND_IN
 from tinyaction.cli.train import main as train_main
 from tinyaction.data.dataset import EpochSampler
 from tinyaction.prepare.synthetic import STAND_IN_TITLE
 from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.progress import Progress
+from tinyaction.results.summary import result_lines
+from tinyaction.training.run import STAND_IN
 
 SMALL = ["--epochs", "2", "--size", "32", "--clip-len", "4", "--num-workers", "0", "--device", "cpu", "--lr", "0.02"]
-COLUMNS = "epoch,lr,train_loss,train_top1,val_loss,val_top1,val_mean_class,seconds_waiting,seconds_computing"
+COLUMNS = "epoch,lr,train_loss,train_top1,val_loss,val_top1,val_mean_class,data_seconds,compute_seconds"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_metrics_csv(run):
     for row in (first, second):
         assert 0 <= row["train_top1"] <= 1
         assert row["val_top1"] in (0, 1 / 4, 2 / 4, 3 / 4, 1)
-        assert min(row["seconds_waiting"], row["seconds_computing"]) > 0
+        assert min(row["data_seconds"], row["compute_seconds"]) > 0
 
 
 def test_config_json_says_what_was_run(run, bars):
@@ -171,12 +171,13 @@ def test_each_flag_has_its_effect(bars, tmp_path, monkeypatch):
     class EnoughError(Exception):
         pass
 
-    def take(model, train_loader, val_loader, optimizer, *, num_epochs, lr_at, clip_grad_norm, **_):
-        given.update(train=train_loader, val=val_loader, group=optimizer.param_groups[0], num_epochs=num_epochs,
-                     rates=[lr_at(step) for step in range(6)], clip=clip_grad_norm, kind=type(optimizer))
+    def take(model, train_loader, val_loader, updater, *, num_epochs, **_):
+        given.update(train=train_loader, val=val_loader, group=updater.optimizer.param_groups[0],
+                     num_epochs=num_epochs, rates=[updater.lr_at(step) for step in range(6)],
+                     clip=updater.clip_grad_norm, kind=type(updater.optimizer))
         raise EnoughError
 
-    monkeypatch.setattr("tinyaction.cli.train.fit", take)
+    monkeypatch.setattr("tinyaction.training.run.fit", take)
     with pytest.raises(EnoughError):
         train_main(["--data", str(bars), "--out", str(tmp_path / "run"), *SMALL, *(
             "--epochs 3 --batch-size 4 --lr 0.2 --optimizer adamw --weight-decay 0.25 --warmup-epochs 1 "
@@ -232,7 +233,7 @@ def test_best_is_the_best_and_not_the_last(bars, tmp_path, monkeypatch):
         return Evaluation(loss, scores, np.zeros(4, dtype=np.int64), ["a.mp4"] * 4, 1.0, 1.0)
 
     monkeypatch.setattr("tinyaction.training.loop.evaluate", fake)
-    monkeypatch.setattr("tinyaction.cli.train.VideoLoader.__iter__", lambda loader: iter([{
+    monkeypatch.setattr("tinyaction.data.loader.VideoLoader.__iter__", lambda loader: iter([{
         "inputs": torch.zeros(1, 1, 3, 2, 16, 16), "data_samples": [loader.dataset[0]["data_samples"]]}]))
     assert train_main(["--data", str(bars), "--out", str(tmp_path / "run"), *SMALL, "--epochs", "4"]) == 0
     assert load_checkpoint(tmp_path / "run" / "best.pt")["epoch"] == 3
@@ -328,11 +329,11 @@ def check_one_sentence(err: str, words: str) -> None:
         ({"bars_train_list.txt": "clip 0.mp4 0\n", "bars_val_list.txt": "clip 0.mp4 0\n", "classes.txt": None}, "",
          r"num_classes is 1; a classifier needs at least two"),
         # the flags
-        ({}, "--epoch 3", r"unrecognized arguments: --epoch 3; see train\.py --help"),
+        ({}, "--epoch 3", r"unrecognized arguments: --epoch 3; see tinyaction train --help"),
         ({}, "--epochs three", r"argument --epochs: invalid int value: 'three'"),
         ({}, "--model conv2", r"model 'conv2' is not known; did you mean conv2d or conv3d"),
         ({}, "--model xyz", r"model 'xyz' is not known"),
-        ({}, "--optimizer lamb", r"optimizer 'lamb' is not known; it must be sgd, adam or adamw"),
+        ({}, "--optimizer lamb", r"--optimizer is 'lamb'; it must be sgd, adam or adamw"),
         ({}, "--device cuda:97", r"device 'cuda:97' is not usable here \(.*\); try auto or cpu"),
         ({}, "--device gpu", r"device 'gpu' is not usable here \(.*\); try auto or cpu"),
         ({}, "--num-clips 0", r"--num-clips is 0; it must be at least 1"),
@@ -394,7 +395,7 @@ def test_a_run_that_fails_later_keeps_what_it_has_learned(bars, tmp_path, monkey
          r"best\.pt knows the classes lying, standing, .*data has standing, lying; the order counts too"),
         ({}, "--checkpoint {run}/best.pt --num-clips 0", r"--num-clips is 0; it must be at least 1"),
         ({}, "--checkpoint {run}/best.pt --batch-size 0", r"--batch-size is 0; it must be at least 1"),
-        ({}, "--checkpoint {run}/best.pt --clip 3", r"unrecognized arguments: --clip 3; see evaluate\.py --help"),
+        ({}, "--checkpoint {run}/best.pt --clip 3", r"arguments: --clip 3; see tinyaction evaluate --help"),
         ({}, "--checkpoint {run}/best.pt --device cuda:97", r"device 'cuda:97' is not usable here"),
         ({}, "--checkpoint {run}/best.pt --split test", r"argument --split: invalid choice: 'test'"),
         ({}, "", r"the following arguments are required: --checkpoint"),
@@ -417,8 +418,8 @@ def test_bad_input_of_evaluate(bars, run, tmp_path, capsys, files, argv, words):
         (["none.mp4"], r"none\.mp4: no such file"),
         (["none.mp4", "--num-clips", "0"], r"--num-clips is 0; it must be at least 1"),
         (["none.mp4", "--device", "gpu"], r"device 'gpu' is not usable here"),
-        (["none.mp4", "--clip", "3"], r"unrecognized arguments: --clip 3; see predict\.py --help"),
-        ([], r"the following arguments are required: \w+; see predict\.py --help"),
+        (["none.mp4", "--clip", "3"], r"unrecognized arguments: --clip 3; see tinyaction predict --help"),
+        ([], r"the following arguments are required: \w+; see tinyaction predict --help"),
     ],
 )
 def test_bad_input_of_predict(run, capsys, argv, words):
@@ -450,7 +451,7 @@ def test_the_commands_are_listed(capsys):
         with pytest.raises(SystemExit) as stopped:
             main([name, "--help"])
         assert stopped.value.code == 0
-        assert f"usage: {name}.py" in text_of(capsys)[0]
+        assert text_of(capsys)[0].startswith(f"usage: tinyaction {name} ")
         assert (Path(__file__).parents[2] / "scripts" / f"{name}.py").is_file()
 
 
@@ -605,7 +606,7 @@ def test_bad_videos_are_skipped_where_asked_and_counted_with_the_accuracy(bars, 
     whole = (folder / "train" / "clip 1.mp4").read_bytes()
     (folder / "train" / "clip 1.mp4").write_bytes(whole[: len(whole) // 2])
     (folder / "val" / "clip 2.mp4").write_bytes(b"")
-    asked = ["--on-error", "skip", "--max-bad", "0.3", "--num-workers", "0"]
+    asked = ["--on-error", "skip", "--max-skipped", "0.3", "--num-workers", "0"]
     assert train_main(["--data", str(folder), "--out", str(tmp_path / "run"), *SMALL, *asked]) == 0
     printed = capsys.readouterr().out
     assert "skipped 1 train, 1 val" in printed

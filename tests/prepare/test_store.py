@@ -18,7 +18,7 @@ from tinyaction.data.annotations import find_data
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.data.transforms import VideoResize
-from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store, store_video, times_faster
+from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store, store_video
 from tinyaction.prepare.synthetic import write_video
 from tinyaction.video import VideoError, open_video
 from tinyaction.video.frames import StoreSettings, original_of
@@ -337,19 +337,6 @@ def test_the_original_of_a_stored_file(stored, telling_clip, tmp_path):
     assert original_of(str(tmp_path / "cut.npy")) == str(tmp_path / "cut.npy")
     Path(video).unlink()
     assert original_of(file) == file
-
-
-def test_how_much_faster_is_measured_on_the_clip_that_is_read(toys):
-    seen = []
-    pipeline = eval_pipeline(clip_len=4, size=32)
-
-    def recorded(results):
-        seen.append(Path(results["filename"]).name)
-        return pipeline(results)
-
-    videos = [str(toys / "train/clip 0.mp4")]
-    assert times_faster(videos, recorded, StoreSettings(short_side=36)) > 0
-    assert seen == ["clip 0.mp4", "frames.zip"] * 2
 
 
 def test_a_changed_frame_of_a_folder_makes_a_store_stale(frame_folder, tmp_path):

@@ -31,7 +31,7 @@ from tinyaction.results.charts import (
 )
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.report import _find, _spread_over_classes, wilson_interval, write_report
-from tinyaction.results.run import RunFolder, goodness, read_run
+from tinyaction.results.run import RunFolder, epoch_sort_key, read_run
 from tinyaction.results.sheets import MARGIN, PAPER, Strip, clip_frames, data_uri, draw_sheet, fonts_here, has_letter
 from tinyaction.training.config import RunConfig
 
@@ -330,7 +330,7 @@ def test_predictions_come_back_as_they_were_written(run: Path) -> None:
 def test_the_better_epoch() -> None:
     rows = [{"val_top1": 0.5, "val_loss": 1.0}, {"val_top1": 0.6, "val_loss": 2.0},
             {"val_top1": 0.6, "val_loss": 1.5}, {"val_top1": 0.6, "val_loss": float("nan")}, {}]
-    assert max(rows, key=goodness) is rows[2]
+    assert max(rows, key=epoch_sort_key) is rows[2]
 
 
 def test_a_folder_that_is_no_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -398,7 +398,7 @@ def test_a_report_that_fails_does_not_lose_the_run(
     def fail(*arguments: object, **named: object) -> Path:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("tinyaction.cli.train.write_report", fail)
+    monkeypatch.setattr("tinyaction.training.run.write_report", fail)
     data = toys.write_set(tmp_path / "bars", num_train=2, num_val=2)
     assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), "--epochs", "1", "--size", "16",
                  "--clip-len", "2", "--num-workers", "0", "--device", "cpu"]) == 0

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from toys import write_set
 
-from tinyaction import distributed
 from tinyaction.data.loader import rank_batches
+from tinyaction.training import distributed
 
 # Evaluates a fixed network, then trains it for an epoch; process 0 writes what came out.
 PROGRAM = """
 import json, sys, torch
-from torch.nn.parallel import DistributedDataParallel
 import tinyaction as ta
-from tinyaction.distributed import num_processes, rank, start_processes, stop_processes
+from tinyaction.training.distributed import gather_in_order, num_processes, rank, start_processes, stop_processes
 
 folder, out, batch_size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)
@@ -36,14 +35,13 @@ val = ta.build_dataloader(val_set, batch_size=2, **share)
 train_set = ta.VideoDataset(data.train, ta.eval_pipeline(**arguments))
 train = ta.build_dataloader(train_set, batch_size=batch_size, shuffle=True, **share)
 seen = [sample.filename for batch in train for sample in batch["data_samples"]]
-before = ta.evaluate(model, val, device=device)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-parallel = DistributedDataParallel(model) if num_processes() > 1 else None
+before = ta.evaluate(model, val, device=device, gather=gather_in_order)
+updater = ta.Updater(torch.optim.SGD(model.parameters(), lr=0.1))
 if len(sys.argv) > 4:  # a process that runs out of batches early
     if rank() == 1:
         train._bounds = train._bounds[:-1]
-result = ta.train_one_epoch(model, train, optimizer, device=device, parallel=parallel)
-after = ta.evaluate(model, val, device=device)
+result = ta.train_one_epoch(model, train, updater, device=device)
+after = ta.evaluate(model, val, device=device, gather=gather_in_order)
 torch.save({"seen": seen, "scores": before.scores, "labels": before.labels, "filenames": before.filenames,
             "loss": before.loss, "after": after.scores, "trained": result.num_videos, "train_loss": result.loss,
             "weights": model.state_dict()}, f"{out}-{rank()}.pt")
@@ -166,6 +164,6 @@ def test_too_few_videos_for_the_processes():
 
 def test_one_process_needs_no_torchrun():
     assert (distributed.rank(), distributed.num_processes()) == (0, 1)
-    assert distributed.dealt_back(["a", "b"]) == ["a", "b"]
-    assert distributed.summed(1, 2.5) == [1, 2.5]
-    assert distributed.from_first("x") == distributed.first_before_others(lambda: "x") == "x"
+    assert distributed.gather_in_order(["a", "b"]) == ["a", "b"]
+    assert distributed.all_reduce_sum(1, 2.5) == [1, 2.5]
+    assert distributed.broadcast_from_main("x") == distributed.main_process_first(lambda: "x") == "x"

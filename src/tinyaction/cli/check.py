@@ -22,11 +22,11 @@ CACHE = ".check.jsonl"
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 1 where something was found."""
-    parser = Parser(prog="check.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction check", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
     parser.add_argument("--clip-len", type=int, default=8, help="frames of a clip; shorter is told (default 8)")
     parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="files that are read at once")
-    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for one file (default 60)")
+    parser.add_argument("--video-timeout", type=float, default=60.0, help="seconds for one file (default 60)")
     parser.add_argument("--allow-outside", action="store_true", help="lists may name videos outside the folder")
     parser.add_argument("--again", action="store_true", help=f"forget what was found before (in {CACHE})")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.again:
         (Path(args.data) / CACHE).unlink(missing_ok=True)
     line = CountLine()
-    check = check_data(data, clip_len=args.clip_len, num_workers=args.num_workers, time_limit=args.time_limit,
+    check = check_data(data, clip_len=args.clip_len, num_workers=args.num_workers, video_timeout=args.video_timeout,
                        cache=cache, on_file=lambda done, total: line("videos checked", done, total))
     line.clear()
     if args.json:

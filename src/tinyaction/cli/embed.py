@@ -11,7 +11,7 @@ from tinyaction.inference.predictor import Predictor
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="embed.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction embed", description=__doc__, allow_abbrev=False)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folders of videos, files, or quoted patterns")
     parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")
     parser.add_argument("--out", default="features.npy",

@@ -9,7 +9,7 @@ from tinyaction.inference.predictor import Predictor
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="explain.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction explain", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", metavar="VIDEO", help="a video file")
     parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")
     parser.add_argument("--class", dest="class_name", help="the class to look for; default the predicted one")

@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tinyaction.inference.export import SUFFIXES, TOLERANCE, check_format, export_model, generated_clips
     from tinyaction.inference.sources import list_videos
 
-    parser = Parser(prog="export.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction export", description=__doc__, allow_abbrev=False)
     parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")
     parser.add_argument("--format", required=True, choices=list(SUFFIXES), help="onnx needs the extra: export")
     parser.add_argument("--out", help="the file; default beside the checkpoint with the format's suffix")

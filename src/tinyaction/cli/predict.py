@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="predict.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction predict", description=__doc__, allow_abbrev=False)
     parser.add_argument("sources", nargs="+", metavar="SOURCE",
                         help="video files, folders of videos, quoted patterns such as 'clips/*.mp4', or a camera's "
                         "number")

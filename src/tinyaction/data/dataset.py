@@ -129,8 +129,8 @@ def build_dataloader(
     rank: int = 0,
     num_ranks: int = 1,
     on_error: OnError = "raise",
-    max_bad_share: float = 0.1,
-    time_limit: float = 300.0,
+    max_skipped: float = 0.1,
+    video_timeout: float = 300.0,
 ) -> VideoLoader:
     """Batches of a dataset; call ``loader.set_epoch(epoch)`` before each training epoch.
 
@@ -145,8 +145,8 @@ def build_dataloader(
         prefetch: batches that each worker makes ahead.
         rank, num_ranks: which of several processes this is; see :func:`tinyaction.data.loader.rank_batches`.
         on_error: "raise" a video's error, or "skip" it: its batch is smaller by one, and ``loader.bad`` lists it.
-        max_bad_share: share of an epoch's videos that may be skipped.
-        time_limit: seconds in which a worker must have read one video; it is stopped after that. Without workers
+        max_skipped: share of an epoch's videos that may be skipped.
+        video_timeout: seconds in which a worker must have read one video; it is stopped after that. Without workers
             nothing watches.
 
     Iterating raises what an item raised: :class:`VideoError`, or ``ValueError`` of a transform.
@@ -155,8 +155,17 @@ def build_dataloader(
                            labels=dataset.videos.labels if balanced else None)
     return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=collate, num_workers=num_workers,
                        pin_memory=pin_memory, prefetch=prefetch, rank=rank, num_ranks=num_ranks, on_error=on_error,
-                       max_bad_share=max_bad_share, time_limit=time_limit)
+                       max_skipped=max_skipped, video_timeout=video_timeout)
+
+
+def check_files_exist(*lists: VideoList) -> None:
+    """Raise FileNotFoundError for the first video that is not there, before anything is computed."""
+    for videos in lists:
+        missing = [name for name, _ in (videos[i] for i in range(len(videos))) if not Path(name).exists()]
+        if missing:
+            raise FileNotFoundError(f"{missing[0]}: no such file; {len(missing)} of {len(videos)} videos listed in "
+                                    f"{videos.source} are missing")
 
 
 __all__ = ["BadVideo", "Batch", "DataSample", "EpochSampler", "Item", "VideoDataset", "VideoError", "VideoLoader",
-           "build_dataloader", "collate"]
+           "build_dataloader", "check_files_exist", "collate"]

@@ -19,8 +19,6 @@ import os
 import re
 import shlex
 import shutil
-import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -234,7 +232,7 @@ def fill_store(
     result = StoreResult()
     loader = VideoLoader(jobs, batch_size=1, sampler=EpochSampler(len(jobs), shuffle=False, seed=0),
                          collate=lambda items: items[0], num_workers=min(num_workers, len(jobs)), on_error="skip",
-                         max_bad_share=1.0, time_limit=SECONDS_PER_VIDEO)
+                         max_skipped=1.0, video_timeout=SECONDS_PER_VIDEO)
     try:
         for num_bytes in loader:
             result.num_stored += 1
@@ -274,32 +272,6 @@ def check_store(folder: str | Path, short_side: int) -> None:
                              "--short-side", str(short_side)])
         raise ValueError(f"{folder}: its frames have a short side of {settings.short_side} pixels, this run needs "
                          f"{short_side}; run: {larger}, or train with a smaller --size")
-
-
-def times_faster(videos: Sequence[str], pipeline: Callable[[dict[str, Any]], Any], settings: StoreSettings) -> float:
-    """How many times faster these clips go through a pipeline from a store, measured now on one clip of each.
-
-    Only the frames of that clip are stored, in a temporary file.
-    """
-    seconds = {"now": 0.0, "stored": 0.0}
-
-    def measured(name: str, filename: str) -> None:
-        start = time.perf_counter()
-        pipeline({"filename": filename, "label": 0, "rng": np.random.RandomState(0)})
-        seconds[name] += time.perf_counter() - start
-
-    with tempfile.TemporaryDirectory() as folder:
-        for video in videos:
-            reader = open_video(video)
-            num_frames = min(len(reader), 32)
-            indices = [i * len(reader) // num_frames for i in range(num_frames)]
-            stored = Path(folder) / f"frames{FORMS[settings.form]}"
-            with open(stored, "wb") as file:
-                _write_frames(file, reader, indices, settings, "")
-            for _ in range(2):
-                measured("now", video)
-                measured("stored", str(stored))
-    return seconds["now"] / seconds["stored"]
 
 
 class _Jobs:

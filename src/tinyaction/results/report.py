@@ -256,7 +256,7 @@ def _subtitle(run: Run) -> str:
 
 
 def _tiles(run: Run) -> str:
-    waiting, computing = (np.nansum(_column(run, name)) for name in ("seconds_waiting", "seconds_computing"))
+    waiting, computing = (np.nansum(_column(run, name)) for name in ("data_seconds", "compute_seconds"))
     tiles = []
     best = run.best
     if run.predictions:
@@ -283,8 +283,8 @@ def _tiles(run: Run) -> str:
 def _curve_section(run: Run) -> str:
     epochs = [int(row["epoch"]) for row in run.history]
     (loss_label, losses), (accuracy_label, accuracies) = _curves(run)
-    times = [Series("computing", _column(run, "seconds_computing"), "computing"),
-             Series("waiting for videos", _column(run, "seconds_waiting"), "waiting")]
+    times = [Series("computing", _column(run, "compute_seconds"), "computing"),
+             Series("waiting for videos", _column(run, "data_seconds"), "waiting")]
     return ('<section><h2>Training</h2><div class="charts">'
             + line_chart(epochs, losses, label=loss_label, lowest=0)
             + line_chart(epochs, accuracies, label=accuracy_label, lowest=0, highest=1)

@@ -35,14 +35,15 @@ T = TypeVar("T")
 
 PREDICTIONS = ("path", "class", "predicted", "score", "class_score")
 METRICS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_mean_class")
-TIMES = ("seconds_waiting", "seconds_computing")
+TIMES = ("data_seconds", "compute_seconds")
+OLD_COLUMNS = {"seconds_waiting": "data_seconds", "seconds_computing": "compute_seconds"}  # of earlier versions
 LOCK = ".lock"
 
 
 class RunFolder:
     """A new folder, or with ``reopen`` that of a run that goes on. It is this process's own until :meth:`close`.
 
-    Nothing that is in a folder already is ever overwritten.
+    Nothing that is in a folder already is ever overwritten. ``on_line`` receives each line of the log: to print it.
 
     Raises:
         ValueError: ``out`` is a folder with something in it, or a file, or another process writes to it; or
@@ -51,8 +52,9 @@ class RunFolder:
 
     def __init__(
         self, out: str | Path = "", *, name: str = "run", runs: str | Path = "runs", tensorboard: bool = False,
-        reopen: bool = False,
+        reopen: bool = False, on_line: Callable[[str], None] | None = None,
     ) -> None:
+        self._on_line = on_line
         writer_class = _summary_writer() if tensorboard else None  # first: where it is missing no folder is made
         self.path = Path(out) if str(out) else _next_folder(Path(runs), name)
         if self.path.exists() and not self.path.is_dir():
@@ -97,13 +99,14 @@ class RunFolder:
             write_whole(path, "".join(f"{name}\t{reasons[name]}\n" for name in sorted(reasons)))
 
     def log(self, line: str = "") -> None:
-        """Print a line and keep it in ``log.txt``."""
-        print(line, flush=True)
+        """Append a line to ``log.txt`` and hand it to ``on_line``."""
         with open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
+        if self._on_line is not None:
+            self._on_line(line)
 
-    def remove(self) -> None:
-        """Take back a run that came to nothing, so that the same command can be given again."""
+    def remove_if_empty(self) -> None:
+        """Remove a run that stopped before its first step, so that the same command can be given again."""
         self.close()
         for name in ("config.json", "log.txt", "last.pt", "bad_files.txt"):
             (self.path / name).unlink(missing_ok=True)
@@ -133,7 +136,8 @@ class RunFolder:
             writer = csv.writer(file)
             if is_new:
                 writer.writerow(row)
-            writer.writerow([f"{value:.6g}" for value in row.values()])
+            # All digits: the best epoch of the file is that of best.pt.
+            writer.writerow([value if isinstance(value, int) else repr(float(value)) for value in row.values()])
         if self._writer_class is not None:
             self._scalars = self._scalars or self._writer_class(self.path / "tensorboard")
             for name, value in row.items():
@@ -178,7 +182,7 @@ def metrics_row(record: EpochRecord) -> dict[str, float]:
                    strict=True))
     if val.top5 is not None:
         row["val_top5"] = val.top5
-    times = (train.seconds_waiting + val.seconds_waiting, train.seconds_computing + val.seconds_computing)
+    times = (train.data_seconds + val.data_seconds, train.compute_seconds + val.compute_seconds)
     return row | dict(zip(TIMES, times, strict=True))
 
 
@@ -224,11 +228,11 @@ class Run:
     @property
     def best(self) -> dict[str, float]:
         """The row of the epoch that ``best.pt`` holds: the highest accuracy, of equal ones the lowest loss."""
-        return max(self.history, key=goodness)
+        return max(self.history, key=epoch_sort_key)
 
 
-def goodness(row: Mapping[str, float]) -> tuple[float, float]:
-    """Of two epochs the one with the larger key is the better."""
+def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, float]:
+    """Sort key of the best epoch: higher accuracy, then lower loss."""
     loss = row.get("val_loss", math.inf)
     return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
 
@@ -286,7 +290,7 @@ def _rows(path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], 
 
 
 def _metrics_of(row: dict[str, str]) -> dict[str, float]:
-    return {name: float(text) for name, text in row.items() if text}
+    return {OLD_COLUMNS.get(name, name): float(text) for name, text in row.items() if text}
 
 
 def _next_folder(runs: Path, name: str) -> Path:
