@@ -1,11 +1,14 @@
 """The fields of a run are its flags."""
 
 import argparse
+import json
 import re
-from dataclasses import asdict, fields
+import shlex
+from dataclasses import asdict, fields, replace
 
 import pytest
 
+from tinyaction.cli import main
 from tinyaction.cli.flags import add_flags
 from tinyaction.cli.train import parse_args
 from tinyaction.training.config import RunConfig
@@ -18,6 +21,8 @@ def test_each_field_is_a_flag_with_its_default_and_its_text():
     for field in fields(RunConfig):
         assert "--" + field.name.replace("_", "-") in text
         assert field.metadata["help"] in text
+        for choice in field.metadata["choices"]:
+            assert str(choice) in text
     assert RunConfig(**vars(parser.parse_args(["--data", "clips"]))) == RunConfig("clips")
 
 
@@ -121,3 +126,68 @@ def test_workers_are_one_a_core_at_most_eight(monkeypatch, tmp_path):
 def test_a_wrong_value_is_named_with_its_flag_and_its_rule(argv, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         parse_args(argv.split())
+
+
+# ---- the help, and configs from files ------------------------------------------------------------------------------
+
+
+def test_the_help_is_grouped_fits_into_80_columns_and_begins_with_an_example(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert lines[0] == "usage: tinyaction train --data DIR [flags]"
+    assert max(map(len, lines)) <= 80
+    headings = [line for line in lines if re.fullmatch("[a-z]+:", line)]
+    assert headings == ["example:", "options:", "data:", "model:", "training:", "augmentation:", "evaluation:", "run:"]
+    example = re.search("example:\n  (.*)\n", text)[1]
+    assert parse_args(shlex.split(example)[2:]).weights == "imagenet"
+
+
+def written_config(tmp_path, **changes):
+    path = tmp_path / "config.json"
+    facts = {"class_names": ["a", "b"], "lr_of_the_batch": 1}
+    config = asdict(RunConfig("clips", lr=0.5, seed=7, out="runs/a")) | facts | changes
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+    return path
+
+
+def test_a_config_runs_again_and_flags_on_the_line_replace_its_own(tmp_path):
+    path = written_config(tmp_path)
+    expected = RunConfig("clips", lr=0.5, seed=7)  # in a new folder
+    assert parse_args(["--config", str(path)]) == expected
+    assert parse_args(["--config", str(tmp_path)]) == expected
+    assert parse_args(["--config", str(path), "--seed", "8", "--data", "d", "--out", "runs/b"]) == replace(
+        expected, seed=8, data="d", out="runs/b")
+
+
+def test_a_config_of_an_earlier_version_has_other_names(tmp_path):
+    path = written_config(tmp_path, head_lr_multiplier=None, max_skipped=None, video_timeout=None, head_lr=5.0,
+                          max_bad=0.5, time_limit=60.0)
+    config = parse_args(["--config", str(path)])
+    assert (config.head_lr_multiplier, config.max_skipped, config.video_timeout) == (5.0, 0.5, 60.0)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"bach_size": 4}, "'bach_size' is no flag of tinyaction train; did you mean 'batch_size'?"),
+    ({"epochs": "many"}, "--epochs is 'many'; it must be a whole number"),
+    ({"epochs": True}, "--epochs is True; it must be a whole number"),
+    ({"lr": "fast"}, "--lr is 'fast'; it must be a number"),
+    ({"balanced": 1}, "--balanced is 1; it must be true or false"),
+    ({"data": 5}, "--data is 5; it must be a text"),
+    ({"data": None}, "not the config of a run; it must be an object with the name 'data'"),
+])
+def test_a_damaged_config_is_one_sentence(tmp_path, changes, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        parse_args(["--config", str(written_config(tmp_path, **changes))])
+
+
+def test_configs_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.json: no such file"):
+        parse_args(["--config", str(tmp_path / "none.json")])
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json: not the config of a run"):
+        parse_args(["--config", str(tmp_path)])
+    with pytest.raises(ValueError, match="--config begins a new run and --resume goes on with one"):
+        parse_args(["--config", str(tmp_path), "--resume", str(tmp_path)])

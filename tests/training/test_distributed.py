@@ -120,6 +120,70 @@ def test_the_command_has_one_writer(toys, tmp_path):
     assert json.loads((tmp_path / "run/config.json").read_text())["lr_of_the_batch"] == pytest.approx(0.01 * 2 * 2 / 8)
 
 
+# Trains a network of four numbers on given batches, alone or as one of several processes, in many cases.
+STEPS_PROGRAM = """
+import itertools, sys
+sys.path.insert(0, sys.argv[2])
+import torch
+from loops import CPU, FakeLoader, batch_of, tiny_model
+from tinyaction import Criterion, Updater, create_average, train_one_epoch
+from tinyaction.data.loader import rank_batches
+from tinyaction.training.distributed import num_processes, rank, start_processes, stop_processes
+
+torch.set_num_threads(1)
+start_processes(CPU)
+results = {}
+ranks = [2, 3] if num_processes() == 1 else [num_processes()]
+for R, N, size, accum, early in itertools.product(ranks, [3, 7, 8, 13], [1, 2, 3], [1, 2, 3], [False, True]):
+    torch.manual_seed(N)
+    videos = [(x, int(x > 0)) for x in torch.randn(N).tolist()]
+    parts = [[videos[start:stop] for start, stop in rank_batches(N, size, rank=r, num_ranks=R, even=True)]
+             for r in range(R)]
+    if early:  # a video that is skipped can take a batch away from one process
+        if len(parts[1]) == 1:
+            continue
+        parts[1] = parts[1][:-1]
+    if num_processes() == 1:  # all videos of a step as one batch
+        last = max(map(len, parts))
+        batches = [sum((video for part in parts for video in part[step : step + accum]), []) for step in
+                   range(0, last, accum)]
+        accum_here = 1
+    else:
+        batches, accum_here = parts[rank()], accum
+    torch.manual_seed(0)
+    model = tiny_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=0.01)
+    average = create_average(model, 0.9)
+    updater = Updater(optimizer, lambda step: 0.5 / (step + 1), 0.4, accum_here, average=average)
+    criterion = Criterion(label_smoothing=0.1, class_weights=torch.tensor([0.5, 2.0]))
+    out = train_one_epoch(model, FakeLoader(*(batch_of(*batch) for batch in batches)), updater, device=CPU,
+                          criterion=criterion)
+    momenta = [optimizer.state[weight]["momentum_buffer"].flatten() for weight in model.parameters()]
+    tensors = [*model.state_dict().values(), *average.module.state_dict().values()]
+    results[R, N, size, accum, early] = torch.cat([*(t.flatten() for t in tensors), *momenta,
+                                                   torch.tensor([out.loss, out.top1, out.num_videos])])
+torch.save(results, f"{sys.argv[1]}-{rank()}.pt")
+stop_processes()
+"""
+
+
+def test_a_step_of_several_processes_is_that_of_one_on_all_their_videos(tmp_path):
+    """For uneven batches, accumulation, and a process that runs out of batches: weights, momentum and average."""
+    import torch
+
+    (tmp_path / "program.py").write_text(STEPS_PROGRAM)
+    outcomes = {}
+    for num in (1, 2, 3):
+        launch(num, tmp_path / "program.py", tmp_path / str(num), Path(__file__).parents[1])
+        outcomes[num] = [torch.load(tmp_path / f"{num}-{rank}.pt") for rank in range(num)]
+    (alone,) = outcomes[1]
+    assert len(alone) > 100
+    for case, expected in alone.items():
+        results = [outcome[case] for outcome in outcomes[case[0]]]
+        assert all(torch.equal(result, results[0]) for result in results), case
+        torch.testing.assert_close(results[0], expected, rtol=1e-6, atol=1e-6, msg=lambda text, c=case: f"{c}: {text}")
+
+
 # ---- arithmetic ----------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from loops import CPU, FakeLoader, batch_of, sgd, tiny_model, weights_of
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from tinyaction.data.loader import EpochSampler
 from tinyaction.models import create_model
@@ -38,6 +39,46 @@ def test_stages_from_the_input_on():
     assert names_of(create_model("tsm-resnet18", 2).backbone) == resnet
     assert names_of(create_model("tsm-mobilenet_v2", 2).backbone) == [[f"features.{i}"] for i in range(19)]
     assert names_of(create_model("r3d_18", 2).backbone) == [["stem"], *resnet[1:]]
+
+
+@pytest.mark.parametrize(("name", "num_stages"), [("tsn-vgg16", 5), ("tsn-vgg11_bn", 5), ("tsn-alexnet", 3)])
+def test_poolings_end_the_stages_of_plain_networks(name, num_stages):
+    """They were one stage, so that --freeze 1 froze the whole backbone."""
+    model = create_model(name, 2)
+    found = names_of(model.backbone)
+    assert len(found) == num_stages
+    assert found[0][0] == "features.0"
+    freeze(model, "1")
+    frozen = {name.rpartition(".")[0] for name, weight in model.backbone.named_parameters()
+              if not weight.requires_grad}
+    assert frozen == set(found[0])
+
+
+def test_a_frozen_part_is_in_evaluation_mode_stochastic_depth_included():
+    """Before, mvit_v2_s dropped whole branches of its frozen blocks at random."""
+    model = create_model("mvit_v2_s", 2)
+    freeze(model, "3")
+    train_mode(model)
+    in_training = {part for part in model.modules() if part.training}
+    first, second, third, *rest = [set(modules) for modules in
+                                   ([module for part in stage for module in part.modules()]
+                                    for stage in stages(model.backbone))]
+    assert not in_training & (first | second | third)
+    assert set.union(*rest) <= in_training and model.cls_head.dropout in in_training
+    freeze(model, "all")
+    train_mode(model)
+    assert not any(part.training for part in model.backbone.modules())
+    assert model.cls_head.dropout.training
+
+
+def test_frozen_features_are_the_same_in_each_pass():
+    torch.manual_seed(0)
+    model = tiny_model()
+    model.backbone = nn.Sequential(nn.Sequential(nn.Conv2d(1, 4, 1), StochasticDepth(0.5, "row"), nn.Dropout(0.5)))
+    freeze(model, "1")
+    train_mode(model)
+    frames = torch.randn(8, 1, 2, 2)
+    assert model.backbone(frames).equal(model.backbone(frames))
 
 
 def pixels(seed: int = 0) -> dict:

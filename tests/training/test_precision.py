@@ -108,6 +108,45 @@ def test_with_a_scaler_gradients_are_unscaled_before_they_are_clipped():
     assert scaler.calls == ["scale", "unscale", "step", "update"]
 
 
+class OverflowingNorm(nn.Module):
+    """A batch norm whose input is too large for float16 in some batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, frames):
+        return self.norm((frames.half() * 60_000).float())
+
+
+def overflowing_model():
+    model = tiny_model()
+    model.backbone = OverflowingNorm()
+    return model
+
+
+def test_an_overflow_of_float16_in_the_forward_pass_skips_the_step_and_leaves_the_statistics(caplog):
+    """60,000 is the most that float16 holds: x = 2 overflows, and the loss is NaN."""
+    good, bad = batch_of((0.5, 0), (1.0, 1)), batch_of((2.0, 1), (0.5, 0))
+    models = []
+    for batches in ([good, good], [good, bad, good]):
+        model = overflowing_model()
+        updater = sgd(model, scaler=torch.amp.GradScaler("cpu", init_scale=1.0))
+        result = train_one_epoch(model, FakeLoader(*batches), updater, device=CPU)
+        models.append((model.state_dict(), result.loss, result.num_videos))
+    (expected, loss, num_videos), (state, loss_too, num_videos_too) = models
+    assert all(torch.equal(state[name], expected[name]) for name in expected if "num_batches" not in name)
+    assert (loss_too, num_videos_too) == (loss, num_videos) == (loss, 4)
+    assert "step 1 is skipped: its loss is not finite in float16 (x=2.0.mp4, x=0.5.mp4)" in caplog.text
+
+
+def test_overflows_without_end_are_an_error():
+    model = overflowing_model()
+    updater = sgd(model, scaler=torch.amp.GradScaler("cpu", init_scale=1.0))
+    with pytest.raises(ValueError, match="the loss of step 20 is nan; .*compute in bf16 or float32"):
+        train_one_epoch(model, FakeLoader(*[batch_of((2.0, 1), (0.5, 0))] * 30), updater, device=CPU)
+
+
 def test_only_float16_has_a_scaler():
     assert create_scaler(None) is None and create_scaler(torch.bfloat16) is None
 

@@ -20,8 +20,8 @@ class TorchvisionAugment:
         TorchvisionAugment(v2.RandAugment(num_ops=2, magnitude=7))
         TorchvisionAugment(v2.ColorJitter(0.4, 0.4, 0.4, 0.1))
 
-    torchvision draws from torch's global random state: it is set from the item's own generator for the moment of the
-    call and put back afterwards, so that a draw depends on the item alone and touches nobody else's.
+    torchvision draws from torch's global generator of the CPU. It is seeded from the item's own generator for the
+    call and restored afterwards, so a draw depends on the item alone; generators of other devices are not touched.
 
     Raises:
         ValueError: the transform gives frames that are not uint8.
@@ -34,7 +34,7 @@ class TorchvisionAugment:
         frames = torch.from_numpy(np.stack(results["imgs"])).permute(0, 3, 1, 2)  # (V*T, C, H, W)
         seed = int(rng_of(results).randint(2**31 - 1))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
             frames = self.transform(frames)
         if frames.dtype != torch.uint8:
             raise ValueError(f"{self.transform} gives {frames.dtype} frames; pixels stay uint8 until the model, leave "

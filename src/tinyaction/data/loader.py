@@ -194,6 +194,8 @@ class VideoLoader:
         if state["num_items"] != len(self.dataset):
             raise ValueError(f"the run was made with {state['num_items']} videos, now there are {len(self.dataset)}; "
                              "a run resumes only with the videos that it began with")
+        if not 0 <= state["position"] <= len(self):
+            raise ValueError(f"position is {state['position']}; an epoch has {len(self)} batches")
         self.sampler.epoch = state["epoch"]
         self.position = self._first = state["position"]
         self.bad = [BadVideo(**video) for video in state["bad"]]

@@ -46,5 +46,6 @@ class StepTimer:
                  num_videos: int) -> Progress:
         self.compute_seconds = self._computed_before + time.perf_counter() - self._given
         seconds = self.data_seconds + self.compute_seconds
-        return Progress(kind, batch, num_batches, total_loss / num_videos, num_right / num_videos,
-                        num_videos / seconds, seconds / batch * (num_batches - batch))
+        num = max(num_videos, 1)  # none so far where float16 overflowed in each batch
+        return Progress(kind, batch, num_batches, total_loss / num, num_right / num, num_videos / seconds,
+                        seconds / batch * (num_batches - batch))
