@@ -8,8 +8,8 @@ import pytest
 from toys import pictures, telling_frames
 
 from tinyaction.prepare.store import store_video
-from tinyaction.prepare.synthetic import write_video
 from tinyaction.video.frames import FORMS, StoreSettings
+from tinyaction.video.writer import write_video
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def telling_clip(tmp_path: Path) -> Callable[..., Path]:
 
     def make(num_frames: int = 24, height: int = 32, width: int = 48, name: str = "telling.avi") -> Path:
         path = tmp_path / name
-        write_video(path, telling_frames(num_frames, height, width), fps=25, fourcc="FFV1")
+        write_video(path, telling_frames(num_frames, height, width), fps=25, codec="ffv1", replace=True)
         return path
 
     return make

@@ -10,7 +10,7 @@ import torch
 
 from tinyaction import create_model, save_checkpoint
 from tinyaction.models.create import model_arguments
-from tinyaction.prepare.synthetic import write_video
+from tinyaction.video.writer import write_video
 
 CLASSES = ("lying", "standing")
 
@@ -30,7 +30,7 @@ def bar_frames(label: int, seed: int, *, num_frames: int = 10, side: int = 64) -
 
 def write_clip(path: Path, label: int, seed: int, *, num_frames: int = 10, side: int = 64) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, bar_frames(label, seed, num_frames=num_frames, side=side), fps=10)
+    write_video(path, bar_frames(label, seed, num_frames=num_frames, side=side), fps=10, replace=True)
     return path
 
 

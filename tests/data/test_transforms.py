@@ -10,8 +10,8 @@ from toys import telling_frames
 import tinyaction as ta
 from tinyaction.data.augment import VideoMultiScaleCrop, VideoThreeCrop
 from tinyaction.inference.sources import MemoryReader
-from tinyaction.prepare.synthetic import write_video
 from tinyaction.video import VideoReader
+from tinyaction.video.writer import write_video
 
 
 class FakeReader(VideoReader):

@@ -16,7 +16,7 @@ from tinyaction.cli.predict import main as predict
 from tinyaction.data.sampling import window_starts
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.timeline import clock, merge_windows, segment_at
-from tinyaction.prepare.synthetic import write_video
+from tinyaction.video.writer import write_video
 
 
 @pytest.fixture(scope="module")

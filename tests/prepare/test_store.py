@@ -19,9 +19,9 @@ from tinyaction.data.dataset import VideoDataset
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.data.transforms import VideoResize
 from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store, store_video, times_faster
-from tinyaction.prepare.synthetic import write_video
 from tinyaction.video import VideoError, open_video
 from tinyaction.video.frames import StoreSettings, original_of
+from tinyaction.video.writer import write_video
 
 
 def make(source, folder, settings=None, **arguments):
@@ -258,7 +258,7 @@ def test_wrong_settings(settings, message):
 
 def test_videos_outside_the_folder_have_a_place_of_their_own(tmp_path):
     (tmp_path / "far").mkdir()
-    write_video(tmp_path / "far/a.avi", telling_frames(4, 16, 16), fps=5, fourcc="FFV1")
+    write_video(tmp_path / "far/a.avi", telling_frames(4, 16, 16), fps=5, codec="ffv1")
     (tmp_path / "data").mkdir()
     for split in ("train", "val"):
         (tmp_path / f"data/{split}.txt").write_text(f"{tmp_path}/far/a.avi 0\n{tmp_path}/far/a.avi 1\n")
@@ -438,7 +438,7 @@ def test_a_name_with_a_line_break_fits_into_no_list(tmp_path, telling_clip):
 
 def test_the_place_of_a_video_outside_lies_in_the_store(tmp_path):
     (tmp_path / "far").mkdir()
-    write_video(tmp_path / "far/a.avi", telling_frames(4, 16, 16), fps=5, fourcc="FFV1")
+    write_video(tmp_path / "far/a.avi", telling_frames(4, 16, 16), fps=5, codec="ffv1")
     (tmp_path / "data").mkdir()
     for split in ("train", "val"):
         (tmp_path / f"data/{split}.txt").write_text("../../far/a.avi 0\n../../far/a.avi 1\n")

@@ -36,7 +36,7 @@ from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
 from tinyaction.results.progress import Progress
 from tinyaction.results.report import write_report
-from tinyaction.results.run import TIMES, RunFolder, goodness, read_run, usage_lines
+from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
 from tinyaction.training.config import RunConfig
 from tinyaction.training.finetune import Objective, averaged_model, class_weights, create_average, freeze
 from tinyaction.training.loop import create_optimizer, fit, num_steps
@@ -177,7 +177,8 @@ def train(config: RunConfig) -> RunFolder | None:
         keeper.row = run.add_metrics(record)
         run.add_bad_files([*record.train.bad, *record.val.bad])
         best = keeper.best
-        is_best = not best or goodness(keeper.row) > goodness({"val_top1": best["top1"], "val_loss": best["loss"]})
+        before = {"val_top1": best["top1"], "val_loss": best["loss"]} if best else {}
+        is_best = not best or epoch_sort_key(keeper.row) > epoch_sort_key(before)
         if is_best:
             best.update(epoch=record.epoch, top1=record.val.top1, loss=record.val.loss)
             best_val[:] = [record.val]

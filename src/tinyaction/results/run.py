@@ -8,7 +8,7 @@
     last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
     bad_files.txt      videos that were skipped, and why; only where there are any
     tensorboard/       the columns of metrics.csv for TensorBoard, where asked for
-    report.html        all of this to look at, with pictures beside it (see report.py)
+    report.html        all of this to look at, with pictures beside it (see report.py and report.css)
     .lock              held while a run writes here
 
 :class:`RunFolder` writes it, :func:`read_run` reads it.
@@ -224,11 +224,11 @@ class Run:
     @property
     def best(self) -> dict[str, float]:
         """The row of the epoch that ``best.pt`` holds: the highest accuracy, of equal ones the lowest loss."""
-        return max(self.history, key=goodness)
+        return max(self.history, key=epoch_sort_key)
 
 
-def goodness(row: Mapping[str, float]) -> tuple[float, float]:
-    """Of two epochs the one with the larger key is the better."""
+def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, float]:
+    """Sort key: higher accuracy, then lower loss."""
     loss = row.get("val_loss", math.inf)
     return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
 

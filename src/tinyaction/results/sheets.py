@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont  # Pillow comes with torchvision; cv2.putText knows ASCII only
 
-from tinyaction.results.charts import shortened
+from tinyaction.results.plots import shortened
 from tinyaction.video import UInt8Array
 
 # Looked up in the system's font folders; the first that has every letter of a text draws it.
@@ -89,7 +89,7 @@ def write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, *, size: int
     A text that is too long loses its middle, one without room is left out. A letter that no font of this machine has
     is written as its code, ``\\u5f20``: never as a box or a question mark.
     """
-    text = " ".join(text.replace("\u2068", "").replace("\u2069", "").split())  # marks for a browser, see charts.py
+    text = " ".join(text.replace("\u2068", "").replace("\u2069", "").split())  # see plots.isolated
     font = font_for(text, size)
     text = "".join(letter if has_letter(font, letter) else letter.encode("ascii", "backslashreplace").decode()
                    for letter in text)
