@@ -235,5 +235,6 @@ def test_defect_5_a_label_is_held_against_the_class_names(tmp_path):
 
 def test_repr_says_what_it_is(folder):
     text = repr(train_set(folder))
-    assert text.startswith(f"VideoDataset(7 videos from {folder / 'bars_train_list.txt'}, train mode)\nCompose([")
+    source = folder / "bars_train_list.txt"
+    assert text.startswith(f"VideoDataset(7 videos of 2 classes from {source}, train mode)\nCompose([")
     assert "UniformSample(clip_len=4, num_clips=2, test_mode=False)" in text

@@ -25,7 +25,6 @@ import numpy.typing as npt
 import torch
 
 from tinyaction.data.sampling import check_counts, dense_indices, interval_indices, segment_indices, uniform_indices
-from tinyaction.notebook import table
 from tinyaction.sample import DataSample
 from tinyaction.video import UInt8Array, VideoError, open_video
 
@@ -62,22 +61,18 @@ class Compose:
     def __repr__(self) -> str:
         return "Compose([\n" + "".join(f"    {transform!r},\n" for transform in self.transforms) + "])"
 
-    def _repr_html_(self) -> str:
-        rows = []
-        for number, transform in enumerate(self.transforms, start=1):
-            lines = (transform.__doc__ or "").strip().splitlines()
-            rows.append((number, repr(transform), lines[0].replace("``", "") if lines else ""))
-        return table(f"Compose, {len(rows)} steps", rows)
-
 
 class VideoInit:
     """Open the video at ``filename``; adds ``video_reader``, ``total_frames`` and ``fps``.
+
+    A ``video_reader`` that is already there is kept: frames in memory go through the same pipeline.
 
     ``num_frames``, where the list gives it, is how many of them count; VideoError where there are fewer.
     """
 
     def __call__(self, results: Results) -> Results:
-        results["video_reader"] = open_video(results["filename"])
+        reader = results.get("video_reader")
+        results["video_reader"] = open_video(results["filename"]) if reader is None else reader
         results["total_frames"] = len(results["video_reader"])
         results["fps"] = results["video_reader"].fps
         if "num_frames" in results:

@@ -92,11 +92,12 @@ class EpochRecord:
 
 
 def evaluate(
-    model: Recognizer, loader: Loader, *, device: torch.device, on_batch: OnBatch | None = None
+    model: Recognizer, loader: Loader, *, device: torch.device | None = None, on_batch: OnBatch | None = None
 ) -> Evaluation:
     """Predict every video of the loader, in evaluation mode; the model is put back into the mode it was in.
 
-    The model is moved to ``device``. Nothing is drawn at random, and nothing is kept from one call to the next.
+    The model is moved to ``device``; without one it stays where it is.
+    Nothing is drawn at random, and nothing is kept from one call to the next.
     Several processes evaluate the batches that were dealt to them, with the weights of process 0, and each returns the
     whole, in the order of a single process.
 
@@ -106,6 +107,7 @@ def evaluate(
     total_loss, num_right, num_videos = 0.0, 0, 0
     predicted: list[tuple[float, torch.Tensor, torch.Tensor, list[str]]] = []  # loss, scores, labels, names of a batch
     waiting = WaitingClock(loader)
+    device = device or next(model.parameters()).device
     model.to(device)  # not within inference mode: weights that are moved there could not be trained afterwards
     share_state(model)
     with torch.inference_mode(), _evaluation_mode(model):

@@ -31,7 +31,7 @@ from tinyaction.results.plots import (
     shortened,
     stacked_bars,
 )
-from tinyaction.results.run import Run, read_run, usage_lines
+from tinyaction.results.run import TIMES, Run, read_run, usage_lines
 from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, write_png
 from tinyaction.video.frames import FORMS
 
@@ -264,7 +264,7 @@ def _accuracy_tile(run: Run) -> tuple[str, str, str]:
 
 
 def _time_tiles(run: Run) -> list[tuple[str, str, str]]:
-    waiting, computing = (float(np.nansum(_column(run, name))) for name in ("seconds_waiting", "seconds_computing"))
+    waiting, computing = (float(np.nansum(_column(run, name))) for name in TIMES)
     if waiting + computing <= 0:
         return []
     text = f"{waiting / (waiting + computing):.0%} of it waiting for videos"
@@ -283,8 +283,8 @@ def _curve_section(run: Run) -> str:
     epochs = [int(row["epoch"]) for row in run.history]
     losses, accuracies = ([Series("training", _column(run, f"train_{name}"), "train"),
                            Series("validation", _column(run, f"val_{name}"), "val")] for name in ("loss", "top1"))
-    times = [Series("computing", _column(run, "seconds_computing"), "computing"),
-             Series("waiting for videos", _column(run, "seconds_waiting"), "waiting")]
+    waiting, computing = (_column(run, name) for name in TIMES)
+    times = [Series("computing", computing, "computing"), Series("waiting for videos", waiting, "waiting")]
     return _section("Training", '<div class="charts">'
                     + line_chart(epochs, losses, label="loss", lowest=0)
                     + line_chart(epochs, accuracies, label="accuracy", lowest=0, highest=1)

@@ -16,6 +16,7 @@
 
 import csv
 import errno
+import io
 import json
 import math
 import os
@@ -116,13 +117,14 @@ class RunFolder:
 
     def write_predictions(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video."""
-        with open(self.path / "predictions.csv", "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(PREDICTIONS)
-            predicted = evaluation.scores.argmax(axis=1)
-            for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
-                scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
-                writer.writerow([filename, class_names[label], class_names[predicted[i]], *scores])
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(PREDICTIONS)
+        predicted = evaluation.scores.argmax(axis=1)
+        for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
+            scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
+            writer.writerow([filename, class_names[label], class_names[predicted[i]], *scores])
+        write_whole(self.path / "predictions.csv", text.getvalue())
 
     def add_metrics(self, record: EpochRecord) -> dict[str, float]:
         """Append an epoch to ``metrics.csv`` and return its row; epochs count from 1 there."""
@@ -208,7 +210,7 @@ class SavedPrediction:
     label_score: float
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """What the files of a run folder say."""
 
@@ -216,6 +218,11 @@ class Run:
     config: dict[str, Any]  # config.json
     history: list[dict[str, float]]  # metrics.csv; a value that is missing there is missing here
     predictions: list[SavedPrediction]  # predictions.csv; empty where there is none
+
+    def __repr__(self) -> str:
+        best = self.best
+        return (f"Run({self.folder}: {self.config.get('model')} on {len(self.class_names)} classes, "
+                f"{len(self.history)} epochs, best {best['epoch']:.0f} with accuracy {best['val_top1']:.4f})")
 
     @property
     def class_names(self) -> list[str]:
