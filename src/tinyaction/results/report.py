@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyaction.data.dataset import VideoDataset
+from tinyaction.files import write_whole
 from tinyaction.results import plots
 from tinyaction.results.charts import (
     Series,
@@ -65,7 +66,7 @@ def write_report(
     if plots.plots_available():
         _write_plots(run, notice)
     page = run.folder / "report.html"
-    page.write_text(_page(run, sheets, notice), encoding="utf-8", errors="backslashreplace")
+    write_whole(page, _page(run, sheets, notice).encode("utf-8", errors="backslashreplace"))
     return page
 
 

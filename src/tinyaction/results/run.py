@@ -16,6 +16,7 @@
 
 import csv
 import errno
+import io
 import json
 import math
 import os
@@ -116,13 +117,14 @@ class RunFolder:
 
     def write_predictions(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video."""
-        with open(self.path / "predictions.csv", "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(PREDICTIONS)
-            predicted = evaluation.scores.argmax(axis=1)
-            for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
-                scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
-                writer.writerow([filename, class_names[label], class_names[predicted[i]], *scores])
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(PREDICTIONS)
+        predicted = evaluation.scores.argmax(axis=1)
+        for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
+            scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
+            writer.writerow([filename, class_names[label], class_names[predicted[i]], *scores])
+        write_whole(self.path / "predictions.csv", text.getvalue())
 
     def add_metrics(self, record: EpochRecord) -> dict[str, float]:
         """Append an epoch to ``metrics.csv`` and return its row; epochs count from 1 there."""

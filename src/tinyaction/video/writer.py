@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from tinyaction.files import part_of, put_in_place
 from tinyaction.video.base import UInt8Array
 
 
@@ -34,7 +35,7 @@ class VideoFile:
             raise FileNotFoundError(f"{self.path.parent}: no such folder to write {self.path.name} into")
         self.fps = fps
         self.players = ""
-        self._part = self.path.with_name(f".{self.path.stem}.part.mp4")
+        self._part = part_of(self.path)
         self._writer: _PyAVWriter | _OpenCVWriter | None = None
         self._shape: tuple[int, ...] = ()
 
@@ -76,7 +77,7 @@ class VideoFile:
             if self._writer is not None:
                 self._writer.close()
                 if kind is None:
-                    self._part.replace(self.path)
+                    put_in_place(self._part, self.path)
         finally:
             self._part.unlink(missing_ok=True)
         if kind is None and self._writer is None:
