@@ -42,8 +42,7 @@ class ScoringModel(nn.Module):
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         logits = self.recognizer.compute_logits(clips)                 # (B, V, K)
-        scores = self.recognizer.cls_head.average(logits)
-        return scores.mean(dim=1) if scores.ndim == 3 else scores      # (B, K); average_clips=None keeps views apart
+        return self.recognizer.cls_head.video_scores(logits)           # (B, K)
 
 
 def export_model(
