@@ -176,6 +176,16 @@ def test_views_are_averaged(average_clips, expected):
     assert sample.label.tolist() == [1]  # what is known stays
 
 
+@pytest.mark.parametrize("average_clips, expected", [
+    ("prob", [[0.5 * (0.8 + 0.25), 0.5 * (0.2 + 0.75)]]), ("score", [[0.5 * math.log(4), 0.5 * math.log(3)]]),
+    (None, [[0.5 * math.log(4), 0.5 * math.log(3)]]),
+])
+def test_a_video_has_one_score_per_class_however_its_views_are_kept(average_clips, expected):
+    head = ta.TemporalAverageHead(2, 3, average_clips=average_clips)
+    logits = torch.tensor([[[math.log(4), 0.0], [0.0, math.log(3)]]])  # (1, 2, 2): softmax 0.8 0.2 and 0.25 0.75
+    assert torch.allclose(head.video_scores(logits), torch.tensor(expected))
+
+
 def test_each_sample_gets_the_prediction_of_its_own_video():
     inputs = torch.cat([coloured([0.0, 0.0, 1.0]), coloured([0.0, 1.0, 0.0]), coloured([1.0, 0.0, 0.0])])
     samples = samples_of(0, 0, 0)

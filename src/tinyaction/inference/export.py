@@ -9,7 +9,6 @@ import importlib.util
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from tinyaction.data.pipelines import short_side_pixels
+from tinyaction.files import part_of, put_in_place
 from tinyaction.inference.predictor import Predictor
 from tinyaction.models import Recognizer
 from tinyaction.models.checkpoint import Checkpoint
@@ -42,8 +42,7 @@ class ScoringModel(nn.Module):
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         logits = self.recognizer.compute_logits(clips)                 # (B, V, K)
-        scores = self.recognizer.cls_head.average(logits)
-        return scores.mean(dim=1) if scores.ndim == 3 else scores      # (B, K); average_clips=None keeps views apart
+        return self.recognizer.cls_head.video_scores(logits)           # (B, K)
 
 
 def export_model(
@@ -71,7 +70,7 @@ def export_model(
         raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} into")
     model = ScoringModel(predictor.model).cpu().eval()
     metadata = metadata_of(predictor.content, clips[0])
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{SUFFIXES[format]}")
+    part = part_of(path)
     try:
         with _quiet():
             try:
@@ -84,7 +83,7 @@ def export_model(
         if not difference <= tolerance:
             raise ValueError(f"{path}: not written: its scores differ by up to {difference:.1e} from the original's; "
                              f"the largest accepted is {tolerance:.1e}")
-        os.replace(part, path)
+        put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)
         predictor.model.to(predictor.device)

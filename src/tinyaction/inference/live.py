@@ -128,8 +128,7 @@ class LivePredictor:
         with torch.inference_mode():
             clip = torch.cat(list(self._newest), dim=1)                # (V, T, F)
             logits = self.model.cls_head(clip[..., None, None])[None]  # (1, V, K)
-            scores = self.model.cls_head.average(logits)[0]            # (K,), or (V, K) with average_clips=None
-        scores = scores.mean(dim=0) if scores.ndim == 2 else scores
+            scores = self.model.cls_head.video_scores(logits)[0]       # (K,)
         return Prediction("live", self.predictor.class_names, scores.double().tolist())
 
 

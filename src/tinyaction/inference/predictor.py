@@ -117,11 +117,9 @@ class Predictor:
         """Predict what :func:`tinyaction.collate` made."""
         with torch.inference_mode():
             inputs = batch["inputs"].to(self.device)                   # (B, V, C, T, H, W) uint8
-            samples = self.model(inputs, batch["data_samples"], mode="predict")
-        scores = [sample.pred_score for sample in samples if sample.pred_score is not None]
-        means = [score.mean(dim=0) if score.ndim == 2 else score for score in scores]  # average_clips=None: (V, K)
-        return [Prediction(sample.filename, self.class_names, mean.double().tolist())
-                for sample, mean in zip(samples, means, strict=True)]
+            scores = self.model.cls_head.video_scores(self.model(inputs, mode="logits"))  # (B, K)
+        return [Prediction(sample.filename, self.class_names, of_video.double().tolist())
+                for sample, of_video in zip(batch["data_samples"], scores, strict=True)]
 
     def embed(self, source: Any) -> tuple[npt.NDArray[np.float32], list[str]]:
         """Features of videos, (N, F), and their names: what the classifier sees, averaged over views."""

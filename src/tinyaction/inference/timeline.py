@@ -1,11 +1,13 @@
 """What happens when: windows of a video merged to segments of one class."""
 
 import csv
+import io
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyaction.files import write_whole
 from tinyaction.inference.prediction import Window
 
 
@@ -53,12 +55,13 @@ def segment_at(segments: Sequence[Segment], seconds: float) -> Segment:
 
 def write_segments(path: str | Path, segments: Sequence[Segment]) -> None:
     """A CSV with the columns start_seconds, end_seconds, class, score."""
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("start_seconds", "end_seconds", "class", "score"))
-        for segment in segments:
-            writer.writerow((f"{segment.start_seconds:.3f}", f"{segment.end_seconds:.3f}", segment.label,
-                             f"{segment.score:.4f}"))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(("start_seconds", "end_seconds", "class", "score"))
+    for segment in segments:
+        writer.writerow((f"{segment.start_seconds:.3f}", f"{segment.end_seconds:.3f}", segment.label,
+                         f"{segment.score:.4f}"))
+    write_whole(path, text.getvalue())
 
 
 def clock(seconds: float) -> str:

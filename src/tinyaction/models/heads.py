@@ -50,17 +50,22 @@ class TemporalAverageHead(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(V))
 
     def average(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (B, V, K) to the scores of videos (B, K); with ``average_clips=None`` as they are."""
+        """The guide's ``pred_score`` of logits (B, V, K): (B, K), or (B, V, K) with ``average_clips=None``."""
         if self.average_clips == "prob":
             return logits.softmax(dim=2).mean(dim=1)                   # (B, K)
         if self.average_clips == "score":
             return logits.mean(dim=1)                                  # (B, K)
         return logits
 
+    def video_scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (B, V, K) to one score per video and class (B, K), also with ``average_clips=None``."""
+        scores = self.average(logits)                                  # (B, K) or (B, V, K)
+        return scores if scores.ndim == 2 else scores.mean(dim=1)      # (B, K)
+
     def predict(self, logits: torch.Tensor, data_samples: Sequence[DataSample]) -> list[DataSample]:
         """Write ``pred_score`` and ``pred_label`` of logits (B, V, K) into the samples and return them."""
         scores = self.average(logits)                                  # (B, K) or (B, V, K)
-        labels = (scores if scores.ndim == 2 else scores.mean(dim=1)).argmax(dim=1)  # (B,)
+        labels = self.video_scores(logits).argmax(dim=1)               # (B,)
         for sample, score, label in zip(data_samples, scores.detach(), labels, strict=True):
             sample.pred_score, sample.pred_label = score, label
         return list(data_samples)

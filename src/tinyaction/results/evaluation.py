@@ -115,10 +115,8 @@ def evaluate(
             inputs = batch["inputs"].to(device, non_blocking=True)     # (B, V, C, T, H, W) uint8
             labels = labels_of(batch, model.cls_head.num_classes)     # (B,)
             logits = model(inputs, mode="logits")                      # (B, V, K)
+            scores = model.cls_head.video_scores(logits)               # (B, K)
             samples = model.cls_head.predict(logits, batch["data_samples"])
-            scores = torch.stack([sample.pred_score for sample in samples if sample.pred_score is not None])
-            if scores.ndim == 3:                                       # average_clips=None keeps the views apart
-                scores = scores.mean(dim=1)                            # (B, K)
             loss = model.cls_head.loss(logits, labels.to(device)).item() * len(samples)
             predicted.append((loss, scores.cpu(), labels, [sample.filename for sample in samples]))
             total_loss += loss

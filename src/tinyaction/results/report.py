@@ -63,8 +63,7 @@ def write_report(
         if sheet.strips:
             write_png(path, draw_sheet(f"{sheet.title}, {run.folder.name}", sheet.strips, notice=notice))
     page = run.folder / "report.html"
-    text = _page(run, sheets, notice)
-    write_whole(page, text.encode("utf-8", "backslashreplace").decode("utf-8"))  # file names may hold any byte
+    write_whole(page, _page(run, sheets, notice).encode("utf-8", errors="backslashreplace"))
     return page
 
 

@@ -117,8 +117,8 @@ class RunFolder:
 
     def write_predictions(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
         writer.writerow(PREDICTIONS)
         predicted = evaluation.scores.argmax(axis=1)
         for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):

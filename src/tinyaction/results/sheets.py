@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont  # Pillow comes with torchvision; cv2.putText knows ASCII only
 
+from tinyaction.files import write_whole
 from tinyaction.results.plots import shortened
 from tinyaction.video import UInt8Array
 
@@ -131,8 +132,7 @@ def has_letter(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letter: str) 
 
 def write_png(path: Path, picture: UInt8Array) -> None:
     """Save (H, W, 3) RGB as PNG. Raises OSError where it cannot be written."""
-    with open(path, "wb") as file:
-        file.write(encoded(picture, ".png"))
+    write_whole(path, encoded(picture, ".png"))
 
 
 def data_uri(picture: UInt8Array) -> str:

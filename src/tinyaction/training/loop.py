@@ -162,7 +162,8 @@ def train_one_epoch(
                                  f"at the videos of that batch: {files}")
             total = loss * B if grad_accum > 1 else loss
             (total if scaler is None else scaler.scale(total)).backward()  # type: ignore[no-untyped-call]
-            state.add_batch(loss.item() * B, int((logits.mean(dim=1).argmax(dim=1) == labels).sum()), B)
+            predicted = model.cls_head.video_scores(logits.detach()).argmax(dim=1)  # (B,)
+            state.add_batch(loss.item() * B, int((predicted == labels).sum()), B)
             is_step = state.num_batches % grad_accum == 0
             if is_step:
                 update()

@@ -10,6 +10,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
+from tinyaction.files import part_of, put_in_place
 from tinyaction.video.base import UInt8Array
 
 # How an encoder stores pixels; all others store yuv420p, which players expect.
@@ -51,7 +52,7 @@ class VideoFile:
             raise FileNotFoundError(f"{self.path.parent}: no such folder to write {self.path.name} into")
         if self.path.exists() and not replace:
             raise FileExistsError(f"{self.path}: exists already; give another name, or remove it first")
-        self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
+        self._part = part_of(self.path)
         self._container: av.container.OutputContainer | None = None
         self._stream: VideoStream | None = None
         self._shape: tuple[int, ...] = ()
@@ -101,7 +102,7 @@ class VideoFile:
                     self._container.mux(self._stream.encode())
                 self._container.close()
                 if kind is None:
-                    self._part.replace(self.path)
+                    put_in_place(self._part, self.path)
         finally:
             self._part.unlink(missing_ok=True)
         if kind is None and self.num_frames == 0:
