@@ -54,7 +54,7 @@ def test_the_count_is_of_the_recognizer_itself():
     (["tsm-resnet16"], "error: model 'tsm-resnet16' is not known; did you mean tsm-resnet18"),
     (["s3d", "--clip-len", "8"], "error: clip_len is 8; s3d takes at least 14 frames"),
     (["s3d", "--clip-len", "0"], "error: --clip-len is 0; it must be at least 1"),
-    (["--frames", "8"], "error: unrecognized arguments: --frames; see models.py --help"),
+    (["--frames", "8"], "error: unrecognized arguments: --frames; see tinyaction models --help"),
     (["conv2d", "--num-classes", "1"], "error: num_classes is 1; a classifier needs at least two"),
 ])
 def test_bad_arguments(capsys, argv, message):

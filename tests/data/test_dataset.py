@@ -233,6 +233,11 @@ def test_defect_5_a_label_is_held_against_the_class_names(tmp_path):
         VideoDataset(tmp_path / "list.txt", draws_of, class_names=["run", "sit"])
 
 
+def test_a_batch_has_at_least_one_video(folder):
+    with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
+        build_dataloader(train_set(folder), batch_size=0)
+
+
 def test_repr_says_what_it_is(folder):
     text = repr(train_set(folder))
     source = folder / "bars_train_list.txt"

@@ -341,3 +341,9 @@ def test_training_sees_all_views_at_once():
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     model(torch.zeros(2, 2, 3, 4, 32, 32, dtype=torch.uint8), mode="logits")
     assert seen == [16]
+
+
+def test_a_head_for_another_number_of_channels_is_one_sentence():
+    model = ta.Recognizer(ta.ConvBackbone(), ta.TemporalAverageHead(2, 64))
+    with pytest.raises(ValueError, match="128 channels, the head was made for 64; make it with in_channels=128"):
+        model(torch.zeros(1, 1, 3, 2, 16, 16), mode="logits")

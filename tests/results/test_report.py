@@ -146,6 +146,12 @@ def test_the_frames_of_a_strip_are_spread_over_the_middle_view() -> None:
     assert len(clip_frames(inputs[:, :, :2], num_frames=6)) == 2  # a short clip is not stretched
 
 
+def test_of_several_crops_the_centre_of_the_middle_clip_is_shown() -> None:
+    inputs = torch.arange(9, dtype=torch.uint8)[:, None, None, None, None].expand(9, 3, 2, 4, 4).contiguous()
+    frames = clip_frames(inputs, num_crops=3)  # views 6, 7, 8 are the centres of clips 0, 1, 2
+    assert {int(pixel) for frame in frames for pixel in frame.flat} == {7}
+
+
 def test_float_inputs_are_no_picture() -> None:
     with pytest.raises(ValueError, match=r"torch.float32 \(1, 3, 2, 4, 4\)"):
         clip_frames(torch.zeros(1, 3, 2, 4, 4))

@@ -8,4 +8,4 @@ from tinyaction.cli.benchmark import measure, parse_args
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    return measure(parse_args(argv, prog="bench.py"))
+    return measure(parse_args(argv, prog="tinyaction bench"))

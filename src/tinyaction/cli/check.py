@@ -22,7 +22,7 @@ CACHE = ".check.jsonl"
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 1 where something was found."""
-    parser = Parser(prog="check.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction check", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
     parser.add_argument("--clip-len", type=int, default=8, help="frames of a clip; shorter is told (default 8)")
     parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="files that are read at once")

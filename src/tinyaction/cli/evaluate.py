@@ -1,11 +1,8 @@
 """``evaluate.py``: the accuracy of a checkpoint on the validation videos of a folder."""
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.progress import ProgressLine
@@ -15,14 +12,16 @@ from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixel
 from tinyaction.device import choose_device, default_num_workers
 from tinyaction.models.checkpoint import Checkpoint, load_model
 from tinyaction.prepare.store import check_store
-from tinyaction.results.evaluation import Evaluation, evaluate
+from tinyaction.results.evaluation import evaluate
+from tinyaction.results.run import checkpoint_file
+from tinyaction.results.summary import result_lines
 
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
     device = choose_device(arguments.device)
-    model, checkpoint = load_model(arguments.checkpoint)
+    model, checkpoint = load_model(checkpoint_file(arguments.checkpoint))
     data = find_data(arguments.data, allow_outside=arguments.allow_outside)
     check_classes(data, checkpoint, arguments)
     videos = data.train if arguments.split == "train" else data.val
@@ -52,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="evaluate.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction evaluate", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
-    parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")
+    parser.add_argument("--checkpoint", required=True, help="the folder of a run, or a best.pt or last.pt in it")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which videos (default val)")
     parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
     parser.add_argument("--num-crops", type=int, choices=NUM_CROPS, help="squares of a clip; default as in the run")
@@ -94,43 +93,6 @@ def check_files(*lists: VideoList) -> None:
         if missing:
             raise FileNotFoundError(f"{missing[0]}: no such file; {len(missing)} of {len(videos)} videos listed in "
                                     f"{videos.source} are missing")
-
-
-def result_lines(result: Evaluation, class_names: Sequence[str]) -> list[str]:
-    """Accuracy and confusion matrix in text, at most 80 columns wide."""
-    num_listed = len(result.labels) + len(result.bad)
-    of_all = f"{len(result.labels)} of {num_listed}" if result.bad else f"{num_listed}"
-    lines = [f"accuracy {result.top1:.4f} over {of_all} videos, mean over classes {result.mean_class:.4f}"]
-    if result.top5 is not None:
-        lines[0] += f", top-5 {result.top5:.4f}"
-    lines += [f"  skipped: {video.filename}: {video.reason}" for video in result.bad]
-    return lines + confusion_lines(result, class_names)
-
-
-def confusion_lines(result: Evaluation, class_names: Sequence[str]) -> list[str]:
-    """The matrix where it fits into 80 columns, else the pairs that are confused most."""
-    matrix = result.confusion
-    cell = max(4, len(str(int(matrix.max()))) + 1)
-    width = min(24, max(len(name) for name in class_names))
-    if width + 6 + cell * len(class_names) > 80:
-        wrong = matrix - np.diag(np.diag(matrix))
-        order = np.argsort(-wrong, axis=None, kind="stable")[:10]
-        pairs = [np.unravel_index(place, wrong.shape) for place in order if wrong.flat[place] > 0]
-        return ["most confused (true -> predicted):"] + [
-            f"  {int(wrong[true, predicted]):>5}  {class_names[true][:30]} -> {class_names[predicted][:30]}"
-            for true, predicted in pairs
-        ] if pairs else ["no video was confused"]
-    lines = ["confusion matrix (row = true class, column = predicted class):",
-             " " * (width + 6) + "".join(f"{number:>{cell}}" for number in range(len(class_names)))]
-    for number, name in enumerate(class_names):
-        counts = "".join(f"{int(count):>{cell}}" for count in matrix[number])
-        lines.append(f"  {name[:width]:<{width}} {number:>3}{counts}")
-    return lines
-
-
-def command(*words: str | Path) -> str:
-    """A line for a shell."""
-    return shlex.join(map(str, words))
 
 
 def _some(names: Sequence[str]) -> str:

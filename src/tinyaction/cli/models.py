@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="models.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction models", description=__doc__, allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a model; or a part of names, to list those models")
     parser.add_argument("--clip-len", type=int, help="count for so many frames; default those of the weights")
     parser.add_argument("--size", type=int, help="count for such a square of pixels; default that of the weights")

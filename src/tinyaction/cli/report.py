@@ -15,7 +15,7 @@ from tinyaction.training.config import RunConfig
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="report.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction report", description=__doc__, allow_abbrev=False)
     parser.add_argument("run", help="folder of a run, as runs/conv2d-1")
     parser.add_argument("--data", help="folder of its videos, where they have moved since")
     arguments = parser.parse_args(argv)

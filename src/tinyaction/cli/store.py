@@ -19,7 +19,7 @@ BAD_FILES = "bad_files.txt"
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="store.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction store", description=__doc__, allow_abbrev=False)
     add_flags(parser)
     run(parser.parse_args(argv))
     return 0

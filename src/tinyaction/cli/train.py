@@ -10,7 +10,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.cli.evaluate import check_files, command, result_lines
+from tinyaction.cli.evaluate import check_files
 from tinyaction.cli.flags import add_flags
 from tinyaction.cli.prepare import put_kinetics400_tiny
 from tinyaction.cli.progress import ProgressLine
@@ -36,7 +36,8 @@ from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
 from tinyaction.results.progress import Progress
 from tinyaction.results.report import write_report
-from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
+from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, shell_line, usage_lines
+from tinyaction.results.summary import result_lines
 from tinyaction.training.config import RunConfig
 from tinyaction.training.finetune import Objective, averaged_model, class_weights, create_average, freeze
 from tinyaction.training.loop import create_optimizer, fit, num_steps
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_args(argv: Sequence[str] | None = None) -> RunConfig:
     """The flags; with --resume those of the run."""
-    parser = Parser(prog="train.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction train", description=__doc__, allow_abbrev=False)
     add_flags(parser)
     given = vars(parser.parse_args(argv))
     if given.get("resume"):
@@ -240,7 +241,7 @@ def report(run: RunFolder, train_set: VideoDataset, val_set: VideoDataset, *, no
     try:
         run.log(f"report:   {write_report(run.path, train_set=train_set, val_set=val_set, notice=notice)}")
     except (ValueError, OSError) as error:
-        run.log(f"no report: {error}; try again with: {command('tinyaction', 'report', run.path)}")
+        run.log(f"no report: {error}; try again with: {shell_line('tinyaction', 'report', run.path)}")
 
 
 def data_folder(config: RunConfig) -> Path:

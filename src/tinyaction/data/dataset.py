@@ -141,6 +141,8 @@ def build_dataloader(
 
     Iterating raises what an item raised: :class:`VideoError`, or ``ValueError`` of a transform.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=dataset.seed if seed is None else seed,
                            labels=dataset.videos.labels if balanced else None)
     return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=collate, num_workers=num_workers,

@@ -17,6 +17,7 @@ from numpy's global state. What is drawn is applied to every frame alike.
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 import cv2
@@ -53,13 +54,36 @@ class Compose:
                 while todo and _is_plain(todo[0], PerFrame):
                     steps.append(todo.popleft())
                 last: Any = todo.popleft() if todo and _is_plain(todo[0], VideoFormat) else None
-                results = cast(VideoDecode, transform)(results, steps=steps, last=last)
+                results = _apply(partial(cast(VideoDecode, transform), steps=steps, last=last), results)
             else:
-                results = transform(results)
+                results = _apply(transform, results)
         return results
 
     def __repr__(self) -> str:
         return "Compose([\n" + "".join(f"    {transform!r},\n" for transform in self.transforms) + "])"
+
+
+MADE_BY = {  # key -> the transform that puts it in
+    "video_reader": "VideoInit", "total_frames": "VideoInit", "frame_inds": "UniformSample or another sampler",
+    "clip_len": "UniformSample or another sampler", "num_clips": "UniformSample or another sampler",
+    "imgs": "VideoDecode", "img_shape": "VideoDecode",
+}
+
+
+def _apply(transform: Transform, results: Results) -> Results:
+    """Call a transform. Raises ValueError where one before it is missing, or where it returns no dict."""
+    name = getattr(transform, "func", transform)
+    try:
+        changed = transform(results)
+    except KeyError as error:
+        key = error.args[0] if error.args else None
+        if key not in MADE_BY or key in results:
+            raise
+        raise ValueError(f"{name!r} needs {key!r}, which no transform before it has put in; add {MADE_BY[key]} before "
+                         "it") from error
+    if not isinstance(changed, dict):
+        raise ValueError(f"{name!r} returned {type(changed).__name__}; a transform must return the dict")
+    return changed
 
 
 class VideoInit:

@@ -42,7 +42,13 @@ class TemporalAverageHead(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         x = features.mean(dim=(3, 4))                                  # (N, T, F)
         x = x.mean(dim=1)                                              # (N, F)
-        return self.fc(self.dropout(x))                                # (N, K)
+        try:
+            return self.fc(self.dropout(x))                            # (N, K)
+        except RuntimeError:
+            if x.shape[1] == self.in_channels:
+                raise
+            raise ValueError(f"the backbone gives features of {x.shape[1]} channels, the head was made for "
+                             f"{self.in_channels}; make it with in_channels={x.shape[1]}") from None
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of logits (B, V, K) with labels (B,): each view carries the label of its video."""

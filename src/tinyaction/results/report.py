@@ -80,6 +80,7 @@ class Sheet:
     name: str
     title: str
     intro: str
+    num_crops: int = 1  # of each clip
     strips: list[Strip] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
@@ -99,7 +100,8 @@ class Sheet:
         except (ValueError, OSError) as error:  # VideoError is a ValueError; the message begins with the file's name
             self.lost.append(str(error))
             return
-        self.strips.append(Strip(clip_frames(inputs), caption, "/".join(Path(filename).parts[-2:])))
+        frames = clip_frames(inputs, num_crops=self.num_crops)
+        self.strips.append(Strip(frames, caption, "/".join(Path(filename).parts[-2:])))
 
 
 def _find(dataset: VideoDataset, filename: str) -> int | None:
@@ -124,7 +126,7 @@ def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
         intro += f"These {NUM_MISTAKES} have the highest scores. "
     if wrong:
         intro += "Look for a wrong label, an action between the frames, a background that two classes share."
-    sheet = Sheet("mistakes", "Most confident mistakes", intro)
+    sheet = Sheet("mistakes", "Most confident mistakes", intro, run.config.get("num_crops", 1))
     for one in wrong[:NUM_MISTAKES]:
         caption = (f"predicted {_name(run, one.predicted)} {one.score:.2f}, true {_name(run, one.label)} "
                    f"{one.label_score:.2f}")
@@ -134,7 +136,8 @@ def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
 
 def _right(run: Run, val_set: VideoDataset | None) -> Sheet:
     right = sorted((one for one in run.predictions if one.predicted == one.label), key=lambda one: one.score)
-    sheet = Sheet("right", "Right, but least sure", "The validation videos that it gets right with the lowest scores.")
+    sheet = Sheet("right", "Right, but least sure", "The validation videos that it gets right with the lowest scores.",
+                  run.config.get("num_crops", 1))
     for one in right[:NUM_RIGHT]:
         sheet.add(val_set, f"{_name(run, one.label)} {one.score:.2f}", one.filename)
     return sheet

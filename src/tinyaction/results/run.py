@@ -21,6 +21,7 @@ import json
 import math
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -240,11 +241,33 @@ def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, float]:
     return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
 
 
+def checkpoint_file(path: str | Path) -> Path:
+    """The best checkpoint of a run folder; the path of a file is returned as it is.
+
+    Raises:
+        ValueError: a folder without best.pt.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    if not (path / "best.pt").is_file():
+        raise ValueError(f"{path}: a folder without best.pt; give a checkpoint file, or the folder of a run with at "
+                         "least one finished epoch")
+    return path / "best.pt"
+
+
 def usage_lines(folder: Path, data: str, example: str) -> list[str]:
-    """The commands that evaluate the best weights and use them on a video."""
-    checkpoint = str(folder / "best.pt")
-    return ["evaluate: " + shlex.join(["tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint]),
-            "predict:  " + shlex.join(["tinyaction", "predict", example, "--checkpoint", checkpoint])]
+    """The commands that evaluate the best weights, use them on a video, and show where they found its class."""
+    checkpoint = folder / "best.pt"
+    return ["evaluate: " + shell_line("tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint),
+            "predict:  " + shell_line("tinyaction", "predict", example, "--checkpoint", checkpoint),
+            "explain:  " + shell_line("tinyaction", "explain", example, "--checkpoint", checkpoint)]
+
+
+def shell_line(*words: str | Path) -> str:
+    """A command as it is typed: in a POSIX shell, on Windows in cmd.exe."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
 
 
 def read_run(folder: str | Path) -> Run:
