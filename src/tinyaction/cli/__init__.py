@@ -21,7 +21,7 @@ COMMANDS = {
     "export": "a checkpoint as ONNX, torch.export or TorchScript, checked",
     "models": "the recognizers there are: parameters, input, GFLOPs, weights",
     "store": "decode videos once, to frames that read ten times faster",
-    "bench": "clips a second and memory, stage by stage",
+    "bench": "clips a second, stage by stage",
 }
 
 
