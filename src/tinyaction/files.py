@@ -104,15 +104,16 @@ def _write_into_ledger(place: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: AnyPath) -> Iterator[Path]:
+def whole_file(path: AnyPath, *, keep_old_as: Path | None = None) -> Iterator[Path]:
     """Give a temporary sibling of ``path`` to write, and rename it to ``path`` when the block ends well.
 
-    Whenever the process is killed or the power fails, ``path`` is the old file or the new one.
+    Whenever the process is killed or the power fails, ``path`` is the old file or the new one. With ``keep_old_as``
+    the old file stays under that name; after a kill it may be there only.
     """
     part = part_of(path)
     try:
         yield part
-        put_in_place(part, path)
+        put_in_place(part, path, keep_old_as=keep_old_as)
     finally:
         part.unlink(missing_ok=True)
 
@@ -130,10 +131,12 @@ def part_of(path: AnyPath) -> Path:
     return place.with_name(f".{place.name}.{os.getpid()}.part{place.suffix}")
 
 
-def put_in_place(part: Path, path: AnyPath) -> None:
+def put_in_place(part: Path, path: AnyPath, *, keep_old_as: Path | None = None) -> None:
     """Flush a finished temporary file to the disk and give it its name."""
     place = Path(os.path.realpath(path))
     _flush(part)
+    if keep_old_as is not None and place.exists():
+        os.replace(place, keep_old_as)
     os.replace(part, place)
     _flush(place.parent)
     if place in _checked_outputs:

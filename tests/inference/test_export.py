@@ -35,7 +35,7 @@ def check(predictor, path, format):
     metadata = read_metadata(path)
     assert metadata["class_names"] == list(CLASSES)
     assert metadata["shape"] == list(clips[0].shape)
-    assert metadata["eval_pipeline"] == predictor.content["eval_pipeline"]
+    assert metadata["eval_pipeline"] == predictor.checkpoint.eval_pipeline
     batch = torch.stack([*clips, clips[0].flip(2), clips[1].flip(0)])  # (4, V, C, T, H, W), another B
     with torch.inference_mode():
         expected = predictor.model(batch, mode="logits").softmax(dim=2).mean(dim=1)

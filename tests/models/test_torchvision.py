@@ -37,7 +37,7 @@ def test_the_scores_are_torchvisions(name, shape):
     net = lively_net(net_name, inputs, num_classes=5, **options.get(net_name, {}))
     model = create_model(name, 5).eval()
     loaded = fit_state_dict(model, name, net.state_dict(), source="net")
-    assert loaded.missing == [] and all(key.lower().startswith("aux") for key in loaded.left_over)
+    assert loaded.missing == [] and all(key.lower().startswith("aux") for key in loaded.unexpected_keys)
     features = model.backbone(inputs)
     features = features.transpose(1, 2) if inputs.ndim == 5 else features[:, None]  # (N, T, F, h, w)
     assert features.shape[2] == model.cls_head.in_channels
@@ -51,7 +51,7 @@ def test_every_name_of_torchvisions_weights_has_its_place(name):
     with torch.device("meta"):
         net, model = get_model(name.removeprefix("tsn-").removeprefix("tsm-"), num_classes=5), create_model(name, 5)
     loaded = fit_state_dict(model, name, net.state_dict(), source="net")
-    assert loaded.left_over == loaded.missing == [] and loaded.notes == ["its head of 5 classes is loaded too"]
+    assert loaded.unexpected_keys == loaded.missing == [] and loaded.notes == ["its head of 5 classes is loaded too"]
 
 
 @pytest.mark.parametrize("net_name, classify", [
@@ -69,7 +69,7 @@ def test_the_features_are_those_before_the_classifier(net_name, classify):
     model = create_model(f"tsn-{net_name}", 5).eval()
     loaded = fit_state_dict(model, f"tsn-{net_name}", net.state_dict(), source="net")
     assert loaded.missing == ["cls_head.fc.weight", "cls_head.fc.bias"]
-    assert loaded.left_over and all(key.startswith("classifier") for key in loaded.left_over)
+    assert loaded.unexpected_keys and all(key.startswith("classifier") for key in loaded.unexpected_keys)
     assert classify(net, model.backbone(frames)).allclose(net(frames), rtol=1e-3, atol=1e-3)
 
 

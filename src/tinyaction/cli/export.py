@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                          f"{SUFFIXES[arguments.format]}")
     sources = arguments.check
     if sources is None:
-        data = Path(str(predictor.content.get("config", {}).get("data", "")) or "?")
+        data = Path(str(predictor.checkpoint.config.get("data", "")) or "?")
         sources = [data] if data.is_dir() else []
     videos = [video for source in sources for video in list_videos(source) or [source]]
     chosen = videos[:: max(1, len(videos) // NUM_CHECKED)][:NUM_CHECKED]

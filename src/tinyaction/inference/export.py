@@ -69,7 +69,7 @@ def export_model(
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} into")
     model = ScoringModel(predictor.model).cpu().eval()
-    metadata = metadata_of(predictor.content, clips[0])
+    metadata = metadata_of(predictor.checkpoint, clips[0])
     part = part_of(path)
     try:
         with _quiet():
@@ -77,7 +77,7 @@ def export_model(
                 WRITERS[format](model, part, clips[0], metadata)
                 run = OPENERS[format](part)
             except (RuntimeError, TypeError, NotImplementedError, torch.onnx.errors.OnnxExporterError) as error:
-                raise ValueError(f"{predictor.content['model']['name']} cannot be exported as {format}: "
+                raise ValueError(f"{predictor.checkpoint.model['name']} cannot be exported as {format}: "
                                  f"{_first_line(error)}") from None
             difference = largest_difference(model, run, clips)
         if not difference <= tolerance:
@@ -101,18 +101,18 @@ def check_format(format: str) -> None:
 
 def metadata_of(checkpoint: Checkpoint, clip: torch.Tensor) -> dict[str, str]:
     """What the user of an exported file must know, as text: classes, shapes, how the pixels are made, versions."""
-    pipeline = checkpoint["eval_pipeline"]
+    pipeline = checkpoint.eval_pipeline
     V, C, T, H, W = clip.shape
     values = {
-        "class_names": checkpoint["class_names"],
+        "class_names": checkpoint.class_names,
         "input": f"{INPUT}: uint8 RGB 0..255, (B, V, C, T, H, W) = (any, {V}, {C}, {T}, {H}, {W})",
-        "output": f"{OUTPUT}: float32 (B, {len(checkpoint['class_names'])}), in the order of class_names",
+        "output": f"{OUTPUT}: float32 (B, {len(checkpoint.class_names)}), in the order of class_names",
         "frames": f"{V} clips of {T} frames spread evenly over the whole video",
         "pixels": f"short side resized to {short_side_pixels(pipeline['size'])}, bilinear, then the centre square",
         "shape": [V, C, T, H, W],
-        "model": checkpoint["model"],
+        "model": checkpoint.model,
         "eval_pipeline": pipeline,
-        "stand_in": checkpoint["stand_in"],
+        "stand_in": checkpoint.stand_in,
         "tinyaction": __version__,
     }
     return {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -194,7 +194,7 @@ def _first_line(error: BaseException) -> str:
 def generated_clips(predictor: Predictor, *, num_clips: int = 2) -> list[torch.Tensor]:
     """What the network is given for generated videos: noise that moves, seeded; where no real one is at hand."""
     rng = np.random.RandomState(0)
-    side = short_side_pixels(predictor.content["eval_pipeline"]["size"])
+    side = short_side_pixels(predictor.checkpoint.eval_pipeline["size"])
     return [predictor.inputs_of(rng.randint(0, 256, (16, side, side, 3)).astype(np.uint8)) for _ in range(num_clips)]
 
 

@@ -47,11 +47,11 @@ class Predictor:
         self.device = choose_device(device)
         model, content = load_model(checkpoint)
         self.model: Recognizer = model.to(self.device)
-        self.content: Checkpoint = content
+        self.checkpoint: Checkpoint = content
+        self.class_names = content.class_names
+        self.stand_in = content.stand_in
         try:
-            self.class_names: list[str] = content["class_names"]
-            self.stand_in: bool = content["stand_in"]
-            arguments = content["eval_pipeline"] | ({} if num_clips is None else {"num_clips": num_clips})
+            arguments = content.eval_pipeline | ({} if num_clips is None else {"num_clips": num_clips})
             self.pipeline = eval_pipeline(**arguments)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{checkpoint}: a checkpoint of another layout ({error}); use the version of tinyaction "

@@ -75,7 +75,8 @@ def create_model(
         weights: pretrained ones, see :func:`tinyaction.models.weights.load_weights`.
         dropout: share of the averaged features that is dropped in training.
         average_clips: see :class:`TemporalAverageHead`.
-        mean, std: of the pixels, RGB, 0..255; default those that torchvision's weights of the network ask for.
+        mean, std: of the pixels, RGB, 0..255; default those of the weights, without weights those of torchvision's
+            best for the network.
         max_views: see :class:`Recognizer`.
 
     Raises:
@@ -92,6 +93,8 @@ def create_model(
         from tinyaction.models.weights import load_weights
 
         load_weights(model, name, weights)
+        if mean is not None or std is not None:
+            model.data_preprocessor = preprocessor
     return model
 
 
@@ -178,15 +181,10 @@ def check_input(name: str, *, clip_len: int, size: int) -> None:
 
 
 def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and std of the pixels, RGB, 0..255, as torchvision's weights of the network ask for; else ImageNet's."""
+    """Mean and std of the pixels, RGB, 0..255, of torchvision's best weights for the network; else ImageNet's."""
     if name in GUIDE_MODELS:
         return MEAN, STD
-    from tinyaction.models.torchvision import default_weights, net_name
+    from tinyaction.models.torchvision import default_weights, net_name, normalization_of
 
     net = net_name(name)
-    if net is None:
-        return MEAN, STD
-    if net in ("googlenet", "inception_v3"):  # torchvision's own forward turns ImageNet's into -1 to 1
-        return [127.5] * 3, [127.5] * 3
-    recipe: Any = default_weights(net).transforms()
-    return [255 * value for value in recipe.mean], [255 * value for value in recipe.std]
+    return (MEAN, STD) if net is None else normalization_of(net, default_weights(net))
