@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model
 
-from tinyaction.models import MODELS, check_input, create_model, input_rule, model_arguments
+from tinyaction.models import all_models, check_input, create_model, input_rule, model_arguments
 from tinyaction.models.create import normalization
 from tinyaction.models.torchvision import CLASSIFICATION_NETS, VIDEO_NETS, build_net, frame_backbone
 from tinyaction.models.weights import fit_state_dict
@@ -88,18 +88,18 @@ def test_a_resnets_features_are_exactly_torchvisions():
 
 
 def test_every_network_of_torchvision_has_a_name():
-    assert {f"tsn-{net}" for net in torchvision.models.list_models(module=torchvision.models)} <= set(MODELS)
-    assert set(torchvision.models.list_models(module=torchvision.models.video)) <= set(MODELS)
+    assert {f"tsn-{net}" for net in torchvision.models.list_models(module=torchvision.models)} <= set(all_models())
+    assert set(torchvision.models.list_models(module=torchvision.models.video)) <= set(all_models())
     assert {"conv2d", "conv3d", "tsm-conv2d", "tsm-mobilenet_v2", *(f"tsm-resnet{n}" for n in (18, 34, 50, 101))} <= \
-        set(MODELS)
+        set(all_models())
 
 
 def meta_backbone(name):
     try:
         with torch.device("meta"):
-            return MODELS[name]()
+            return all_models()[name]()
     except NotImplementedError:  # RegNet computes its widths with tensors
-        return MODELS[name]().to("meta")
+        return all_models()[name]().to("meta")
 
 
 HUGE = {"regnet_y_128gf", "regnet_y_32gf"}
