@@ -1,5 +1,6 @@
 """An exported file gives the original's scores for pixels, for any number of videos, and says what it needs."""
 
+import json
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ from toys import CLASSES, save_toy, write_clip
 from tinyaction import Predictor
 from tinyaction.cli.export import main as export
 from tinyaction.inference import export as exporting
-from tinyaction.inference.export import SUFFIXES, export_model, generated_clips, read_metadata
+from tinyaction.inference.export import SUFFIXES, export_model, generated_clips
 
 NETWORKS = ["conv2d", "tsn-resnet18", "tsm-resnet18", "tsm-mobilenet_v2", "r3d_18"]
 
@@ -26,6 +27,22 @@ def calibrated(path, name, **pipeline) -> Predictor:
         torch.nn.init.normal_(predictor.model.cls_head.fc.weight, std=0.05)
     predictor.model.eval()
     return predictor
+
+
+def read_metadata(path):
+    names = ("class_names", "shape", "eval_pipeline")
+    if path.suffix == ".onnx":
+        import onnx
+
+        found = {item.key: item.value for item in onnx.load(str(path), load_external_data=False).metadata_props}
+    elif path.suffix == ".pt2":
+        found = dict.fromkeys(names, "")
+        torch.export.load(path, extra_files=found)
+    else:
+        found = dict.fromkeys(names, "")
+        with exporting._quiet():
+            torch.jit.load(str(path), _extra_files=found)
+    return {name: json.loads(found[name]) for name in names}
 
 
 def check(predictor, path, format):
@@ -85,7 +102,7 @@ def test_the_command_compares_on_real_clips_and_says_so(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "largest difference of a score on 1 videos: 0.0e+00" in out
     assert f"written: {tmp_path / 'model.torchscript'}" in out
-    assert export(["--checkpoint", str(checkpoint), "--format", "torchscript"]) == 0
+    assert export(["--checkpoint", str(checkpoint), "--format", "torchscript", "--force"]) == 0
     assert "generated clips" in capsys.readouterr().out
 
 

@@ -436,7 +436,7 @@ def test_direction_from_the_command(tmp_path, capsys):
     assert capsys.readouterr().out == f"{folder}: 4 training and 2 validation clips\n"
     assert len(list((folder / "train").iterdir())) == 4
     assert prepare.main(argv) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "a folder that is not empty" in capsys.readouterr().err
     assert prepare.main(["direction", "--data", str(tmp_path / "odd"), "--num-train", "3"]) == 2
     assert capsys.readouterr().err == "error: num_train is 3; it must be even and at least 2: clips come in twins\n"
 

@@ -28,6 +28,7 @@ from tinyaction.cli.measuring import (
 from tinyaction.data.annotations import find_data
 from tinyaction.data.pipelines import AUGMENTATIONS
 from tinyaction.device import choose_device, default_num_workers, num_cores
+from tinyaction.files import check_output, write_whole
 from tinyaction.models.checkpoint import versions
 from tinyaction.video.frames import FORMS, StoreSettings
 
@@ -63,7 +64,7 @@ def measure(arguments: argparse.Namespace) -> int:
         for line in guide_lines(comparisons):
             print(line)
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=2, default=as_json) + "\n", encoding="utf-8")
+        write_whole(arguments.json, json.dumps(result, indent=2, default=as_json) + "\n")
         print(f"written to {arguments.json}")
     return 0
 
@@ -92,6 +93,8 @@ def parse_args(argv: Sequence[str] | None, prog: str = "benchmark.py") -> argpar
     for name in ("num_videos", "repeats", "clip_len", "size", "short_side", "batch_size"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be at least 1")
+    if arguments.json:
+        check_output(arguments.json, flag="--json", inputs=arguments.data)
     if any(workers < 0 for workers in arguments.num_workers):
         raise ValueError(f"--num-workers is {min(arguments.num_workers)}; it must be at least 0")
     return arguments

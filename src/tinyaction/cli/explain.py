@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.files import check_output
 from tinyaction.inference.predictor import Predictor
 
 
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-video", action="store_true", help="only the picture")
     parser.add_argument("--num-clips", type=int, help="clips of the video; default as in the run")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    parser.add_argument("--force", action="store_true", help="replace outputs that tinyaction wrote before")
     arguments = parser.parse_args(argv)
     for name in ("num_clips", "num_frames"):
         value = getattr(arguments, name)
@@ -27,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     picture = Path(arguments.out or f"{Path(arguments.source).stem}_explained.png")
     if picture.suffix.lower() != ".png":
         raise ValueError(f"--out is {picture}; it must end in .png")
-    if not picture.parent.is_dir():
-        raise FileNotFoundError(f"{picture.parent}: no such folder to write {picture.name} into")
+    for output in [picture] if arguments.no_video else [picture, picture.with_suffix(".mp4")]:
+        check_output(output, flag="--out", inputs=[arguments.source, arguments.checkpoint], force=arguments.force)
 
     from tinyaction.inference.explain import explain, explanation_sheet, explanation_video
     from tinyaction.results.sheets import write_png

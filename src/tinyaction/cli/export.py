@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.files import check_output
 from tinyaction.inference.predictor import Predictor
 
 NUM_CHECKED = 3  # videos on which the file is compared with the original
@@ -25,15 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="videos, folders or quoted patterns to compare on; default the run's own, where they "
                         f"are, else generated noise; at most {NUM_CHECKED} are used")
     parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
+    parser.add_argument("--force", action="store_true", help="replace outputs that tinyaction wrote before")
     arguments = parser.parse_args(argv)
     check_format(arguments.format)
     if arguments.num_clips is not None and arguments.num_clips < 1:
         raise ValueError(f"--num-clips is {arguments.num_clips}; it must be at least 1")
-    predictor = Predictor(arguments.checkpoint, device="cpu", num_clips=arguments.num_clips)
     path = Path(arguments.out or Path(arguments.checkpoint).with_suffix(SUFFIXES[arguments.format]))
     if path.suffix != SUFFIXES[arguments.format]:
         raise ValueError(f"--out is {path}; a file of format {arguments.format} must end in "
                          f"{SUFFIXES[arguments.format]}")
+    check_output(path, flag="--out", inputs=[arguments.checkpoint, *(arguments.check or ())], force=arguments.force)
+    predictor = Predictor(arguments.checkpoint, device="cpu", num_clips=arguments.num_clips)
     sources = arguments.check
     if sources is None:
         data = Path(str(predictor.checkpoint.config.get("data", "")) or "?")

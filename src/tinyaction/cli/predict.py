@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.files import check_output, part_of, put_in_place
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.predictor import Predictor
 from tinyaction.inference.sources import list_videos
@@ -70,6 +71,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
     parser.add_argument("--batch-size", type=int, default=1, help="videos that are computed together (default 1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    parser.add_argument("--force", action="store_true", help="replace outputs that tinyaction wrote before")
     arguments = parser.parse_args(argv)
     for name in ("num_clips", "top", "batch_size"):
         value = getattr(arguments, name)
@@ -83,23 +85,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError("--stride and --timeline are for windows; say with --window how many seconds one has")
     if arguments.json and arguments.csv == arguments.json == "-":
         raise ValueError("--json and --csv cannot both go to the screen; name a file for one of them")
+    inputs = [arguments.checkpoint, *arguments.sources]
     for name, suffix in (("json", ".json"), ("csv", ".csv"), ("timeline", ".csv"), ("overlay", ".mp4")):
-        _check_output(name, getattr(arguments, name), suffix)
+        path = getattr(arguments, name)
+        if path is None or path == "-":
+            continue
+        if Path(path).suffix.lower() != suffix:  # else a flag without a file would take the next source for it
+            raise ValueError(f"--{name} is {path}; it must end in {suffix} (put the sources before --{name})")
+        for output in [path, Path(path).with_suffix(".png")] if name == "timeline" else [path]:
+            inputs.append(check_output(output, flag=f"--{name}", inputs=inputs, force=arguments.force))
     for name in ("timeline", "overlay"):
         single = len(arguments.sources) == 1 and list_videos(arguments.sources[0]) is None
         if getattr(arguments, name) and not single:
             raise ValueError(f"--{name} is for one video; {len(arguments.sources)} sources or a folder were given")
     return arguments
-
-
-def _check_output(name: str, path: str | None, suffix: str) -> None:
-    """A flag whose file is left out would take the next source for it: the end of the name tells."""
-    if path is None or path == "-":
-        return
-    if Path(path).suffix.lower() != suffix:
-        raise ValueError(f"--{name} is {path}; it must end in {suffix} (put the sources before --{name})")
-    if not Path(path).parent.is_dir():
-        raise FileNotFoundError(f"{Path(path).parent}: no such folder to write {Path(path).name} into")
 
 
 class Output:
@@ -109,13 +108,18 @@ class Output:
         self.top = arguments.top
         self.num_written = 0
         self._to_screen = "-" not in (arguments.json, arguments.csv)
+        self._parts: list[tuple[Any, Path, str]] = []  # (file that is written, its path, its name in the end)
         self._json = self._open(arguments.json)
         self._csv = self._open(arguments.csv)
         self._has_header = False
 
-    @staticmethod
-    def _open(path: str | None) -> Any:
-        return sys.stdout if path == "-" else path and open(path, "w", encoding="utf-8", newline="")
+    def _open(self, path: str | None) -> Any:
+        if path is None or path == "-":
+            return sys.stdout if path else None
+        part = part_of(path)
+        file = open(part, "w", encoding="utf-8", newline="")
+        self._parts.append((file, part, path))
+        return file
 
     def add(self, prediction: Prediction, start: float | None = None, end: float | None = None) -> None:
         self.num_written += 1
@@ -140,9 +144,12 @@ class Output:
                 print(line, flush=True)
 
     def close(self) -> None:
-        for file in (self._json, self._csv):
-            if file and file is not sys.stdout:
-                file.close()
+        """Give the files their names, also after Ctrl-C; without a prediction there are none."""
+        for file, part, path in self._parts:
+            file.close()
+            if self.num_written:
+                put_in_place(part, path)
+            part.unlink(missing_ok=True)
 
 
 def table_lines(prediction: Prediction, top: int, start: float | None = None, end: float | None = None) -> list[str]:

@@ -12,7 +12,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -196,24 +195,3 @@ def generated_clips(predictor: Predictor, *, num_clips: int = 2) -> list[torch.T
     rng = np.random.RandomState(0)
     side = short_side_pixels(predictor.checkpoint.eval_pipeline["size"])
     return [predictor.inputs_of(rng.randint(0, 256, (16, side, side, 3)).astype(np.uint8)) for _ in range(num_clips)]
-
-
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of an exported file, by its suffix; see :func:`metadata_of`."""
-    suffix = Path(path).suffix
-    names = {"class_names", "input", "output", "frames", "pixels", "shape", "model", "eval_pipeline", "stand_in",
-             "tinyaction"}
-    if suffix == ".onnx":
-        import onnx
-
-        found = {item.key: item.value for item in onnx.load(str(path), load_external_data=False).metadata_props}
-    else:
-        found = dict.fromkeys(names, "")
-        if suffix == ".pt2":
-            torch.export.load(path, extra_files=found)
-        else:
-            with _quiet():
-                torch.jit.load(str(path), _extra_files=found)  # type: ignore[no-untyped-call]
-    texts = {name: text.decode() if isinstance(text, bytes) else text for name, text in found.items() if name in names}
-    return {name: json.loads(text) if text[:1] in '[{"' or text in ("true", "false") else text
-            for name, text in texts.items()}
