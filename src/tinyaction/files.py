@@ -30,7 +30,8 @@ _PART = re.compile(r"\..+\.(\d+)\.part(\.[^.]*)?")  # the name of a temporary fi
 _checked_outputs: set[Path] = set()  # of this process; put_in_place writes them into the ledger
 
 
-def check_output(path: AnyPath, *, flag: str, inputs: Iterable[AnyPath] = (), force: bool = False) -> Path:
+def check_output(path: AnyPath, *, flag: str, inputs: Iterable[AnyPath] = (), force: bool = False,
+                 is_folder: bool = False) -> Path:
     """Return the path where a command may write it; call this before any work is done.
 
     A new name and an empty folder may always be written. A file that exists may only with ``force``, and only if
@@ -39,10 +40,11 @@ def check_output(path: AnyPath, *, flag: str, inputs: Iterable[AnyPath] = (), fo
     Args:
         flag: that names the path, for the message.
         inputs: files and folders that the command reads, and its other outputs; none of them is ever written.
+        is_folder: the command makes a folder of this name, and the folders above it.
 
     Raises:
         ValueError: the path is an input or exists.
-        FileNotFoundError: its folder does not exist.
+        FileNotFoundError: the folder of a file does not exist.
     """
     path = Path(path)
     place = Path(os.path.realpath(path))
@@ -50,6 +52,8 @@ def check_output(path: AnyPath, *, flag: str, inputs: Iterable[AnyPath] = (), fo
         raise ValueError(f"{flag} is {path}, which this command also reads or writes; name another file with "
                          f"{flag}")
     if place.is_dir():
+        if not is_folder:
+            raise ValueError(f"{flag} is {path}, which is a folder; name a file with {flag}")
         if any(place.iterdir()):
             raise ValueError(f"{flag} is {path}, a folder that is not empty; name another one with {flag}")
     elif os.path.lexists(path):
@@ -59,8 +63,8 @@ def check_output(path: AnyPath, *, flag: str, inputs: Iterable[AnyPath] = (), fo
         if not force:
             raise ValueError(f"{flag} is {path}, which exists; name another file with {flag}, or add --force to "
                              "replace it")
-    elif not place.parent.is_dir():
-        raise FileNotFoundError(f"{flag} is {path}; there is no folder {place.parent}")
+    elif not is_folder and not place.parent.is_dir():
+        raise FileNotFoundError(f"{flag} is {path}; there is no such folder to write {place.name} into")
     _checked_outputs.add(place)
     return path
 
@@ -104,15 +108,16 @@ def _write_into_ledger(place: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: AnyPath) -> Iterator[Path]:
+def whole_file(path: AnyPath, *, keep_old_as: Path | None = None) -> Iterator[Path]:
     """Give a temporary sibling of ``path`` to write, and rename it to ``path`` when the block ends well.
 
-    Whenever the process is killed or the power fails, ``path`` is the old file or the new one.
+    Whenever the process is killed or the power fails, ``path`` is the old file or the new one. With ``keep_old_as``
+    the old file stays under that name; after a kill it may be there only.
     """
     part = part_of(path)
     try:
         yield part
-        put_in_place(part, path)
+        put_in_place(part, path, keep_old_as=keep_old_as)
     finally:
         part.unlink(missing_ok=True)
 
@@ -130,10 +135,12 @@ def part_of(path: AnyPath) -> Path:
     return place.with_name(f".{place.name}.{os.getpid()}.part{place.suffix}")
 
 
-def put_in_place(part: Path, path: AnyPath) -> None:
+def put_in_place(part: Path, path: AnyPath, *, keep_old_as: Path | None = None) -> None:
     """Flush a finished temporary file to the disk and give it its name."""
     place = Path(os.path.realpath(path))
     _flush(part)
+    if keep_old_as is not None and place.exists():
+        os.replace(place, keep_old_as)
     os.replace(part, place)
     _flush(place.parent)
     if place in _checked_outputs:

@@ -100,7 +100,7 @@ def test_large_numbers_fit():
     (["--repeats", "0"], "--repeats is 0; it must be at least 1"),
     (["--num-workers", "-1"], "--num-workers is -1; it must be at least 0"),
     (["--data", "gone.mp4"], "gone.mp4: no such file"),
-    (["--json", "no/where/b.json"], "there is no folder"),
+    (["--json", "no/where/b.json"], "no such folder to write"),
 ])
 def test_wrong_flags(flags, message, capsys):
     assert bench.main(["--data", "x", *flags]) == 2

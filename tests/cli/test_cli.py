@@ -16,7 +16,7 @@ import pytest
 import torch
 from toys import CLASSES, write_clip, write_set
 
-from tinyaction import load_checkpoint
+from tinyaction import Checkpoint
 from tinyaction.cli import COMMANDS, errors_to_exit_code, main
 from tinyaction.cli.evaluate import main as evaluate_main
 from tinyaction.cli.predict import main as predict_main
@@ -107,17 +107,17 @@ def test_the_checkpoints_are_of_their_epochs(run):
     out, _ = run
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     best_row = max(rows, key=lambda row: (float(row["val_top1"]), -float(row["val_loss"])))
-    last, best = load_checkpoint(out / "last.pt"), load_checkpoint(out / "best.pt")
-    assert last["epoch"] == 2
-    assert best["epoch"] == int(best_row["epoch"])
+    last, best = Checkpoint.load(out / "last.pt"), Checkpoint.load(out / "best.pt")
+    assert last.epoch == 2
+    assert best.epoch == int(best_row["epoch"])
     for checkpoint in (last, best):
-        row = rows[checkpoint["epoch"] - 1]
-        assert checkpoint["metrics"] == pytest.approx({name: float(value) for name, value in row.items()}, rel=1e-5)
-        assert checkpoint["class_names"] == list(CLASSES)
-        assert checkpoint["model"].items() >= {"name": "conv2d", "num_classes": 2}.items()
-        assert checkpoint["eval_pipeline"] == {"clip_len": 4, "size": 32, "num_clips": 2}
-        assert checkpoint["config"]["train_clips"] == 2
-        assert checkpoint["stand_in"] is False
+        row = rows[checkpoint.epoch - 1]
+        assert checkpoint.metrics == pytest.approx({name: float(value) for name, value in row.items()}, rel=1e-5)
+        assert checkpoint.class_names == list(CLASSES)
+        assert checkpoint.model.items() >= {"name": "conv2d", "num_classes": 2}.items()
+        assert checkpoint.eval_pipeline == {"clip_len": 4, "size": 32, "num_clips": 2}
+        assert checkpoint.config["train_clips"] == 2
+        assert checkpoint.stand_in is False
 
 
 def printed_command(printed: str, name: str) -> list[str]:
@@ -248,8 +248,8 @@ def test_best_is_the_best_and_not_the_last(bars, tmp_path, monkeypatch):
     monkeypatch.setattr("tinyaction.cli.train.VideoLoader.__iter__", lambda loader: iter([{
         "inputs": torch.zeros(1, 1, 3, 2, 16, 16), "data_samples": [loader.dataset[0]["data_samples"]]}]))
     assert train_main(["--data", str(bars), "--out", str(tmp_path / "run"), *SMALL, "--epochs", "4"]) == 0
-    assert load_checkpoint(tmp_path / "run" / "best.pt")["epoch"] == 3
-    assert load_checkpoint(tmp_path / "run" / "last.pt")["epoch"] == 4
+    assert Checkpoint.load(tmp_path / "run" / "best.pt").epoch == 3
+    assert Checkpoint.load(tmp_path / "run" / "last.pt").epoch == 4
 
 
 def test_runs_are_numbered(bars, tmp_path, monkeypatch, capsys):
@@ -294,7 +294,7 @@ def test_a_run_on_the_stand_in_says_so_everywhere(tmp_path, capsys):
     assert lines[0] == lines[-1] == STAND_IN
     assert (tmp_path / "run" / "log.txt").read_text() == out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["stand_in"] is True
-    assert load_checkpoint(tmp_path / "run" / "best.pt")["stand_in"] is True
+    assert Checkpoint.load(tmp_path / "run" / "best.pt").stand_in is True
     checkpoint = str(tmp_path / "run" / "best.pt")
     assert evaluate_main(["--data", str(folder), "--checkpoint", checkpoint, "--num-workers", "0"]) == 0
     assert "trained on generated stand-in clips" in text_of(capsys)[0]
@@ -392,7 +392,7 @@ def test_a_run_that_fails_later_keeps_what_it_has_learned(bars, tmp_path, monkey
     monkeypatch.setattr("tinyaction.training.loop.train_one_epoch", second_fails)
     assert train_main(["--data", str(bars), "--out", str(tmp_path / "run"), *SMALL]) == 2
     check_one_sentence(text_of(capsys)[1], "clip.mp4: broken")
-    assert load_checkpoint(tmp_path / "run" / "last.pt")["epoch"] == 1
+    assert Checkpoint.load(tmp_path / "run" / "last.pt").epoch == 1
 
 
 @pytest.mark.parametrize(

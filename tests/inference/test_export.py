@@ -53,7 +53,7 @@ def check(predictor, path, format):
         metadata = metadata_in(path)
     assert metadata["class_names"] == list(CLASSES)
     assert metadata["shape"] == list(clips[0].shape)
-    assert metadata["eval_pipeline"] == predictor.content["eval_pipeline"]
+    assert metadata["eval_pipeline"] == predictor.checkpoint.eval_pipeline
     batch = torch.stack([*clips, clips[0].flip(2), clips[1].flip(0)])  # (4, V, C, T, H, W), another B
     with torch.inference_mode():
         expected = predictor.model(batch, mode="logits").softmax(dim=2).mean(dim=1)
@@ -154,7 +154,7 @@ def test_the_command_compares_on_real_clips_and_says_so(tmp_path, capsys):
 @pytest.mark.parametrize(("words", "message"), [
     (["--format", "tflite"], "invalid choice: 'tflite'"),
     (["--format", "torchscript", "--out", "model.onnx"], "must end in .torchscript"),
-    (["--format", "torchscript", "--out", "no/where/m.torchscript"], "there is no folder"),
+    (["--format", "torchscript", "--out", "no/where/m.torchscript"], "no such folder to write"),
 ])
 def test_a_wrong_call_is_one_sentence(tmp_path, capsys, words, message):
     assert export(["--checkpoint", str(save_toy(tmp_path / "model.pt")), *words]) == 2

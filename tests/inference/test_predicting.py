@@ -286,7 +286,7 @@ def test_the_command_writes_a_timeline_and_an_overlay(folder, long_clip, tmp_pat
     (["nowhere.mp4"], "nowhere.mp4: no such file"),
     (["VIDEO", "--json", "VIDEO"], "it must end in .json (put the sources before --json)"),
     (["VIDEO", "--overlay", "out.avi"], "--overlay is out.avi; it must end in .mp4"),
-    (["VIDEO", "--overlay", "no/where/out.mp4"], "there is no folder"),
+    (["VIDEO", "--overlay", "no/where/out.mp4"], "no such folder to write"),
     (["VIDEO", "VIDEO", "--overlay", "out.mp4"], "--overlay is for one video; 2 sources"),
     (["VIDEO", "--stride", "1"], "--stride and --timeline are for windows"),
     (["VIDEO", "--window", "0"], "--window is 0.0; it must be above 0 seconds"),
@@ -319,7 +319,7 @@ def test_a_run_folder_is_its_best_checkpoint(folder, tmp_path, capsys):
     video = str(folder / "val" / "clip 0.mp4")
     run = tmp_path / "run"
     run.mkdir()
-    with pytest.raises(ValueError, match="run: a folder without best.pt"):
+    with pytest.raises(FileNotFoundError, match=r"run/best\.pt: no such checkpoint"):
         Predictor(run)
     (run / "best.pt").write_bytes((folder / "model.pt").read_bytes())
     assert Predictor(run, device="cpu")(video).scores == Predictor(folder / "model.pt", device="cpu")(video).scores

@@ -13,7 +13,6 @@ from tinyaction.device import choose_device, default_num_workers
 from tinyaction.models.checkpoint import Checkpoint, load_model
 from tinyaction.prepare.store import check_store
 from tinyaction.results.evaluation import evaluate
-from tinyaction.results.run import checkpoint_file
 from tinyaction.results.summary import result_lines
 
 
@@ -21,13 +20,13 @@ from tinyaction.results.summary import result_lines
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
     device = choose_device(arguments.device)
-    model, checkpoint = load_model(checkpoint_file(arguments.checkpoint))
+    model, checkpoint = load_model(arguments.checkpoint)
     data = find_data(arguments.data, allow_outside=arguments.allow_outside)
     check_classes(data, checkpoint, arguments)
     videos = data.train if arguments.split == "train" else data.val
     if arguments.on_error == "raise":
         check_files(videos)
-    pipeline_arguments = dict(checkpoint["eval_pipeline"])
+    pipeline_arguments = dict(checkpoint.eval_pipeline)
     for name in ("num_clips", "num_crops"):
         if getattr(arguments, name) is not None:
             pipeline_arguments[name] = getattr(arguments, name)
@@ -38,14 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     loader = build_dataloader(dataset, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
                               pin_memory=device.type == "cuda", on_error=arguments.on_error,
                               max_bad_share=arguments.max_bad, time_limit=arguments.time_limit)
-    if checkpoint["stand_in"]:
+    if checkpoint.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.")
     progress = ProgressLine()
     try:
         result = evaluate(model, loader, device=device, on_batch=progress)
     finally:
         progress.close()
-    for line in result_lines(result, checkpoint["class_names"]):
+    for line in result_lines(result, checkpoint.class_names):
         print(line)
     return 0
 
@@ -76,7 +75,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def check_classes(data: DataFolder, checkpoint: Checkpoint, arguments: argparse.Namespace) -> None:
     """Raise ValueError where the data and the checkpoint do not speak of the same classes."""
-    known, given = checkpoint["class_names"], data.class_names
+    known, given = checkpoint.class_names, data.class_names
     if len(known) != len(given):
         raise ValueError(f"{arguments.checkpoint} knows {len(known)} classes ({_some(known)}), {arguments.data} has "
                          f"{len(given)} ({_some(given)}); use the data that the checkpoint was trained for")

@@ -12,7 +12,6 @@ from tinyaction.files import check_output
 from tinyaction.inference.export import SUFFIXES, TOLERANCE, check_format, export_model, generated_clips
 from tinyaction.inference.predictor import Predictor
 from tinyaction.inference.sources import list_videos
-from tinyaction.results.run import checkpoint_file
 
 NUM_CHECKED = 3  # videos on which the file is compared with the original
 
@@ -21,7 +20,9 @@ NUM_CHECKED = 3  # videos on which the file is compared with the original
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
     check_format(arguments.format)
-    checkpoint, suffix = checkpoint_file(arguments.checkpoint), SUFFIXES[arguments.format]
+    checkpoint, suffix = Path(arguments.checkpoint), SUFFIXES[arguments.format]
+    if checkpoint.is_dir():
+        checkpoint = checkpoint / "best.pt"
     path = Path(arguments.out or checkpoint.with_suffix(suffix))
     if path.suffix != suffix:
         raise ValueError(f"--out is {path}; a file of format {arguments.format} must end in {suffix}")
@@ -55,7 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def _videos_to_check(predictor: Predictor, sources: Sequence[str] | None) -> list[Path]:
     """A few videos of the sources, else of the run's own data; none where that is not here."""
     if sources is None:
-        data = str(predictor.content.get("config", {}).get("data", ""))
+        data = str(predictor.checkpoint.config.get("data", ""))
         sources = [data] if data and Path(data).is_dir() else []
     videos = [video for source in sources for video in list_videos(source) or [Path(source)]]
     return videos[:: max(1, len(videos) // NUM_CHECKED)][:NUM_CHECKED]

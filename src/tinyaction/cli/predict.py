@@ -8,10 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.files import check_output
+from tinyaction.files import check_output, part_of, put_in_place
 from tinyaction.inference.overlay import draw_timeline, with_label
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.predictor import Predictor
@@ -208,8 +208,9 @@ class Output:
         self.num_written = 0
         self._counts: Counter[str] = Counter()
         self._to_screen = "-" not in (arguments.json, arguments.csv)
-        self._json = _open(arguments.json)
-        self._csv = _open(arguments.csv)
+        self._parts: list[tuple[IO[str], Path, str]] = []  # (file that is written, its path, its name in the end)
+        self._json = self._open(arguments.json)
+        self._csv = self._open(arguments.csv)
         self._csv_heading: list[str] = []
         self._heading = ""
 
@@ -241,12 +242,22 @@ class Output:
                 print("\n".join(table_lines(prediction, self.top)), flush=True)
 
     def close(self) -> None:
-        """Show the summary and close the files."""
+        """Show the summary and give the files their names, also after Ctrl-C; without a prediction there are none."""
         if self._to_screen and self.one_line_each and self._counts:
             print(summary_line(self._counts))
-        for file in (self._json, self._csv):
-            if file and file is not sys.stdout:
-                file.close()
+        for file, part, path in self._parts:
+            file.close()
+            if self.num_written:
+                put_in_place(part, path)
+            part.unlink(missing_ok=True)
+
+    def _open(self, path: str | None) -> IO[str] | None:
+        if path is None or path == "-":
+            return sys.stdout if path else None
+        part = part_of(path)
+        file = open(part, "w", encoding="utf-8", newline="")
+        self._parts.append((file, part, path))
+        return file
 
     def _print_heading(self, heading: str) -> None:
         if heading != self._heading:
@@ -269,10 +280,6 @@ class Output:
         writer.writerow((prediction.source, *times.values(), prediction.label,
                          *(f"{score:.6f}" for score in (prediction.score, *prediction.scores))))
         self._csv.flush()
-
-
-def _open(path: str | None) -> IO[str] | Any:
-    return sys.stdout if path == "-" else path and open(path, "w", encoding="utf-8", newline="")
 
 
 CLASS_COLUMNS = 24

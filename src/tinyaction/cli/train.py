@@ -30,7 +30,7 @@ from tinyaction.distributed import (
     stop_processes,
 )
 from tinyaction.models import check_input, create_model, load_weights, model_arguments
-from tinyaction.models.checkpoint import Checkpoint, load_model, save_checkpoint, versions
+from tinyaction.models.checkpoint import BestEpoch, Checkpoint, load_model, versions
 from tinyaction.prepare.store import check_store, default_store, times_faster
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
@@ -133,16 +133,16 @@ def train(config: RunConfig) -> RunFolder | None:
     stand_in = is_stand_in(config.data)
 
     def content() -> Checkpoint:
-        return {
-            "model": model_arguments(config.model, model),
-            "state_dict": (model if average is None else averaged_model(average)).state_dict(),
-            "class_names": data.class_names,
-            "eval_pipeline": eval_arguments(config),
-            "epoch": keeper.state.epoch,
-            "metrics": keeper.row,
-            "config": asdict(config),
-            "stand_in": stand_in,
-        }
+        return Checkpoint(
+            model=model_arguments(config.model, model),
+            state_dict=(model if average is None else averaged_model(average)).state_dict(),
+            class_names=data.class_names,
+            eval_pipeline=eval_arguments(config),
+            epoch=keeper.state.epoch,
+            metrics=keeper.metrics,
+            config=asdict(config),
+            stand_in=stand_in,
+        )
 
     # Whatever has a state that training changes goes into objects: a resumed run puts it back.
     objects: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "train_loader": train_loader}
@@ -172,18 +172,18 @@ def train(config: RunConfig) -> RunFolder | None:
     advised: list[str] = []
 
     def has_lost_patience(epoch: int) -> bool:
-        return 0 < config.patience <= epoch - keeper.best["epoch"]
+        return keeper.best is not None and 0 < config.patience <= epoch - keeper.best.epoch
 
     def on_epoch(record: EpochRecord) -> bool:
-        keeper.row = run.add_metrics(record)
+        keeper.metrics = run.add_metrics(record)
         run.add_bad_files([*record.train.bad, *record.val.bad])
         best = keeper.best
-        before = {"val_top1": best["top1"], "val_loss": best["loss"]} if best else {}
-        is_best = not best or epoch_sort_key(keeper.row) > epoch_sort_key(before)
+        before = {} if best is None else {"val_top1": best.top1, "val_loss": best.loss}
+        is_best = best is None or epoch_sort_key(keeper.metrics) > epoch_sort_key(before)
         if is_best:
-            best.update(epoch=record.epoch, top1=record.val.top1, loss=record.val.loss)
+            keeper.best = BestEpoch(record.epoch, record.val.top1, record.val.loss)
             best_val[:] = [record.val]
-            save_checkpoint(run.path / "best.pt", content())
+            content().save(run.path / "best.pt")
             run.write_predictions(record.val, data.class_names)
         keeper.save()
         run.log(epoch_line(record, config.epochs, is_best))
@@ -200,7 +200,7 @@ def train(config: RunConfig) -> RunFolder | None:
         progress(batch)
         keeper.on_batch(batch)
 
-    num_epochs = keeper.state.epoch if keeper.best and has_lost_patience(keeper.state.epoch - 1) else config.epochs
+    num_epochs = keeper.state.epoch if has_lost_patience(keeper.state.epoch - 1) else config.epochs
     with keeper.watching(train_loader, val_loader):
         try:
             loop(num_epochs=num_epochs, state=keeper.state, on_batch=on_batch, on_step=keeper.on_step,
@@ -212,7 +212,8 @@ def train(config: RunConfig) -> RunFolder | None:
                 "(--patience)")
     if not best_val:  # the best epoch was before the run was resumed
         best_val = [evaluate(load_model(run.path / "best.pt")[0], val_loader, device=device)]
-    for line in summary_lines(config, data, run.path, int(keeper.best["epoch"]), best_val[0]):
+    assert keeper.best is not None
+    for line in summary_lines(config, data, run.path, keeper.best.epoch, best_val[0]):
         run.log(line)
     report(run, train_set, val_set, notice=STAND_IN if stand_in else "")
     if stand_in:

@@ -75,7 +75,7 @@ def export_model(
                 WRITERS[format](model, part, clips[0], metadata)
                 run = OPENERS[format](part)
             except (RuntimeError, TypeError, NotImplementedError, torch.onnx.errors.OnnxExporterError) as error:
-                raise ValueError(f"{predictor.content['model']['name']} cannot be exported as {format}: "
+                raise ValueError(f"{predictor.checkpoint.model['name']} cannot be exported as {format}: "
                                  f"{_first_line(error)}") from None
             difference = largest_difference(model, run, clips)
         if not difference <= tolerance:
@@ -110,21 +110,21 @@ def check_format(format: str) -> None:
 
 def metadata_of(predictor: Predictor, clip: torch.Tensor) -> dict[str, str]:
     """What the user of an exported file must know, as text: classes, shapes, how the pixels are made, versions."""
-    content, pipeline = predictor.content, predictor.eval_arguments
+    checkpoint, pipeline = predictor.checkpoint, predictor.eval_arguments
     V, C, T, H, W = clip.shape
     num_crops = pipeline.get("num_crops", 1)
     num_clips = V // num_crops
     values = {
-        "class_names": content["class_names"],
+        "class_names": checkpoint.class_names,
         "input": f"{INPUT}: uint8 RGB 0..255, (B, V, C, T, H, W) = (any, {V}, {C}, {T}, {H}, {W})",
-        "output": f"{OUTPUT}: float32 (B, {len(content['class_names'])}), in the order of class_names",
+        "output": f"{OUTPUT}: float32 (B, {len(checkpoint.class_names)}), in the order of class_names",
         "frames": f"{num_clips} clips of {T} frames spread evenly over the whole video",
         "pixels": PIXELS[num_crops].format(size=W, short_side=short_side_pixels(pipeline["size"])),
         "views": [view._asdict() for view in view_order(num_clips, num_crops)],
         "shape": [V, C, T, H, W],
-        "model": content["model"],
+        "model": checkpoint.model,
         "eval_pipeline": pipeline,
-        "stand_in": content["stand_in"],
+        "stand_in": checkpoint.stand_in,
         "tinyaction": __version__,
     }
     return {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -37,7 +37,7 @@ class FramePredictor(Protocol):
 
     model: Recognizer
     device: torch.device
-    content: Checkpoint
+    checkpoint: Checkpoint
     class_names: list[str]
 
     def frames_to_inputs(self, frames: Sequence[UInt8Array]) -> torch.Tensor: ...
@@ -68,7 +68,7 @@ class LivePredictor:
                 raise ValueError(f"{name} is {value}; it must be above 0")
         self.predictor = predictor
         self.model = predictor.model
-        self.clip_len: int = predictor.content["eval_pipeline"]["clip_len"]
+        self.clip_len: int = predictor.checkpoint.eval_pipeline["clip_len"]
         self.frame_stride = max(1.0, fps * window_seconds / self.clip_len)
         self.num_pushed = 0
         self.num_sampled = 0

@@ -22,8 +22,7 @@ from tinyaction.inference.live import LivePredictor
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.sources import Camera, MemoryReader, check_array, checked_frames, list_videos
 from tinyaction.models import Recognizer
-from tinyaction.models.checkpoint import Checkpoint, load_model
-from tinyaction.results.run import checkpoint_file
+from tinyaction.models.checkpoint import load_model
 from tinyaction.video import UInt8Array, VideoReader, open_video
 
 
@@ -45,13 +44,12 @@ class Predictor:
 
     def __init__(self, checkpoint: str | Path, *, device: str = "auto", num_clips: int | None = None) -> None:
         self.device = choose_device(device)
-        model, content = load_model(checkpoint_file(checkpoint))
+        model, self.checkpoint = load_model(checkpoint)
         self.model: Recognizer = model.to(self.device)
-        self.content: Checkpoint = content
+        self.class_names = self.checkpoint.class_names
+        self.stand_in = self.checkpoint.stand_in
         try:
-            self.class_names: list[str] = content["class_names"]
-            self.stand_in: bool = content["stand_in"]
-            self.eval_arguments: dict[str, Any] = dict(content["eval_pipeline"])
+            self.eval_arguments: dict[str, Any] = dict(self.checkpoint.eval_pipeline)
             if num_clips is not None:
                 self.eval_arguments["num_clips"] = num_clips
             self.pipeline = eval_pipeline(**self.eval_arguments)
@@ -62,7 +60,7 @@ class Predictor:
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name} {value}" for name, value in self.eval_arguments.items())
-        return (f"Predictor({self.content['model']['name']}, {len(self.class_names)} classes, {arguments}, on "
+        return (f"Predictor({self.checkpoint.model['name']}, {len(self.class_names)} classes, {arguments}, on "
                 f"{self.device})")
 
     def __call__(self, source: Any, **arguments: Any) -> Any:

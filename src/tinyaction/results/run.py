@@ -241,21 +241,6 @@ def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, float]:
     return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
 
 
-def checkpoint_file(path: str | Path) -> Path:
-    """The best checkpoint of a run folder; the path of a file is returned as it is.
-
-    Raises:
-        ValueError: a folder without best.pt.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    if not (path / "best.pt").is_file():
-        raise ValueError(f"{path}: a folder without best.pt; give a checkpoint file, or the folder of a run with at "
-                         "least one finished epoch")
-    return path / "best.pt"
-
-
 def usage_lines(folder: Path, data: str, example: str) -> list[str]:
     """The commands that evaluate the best weights, use them on a video, and show where they found its class."""
     checkpoint = folder / "best.pt"

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -16,12 +16,7 @@ import numpy as np
 import torch
 
 from tinyaction.data.loader import VideoLoader
-from tinyaction.models.checkpoint import (
-    Checkpoint,
-    load_newest,
-    previous_of,
-    save_checkpoint,
-)
+from tinyaction.models.checkpoint import BestEpoch, Checkpoint, SavedTraining, load_newest, previous_of
 from tinyaction.results.progress import Progress
 from tinyaction.results.run import RunFolder
 from tinyaction.training.config import RunConfig, flag_of
@@ -95,12 +90,12 @@ class Keeper:
     Args:
         objects: whatever has a state that training changes, by name: model, optimizer, loader, scaler, averages.
         videos: which training videos these are; a run goes on only with the same.
-        content: makes the part of a checkpoint that a prediction needs.
+        content: makes the checkpoint that a prediction needs.
 
     Attributes:
         state: where the run is.
-        best: epoch (from 0), top1 and loss of the best epoch so far; empty before the first.
-        row: the columns of metrics.csv of the last whole epoch.
+        best: the best epoch so far; None before the end of the first.
+        metrics: the columns of metrics.csv of the last whole epoch.
     """
 
     def __init__(self, run: RunFolder, *, objects: dict[str, Stateful], videos: str, save_every: int,
@@ -111,8 +106,8 @@ class Keeper:
         self.save_every = save_every
         self.content = content
         self.state = TrainState()
-        self.best: dict[str, float] = {}
-        self.row: dict[str, float] = {}
+        self.best: BestEpoch | None = None
+        self.metrics: dict[str, float] = {}
         self.path = run.path / "last.pt"
         self._is_resumed = False
         self._signum = 0
@@ -122,13 +117,12 @@ class Keeper:
         if not (self.path.exists() or previous_of(self.path).exists()):
             return False
         saved, note = load_newest(self.path)
-        if "training" not in saved:
+        if saved.training is None:
             raise ValueError(f"{self.path}: this version of tinyaction cannot go on from it; start a new run")
-        if saved["training"]["videos"] != self.videos:
+        if saved.training.identity != {"videos": self.videos}:
             raise ValueError(f"{self.run.path} began with other training videos; a run goes on only with the same")
-        self.state = restore_training(saved["training"], self.objects)
-        self.best.update(saved["training"]["best"])
-        self.row.update(saved["metrics"])
+        self.state = restore_training(vars(saved.training), self.objects)
+        self.best, self.metrics = saved.training.best, dict(saved.metrics)
         self.run.forget_after(self.state.epoch)
         self._is_resumed = True
         if note:
@@ -137,8 +131,9 @@ class Keeper:
         return True
 
     def save(self) -> None:
-        training = {**training_state(self.state, self.objects), "best": self.best, "videos": self.videos}
-        save_checkpoint(self.path, {**self.content(), "training": training}, keep_previous=True)
+        training = SavedTraining(**training_state(self.state, self.objects), identity={"videos": self.videos},
+                                 best=self.best)
+        replace(self.content(), training=training).save(self.path, keep_previous=True)
 
     def on_step(self, state: TrainState) -> None:
         if self.save_every and state.step % self.save_every == 0:
