@@ -16,7 +16,7 @@ import pytest
 import torch
 from toys import CLASSES, write_clip, write_set
 
-from tinyaction import load_checkpoint
+from tinyaction import Checkpoint
 from tinyaction.cli import COMMANDS, errors_to_exit_code, main
 from tinyaction.cli.evaluate import main as evaluate_main
 from tinyaction.cli.predict import main as predict_main
@@ -107,17 +107,17 @@ def test_the_checkpoints_are_of_their_epochs(run):
     out, _ = run
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     best_row = max(rows, key=lambda row: (float(row["val_top1"]), -float(row["val_loss"])))
-    last, best = load_checkpoint(out / "last.pt"), load_checkpoint(out / "best.pt")
-    assert last["epoch"] == 2
-    assert best["epoch"] == int(best_row["epoch"])
+    last, best = Checkpoint.load(out / "last.pt"), Checkpoint.load(out / "best.pt")
+    assert last.epoch == 2
+    assert best.epoch == int(best_row["epoch"])
     for checkpoint in (last, best):
-        row = rows[checkpoint["epoch"] - 1]
-        assert checkpoint["metrics"] == pytest.approx({name: float(value) for name, value in row.items()}, rel=1e-5)
-        assert checkpoint["class_names"] == list(CLASSES)
-        assert checkpoint["model"].items() >= {"name": "conv2d", "num_classes": 2}.items()
-        assert checkpoint["eval_pipeline"] == {"clip_len": 4, "size": 32, "num_clips": 2}
-        assert checkpoint["config"]["train_clips"] == 2
-        assert checkpoint["stand_in"] is False
+        row = rows[checkpoint.epoch - 1]
+        assert checkpoint.metrics == pytest.approx({name: float(value) for name, value in row.items()}, rel=1e-5)
+        assert checkpoint.class_names == list(CLASSES)
+        assert checkpoint.model.items() >= {"name": "conv2d", "num_classes": 2}.items()
+        assert checkpoint.eval_pipeline == {"clip_len": 4, "size": 32, "num_clips": 2}
+        assert checkpoint.config["train_clips"] == 2
+        assert checkpoint.stand_in is False
 
 
 def printed_command(printed: str, name: str) -> list[str]:
@@ -148,6 +148,19 @@ def test_the_printed_predict_command_works(run, capsys):
     assert lines[0] == words[1]
     assert sum(float(line.split()[0]) for line in lines[1:]) == pytest.approx(1, abs=0.002)
     assert {line.split()[-1] for line in lines[1:]} == set(CLASSES)
+
+
+def test_the_printed_explain_command_works(run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(printed_command(run[1], "explain")) == 0
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".mp4", ".png"]
+
+
+def test_evaluate_takes_the_folder_of_a_run(run, bars, capsys):
+    argv = ["--data", str(bars), "--num-workers", "0", "--checkpoint"]
+    assert evaluate_main([*argv, str(run[0])]) == evaluate_main([*argv, str(run[0] / "best.pt")]) == 0
+    lines = text_of(capsys)[0].splitlines()
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
 
 
 def test_evaluate_on_the_training_videos_and_with_other_clips(run, bars, capsys, monkeypatch):
@@ -236,8 +249,8 @@ def test_best_is_the_best_and_not_the_last(bars, tmp_path, monkeypatch):
     monkeypatch.setattr("tinyaction.data.loader.VideoLoader.__iter__", lambda loader: iter([{
         "inputs": torch.zeros(1, 1, 3, 2, 16, 16), "data_samples": [loader.dataset[0]["data_samples"]]}]))
     assert train_main(["--data", str(bars), "--out", str(tmp_path / "run"), *SMALL, "--epochs", "4"]) == 0
-    assert load_checkpoint(tmp_path / "run" / "best.pt")["epoch"] == 3
-    assert load_checkpoint(tmp_path / "run" / "last.pt")["epoch"] == 4
+    assert Checkpoint.load(tmp_path / "run" / "best.pt").epoch == 3
+    assert Checkpoint.load(tmp_path / "run" / "last.pt").epoch == 4
 
 
 def test_runs_are_numbered(bars, tmp_path, monkeypatch, capsys):
@@ -259,7 +272,7 @@ def test_class_folders_train_and_evaluate_on_the_same_split(tmp_path, capsys):
     assert evaluate_main([*argv, "--checkpoint", str(tmp_path / "run" / "best.pt"), "--num-workers", "0"]) == 0
     evaluated, _ = text_of(capsys)
     assert evaluated.splitlines()[0] in trained
-    assert "  10   0" in evaluated
+    assert evaluated.splitlines()[2].split() == ["10", "9"]
 
 
 def test_more_than_five_classes_have_a_top_5(tmp_path, capsys):
@@ -282,7 +295,7 @@ def test_a_run_on_the_stand_in_says_so_everywhere(tmp_path, capsys):
     assert lines[0] == lines[-1] == STAND_IN
     assert (tmp_path / "run" / "log.txt").read_text() == out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["stand_in"] is True
-    assert load_checkpoint(tmp_path / "run" / "best.pt")["stand_in"] is True
+    assert Checkpoint.load(tmp_path / "run" / "best.pt").stand_in is True
     checkpoint = str(tmp_path / "run" / "best.pt")
     assert evaluate_main(["--data", str(folder), "--checkpoint", checkpoint, "--num-workers", "0"]) == 0
     assert "trained on generated stand-in clips" in text_of(capsys)[0]
@@ -380,7 +393,7 @@ def test_a_run_that_fails_later_keeps_what_it_has_learned(bars, tmp_path, monkey
     monkeypatch.setattr("tinyaction.training.loop.train_one_epoch", second_fails)
     assert train_main(["--data", str(bars), "--out", str(tmp_path / "run"), *SMALL]) == 2
     check_one_sentence(text_of(capsys)[1], "clip.mp4: broken")
-    assert load_checkpoint(tmp_path / "run" / "last.pt")["epoch"] == 1
+    assert Checkpoint.load(tmp_path / "run" / "last.pt").epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -528,10 +541,20 @@ def test_a_confusion_matrix_in_text():
     assert result_lines(result, ["run", "sit down"]) == [
         "accuracy 0.9333 over 15 videos, mean over classes 0.8750",  # 14 / 15, (3/4 + 1) / 2
         "confusion matrix (row = true class, column = predicted class):",
-        "                 0   1",
-        "  run        0   3   1",
-        "  sit down   1   0  11",
+        "            run  sit down",
+        "  run         3         1",
+        "  sit down    0        11",
     ]
+
+
+def test_names_that_do_not_fit_above_their_columns_become_letters():
+    names = ["a class with a name that is long", "b, which is as long as the other one", "c, and so is this one here"]
+    lines = result_lines(result_with(3, 12), names)
+    assert lines[1] == "confusion matrix (row = true class, column = predicted class, by its letter):"
+    assert lines[2:] == ["                                a   b   c",
+                         "  a  a class with a … is long   0   4   0",
+                         "  b  b, which is as …ther one   0   4   0",
+                         "  c  c, and so is th…one here   0   0   4"]
 
 
 def test_with_many_classes_the_pairs_that_are_confused_most():
@@ -540,8 +563,8 @@ def test_with_many_classes_the_pairs_that_are_confused_most():
     lines = result_lines(result_with(60, 180), names)
     assert lines[0] == "accuracy 0.6667 over 180 videos, mean over classes 0.6667, top-5 0.7000"  # 42 of 60
     assert len(lines) == 2 + 10
-    assert lines[1:4] == ["most confused (true -> predicted):", "      3  class 0 -> class 1",
-                          "      3  class 3 -> class 4"]
+    assert lines[1:4] == ["most confused (true -> predicted):", "      3 videos  class 0 -> class 1",
+                          "      3 videos  class 3 -> class 4"]
     perfect = Evaluation(0.0, np.eye(60), np.arange(60), [], 1, 1)
     assert result_lines(perfect, names)[1:] == ["no video was confused"]
 

@@ -12,7 +12,7 @@ from tinyaction import Predictor, create_model
 from tinyaction.cli.evaluate import main as evaluate
 from tinyaction.cli.train import main, parse_args
 from tinyaction.data.annotations import find_data
-from tinyaction.models.checkpoint import load_checkpoint, load_model
+from tinyaction.models.checkpoint import Checkpoint, load_model
 from tinyaction.training.build import build_criterion, build_datasets
 
 
@@ -33,7 +33,7 @@ def test_the_protocol_travels_in_the_checkpoint(folder, tmp_path, capsys):
     assert train(folder, tmp_path / "run", flags) == 0
     checkpoint = tmp_path / "run" / "best.pt"
     model, content = load_model(checkpoint)
-    assert content["eval_pipeline"] == {"clip_len": 2, "size": 16, "num_clips": 2, "num_crops": 3}
+    assert content.eval_pipeline == {"clip_len": 2, "size": 16, "num_clips": 2, "num_crops": 3}
     assert model.max_views == 4
     with open(tmp_path / "run" / "predictions.csv", newline="") as file:
         written = {row["path"]: float(row["class_score"]) for row in csv.DictReader(file)}
@@ -58,12 +58,12 @@ def test_what_is_frozen_stays_and_the_average_is_saved(folder, tmp_path):
     assert train(folder, tmp_path / "a", "--epochs 1 --seed 3 --freeze all --lr 1e-12") == 0
     torch.manual_seed(3)
     fresh = create_model("conv2d", 2).state_dict()
-    saved = load_checkpoint(tmp_path / "a" / "last.pt")["state_dict"]
+    saved = Checkpoint.load(tmp_path / "a" / "last.pt").state_dict
     assert all(saved[name].equal(fresh[name]) for name in fresh if name.startswith("backbone."))
     torch.testing.assert_close(saved["cls_head.fc.weight"], fresh["cls_head.fc.weight"], rtol=0, atol=1e-6)
     for name, flags in (("plain", ""), ("ema", "--ema 0.9")):
         assert train(folder, tmp_path / name, f"--epochs 1 {flags}") == 0
-    plain, ema = (load_checkpoint(tmp_path / name / "last.pt")["state_dict"] for name in ("plain", "ema"))
+    plain, ema = (Checkpoint.load(tmp_path / name / "last.pt").state_dict for name in ("plain", "ema"))
     assert plain.keys() == ema.keys()
     assert not plain["cls_head.fc.weight"].equal(ema["cls_head.fc.weight"])
     assert not plain["backbone.conv1.1.running_mean"].equal(ema["backbone.conv1.1.running_mean"])

@@ -125,3 +125,7 @@ def test_a_model_can_be_trained_after_an_evaluation():
 def test_scores_that_are_nan_name_the_video():
     with pytest.raises(ValueError, match=r"x=nan\.mp4: the network's scores are NaN; its weights are not finite"):
         evaluate(sign_model(), FakeLoader(batch_of((1, 0), (math.nan, 0))), device=CPU)
+
+
+def test_without_a_device_the_model_stays_where_it_is():
+    assert evaluate(sign_model(), FakeLoader(batch_of((1, 0)))).top1 == 1

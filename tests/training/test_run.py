@@ -28,7 +28,7 @@ def test_the_result_says_what_came_out(result, config):
     assert result.num_epochs == 2
     row = read_run(result.path).best
     assert (result.best_epoch, result.accuracy) == (row["epoch"], row["val_top1"])
-    assert ta.load_checkpoint(result.checkpoint)["epoch"] == result.best_epoch
+    assert ta.Checkpoint.load(result.checkpoint).epoch == result.best_epoch
     assert result.evaluation.num_classes == 2
     assert repr(result) == (f"RunResult(accuracy {result.accuracy:.4f} over 3 videos, epoch {result.best_epoch} of 2, "
                             f"{result.path}/best.pt)")
@@ -48,9 +48,9 @@ def test_metrics_csv_keeps_all_digits(result):
     """With six of them another epoch could look best than the one in best.pt."""
     with open(result.path / "metrics.csv", newline="") as file:
         rows = [{name: float(text) for name, text in row.items()} for row in csv.DictReader(file)]
-    assert rows[-1] == ta.load_checkpoint(result.path / "last.pt")["metrics"]
-    best = ta.load_checkpoint(result.checkpoint)
-    assert max(rows, key=epoch_sort_key) == best["metrics"] and best["epoch"] == result.best_epoch
+    assert rows[-1] == ta.Checkpoint.load(result.path / "last.pt").metrics
+    best = ta.Checkpoint.load(result.checkpoint)
+    assert max(rows, key=epoch_sort_key) == best.metrics and best.epoch == result.best_epoch
 
 
 def test_metrics_of_earlier_versions_are_read(result, tmp_path):

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     videos = data.train if arguments.split == "train" else data.val
     if arguments.on_error == "raise":
         check_files_exist(videos)
-    pipeline_arguments = dict(checkpoint["eval_pipeline"])
+    pipeline_arguments = dict(checkpoint.eval_pipeline)
     for name in ("num_clips", "num_crops"):
         if getattr(arguments, name) is not None:
             pipeline_arguments[name] = getattr(arguments, name)
@@ -36,14 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     loader = build_dataloader(dataset, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
                               pin_memory=device.type == "cuda", on_error=arguments.on_error,
                               max_skipped=arguments.max_skipped, video_timeout=arguments.video_timeout)
-    if checkpoint["stand_in"]:
+    if checkpoint.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.")
     progress = ProgressLine()
     try:
         result = evaluate(model, loader, device=device, on_batch=progress)
     finally:
         progress.close()
-    for line in result_lines(result, checkpoint["class_names"]):
+    for line in result_lines(result, checkpoint.class_names):
         print(line)
     return 0
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="tinyaction evaluate", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
-    parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")
+    parser.add_argument("--checkpoint", required=True, help="the folder of a run, or a best.pt or last.pt in it")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which videos (default val)")
     parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
     parser.add_argument("--num-crops", type=int, choices=NUM_CROPS, help="squares of a clip; default as in the run")
@@ -74,7 +74,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def check_classes(data: DataFolder, checkpoint: Checkpoint, arguments: argparse.Namespace) -> None:
     """Raise ValueError where the data and the checkpoint do not speak of the same classes."""
-    known, given = checkpoint["class_names"], data.class_names
+    known, given = checkpoint.class_names, data.class_names
     if len(known) != len(given):
         raise ValueError(f"{arguments.checkpoint} knows {len(known)} classes ({_some(known)}), {arguments.data} has "
                          f"{len(given)} ({_some(given)}); use the data that the checkpoint was trained for")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tinyaction.cli import Parser, errors_to_exit_code, store
 from tinyaction.cli.progress import CountLine
+from tinyaction.files import check_output
 from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.synthetic import STAND_IN_TITLE, is_stand_in, make_direction_set
 
@@ -62,6 +63,7 @@ def put_kinetics400_tiny(folder: str | os.PathLike[str], *, force: bool = False)
 
 
 def run_direction(args: argparse.Namespace) -> None:
+    check_output(args.data, flag="--data", is_folder=True)
     line = CountLine()
     make_direction_set(
         args.data,

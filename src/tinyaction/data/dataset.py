@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from tinyaction.data.annotations import VideoList, read_list
 from tinyaction.data.loader import BadVideo, EpochSampler, OnError, VideoLoader
 from tinyaction.data.transforms import Transform
-from tinyaction.notebook import table
 from tinyaction.sample import DataSample
 from tinyaction.video import VideoError
 
@@ -86,18 +85,9 @@ class VideoDataset(Dataset[Item]):
 
     def __repr__(self) -> str:
         mode = "test" if self.test_mode else "train"
-        return f"VideoDataset({len(self)} videos from {self.videos.source}, {mode} mode)\n{self.pipeline!r}"
-
-    def _repr_html_(self) -> str:
-        mode = "test" if self.test_mode else "train"
-        counts = np.bincount(self.videos.labels, minlength=len(self.class_names or []))
-        rows: list[tuple[object, ...]] = [(label, self.class_names[label] if self.class_names else "", count)
-                                          for label, count in enumerate(counts.tolist()[:20])]
-        if len(counts) > 20:
-            rows.append(("...", f"{len(counts) - 20} more classes", int(counts[20:].sum())))
-        pipeline = getattr(self.pipeline, "_repr_html_", None)
-        return table(f"VideoDataset, {len(self)} videos from {self.videos.source}, {mode} mode", rows,
-                     head=("label", "class", "videos")) + (pipeline() if pipeline else "")
+        num_classes = len(self.class_names or np.unique(self.videos.labels))
+        return (f"VideoDataset({len(self)} videos of {num_classes} classes from {self.videos.source}, {mode} mode)\n"
+                f"{self.pipeline!r}")
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -151,6 +141,8 @@ def build_dataloader(
 
     Iterating raises what an item raised: :class:`VideoError`, or ``ValueError`` of a transform.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=dataset.seed if seed is None else seed,
                            labels=dataset.videos.labels if balanced else None)
     return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=collate, num_workers=num_workers,

@@ -343,6 +343,10 @@ class VideoLoader:
             raise LostWorkersError(lost)
         return str(error).startswith("DataLoader timed out")
 
+    def __repr__(self) -> str:
+        return (f"VideoLoader({len(self)} batches of up to {self.batch_size} of {len(self.sampler)} videos, "
+                f"{self.num_workers} workers)")
+
     def close(self) -> None:
         """End the workers at once; the next iteration starts new ones."""
         for process in self._workers:

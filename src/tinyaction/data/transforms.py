@@ -17,6 +17,7 @@ from numpy's global state. What is drawn is applied to every frame alike.
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 import cv2
@@ -25,7 +26,6 @@ import numpy.typing as npt
 import torch
 
 from tinyaction.data.sampling import check_counts, dense_indices, interval_indices, segment_indices, uniform_indices
-from tinyaction.notebook import table
 from tinyaction.sample import DataSample
 from tinyaction.video import UInt8Array, VideoError, open_video
 
@@ -54,30 +54,49 @@ class Compose:
                 while todo and _is_plain(todo[0], PerFrame):
                     steps.append(todo.popleft())
                 last: Any = todo.popleft() if todo and _is_plain(todo[0], VideoFormat) else None
-                results = cast(VideoDecode, transform)(results, steps=steps, last=last)
+                results = _apply(partial(cast(VideoDecode, transform), steps=steps, last=last), results)
             else:
-                results = transform(results)
+                results = _apply(transform, results)
         return results
 
     def __repr__(self) -> str:
         return "Compose([\n" + "".join(f"    {transform!r},\n" for transform in self.transforms) + "])"
 
-    def _repr_html_(self) -> str:
-        rows = []
-        for number, transform in enumerate(self.transforms, start=1):
-            lines = (transform.__doc__ or "").strip().splitlines()
-            rows.append((number, repr(transform), lines[0].replace("``", "") if lines else ""))
-        return table(f"Compose, {len(rows)} steps", rows)
+
+MADE_BY = {  # key -> the transform that puts it in
+    "video_reader": "VideoInit", "total_frames": "VideoInit", "frame_inds": "UniformSample or another sampler",
+    "clip_len": "UniformSample or another sampler", "num_clips": "UniformSample or another sampler",
+    "imgs": "VideoDecode", "img_shape": "VideoDecode",
+}
+
+
+def _apply(transform: Transform, results: Results) -> Results:
+    """Call a transform. Raises ValueError where one before it is missing, or where it returns no dict."""
+    name = getattr(transform, "func", transform)
+    try:
+        changed = transform(results)
+    except KeyError as error:
+        key = error.args[0] if error.args else None
+        if key not in MADE_BY or key in results:
+            raise
+        raise ValueError(f"{name!r} needs {key!r}, which no transform before it has put in; add {MADE_BY[key]} before "
+                         "it") from error
+    if not isinstance(changed, dict):
+        raise ValueError(f"{name!r} returned {type(changed).__name__}; a transform must return the dict")
+    return changed
 
 
 class VideoInit:
     """Open the video at ``filename``; adds ``video_reader``, ``total_frames`` and ``fps``.
 
+    A ``video_reader`` that is already there is kept: frames in memory go through the same pipeline.
+
     ``num_frames``, where the list gives it, is how many of them count; VideoError where there are fewer.
     """
 
     def __call__(self, results: Results) -> Results:
-        results["video_reader"] = open_video(results["filename"])
+        reader = results.get("video_reader")
+        results["video_reader"] = open_video(results["filename"]) if reader is None else reader
         results["total_frames"] = len(results["video_reader"])
         results["fps"] = results["video_reader"].fps
         if "num_frames" in results:

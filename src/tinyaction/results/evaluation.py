@@ -93,12 +93,13 @@ class EpochRecord:
 
 
 def evaluate(
-    model: Recognizer, loader: Loader, *, device: torch.device, on_batch: OnBatch | None = None,
+    model: Recognizer, loader: Loader, *, device: torch.device | None = None, on_batch: OnBatch | None = None,
     gather: Gather | None = None,
 ) -> Evaluation:
     """Predict every video of the loader in evaluation mode, then put the model back into the mode it was in.
 
-    The model is moved to ``device``. Nothing is drawn at random, and nothing is kept from one call to the next.
+    The model is moved to ``device``; without one it stays where it is.
+    Nothing is drawn at random, and nothing is kept from one call to the next.
 
     Args:
         gather: merges the results of several processes, each of which evaluates the batches dealt to it; see
@@ -110,16 +111,15 @@ def evaluate(
     total_loss, num_right, num_videos = 0.0, 0, 0
     predicted: list[tuple[float, torch.Tensor, torch.Tensor, list[str]]] = []  # loss, scores, labels, names of a batch
     timer = StepTimer(loader)
+    device = device or next(model.parameters()).device
     model.to(device)  # not within inference mode: weights that are moved there could not be trained afterwards
     with torch.inference_mode(), _evaluation_mode(model):
         for number, batch in enumerate(timer):
             inputs = batch["inputs"].to(device, non_blocking=True)     # (B, V, C, T, H, W) uint8
             labels = labels_of(batch, model.cls_head.num_classes)     # (B,)
             logits = model(inputs, mode="logits")                      # (B, V, K)
+            scores = model.cls_head.video_scores(logits)               # (B, K)
             samples = model.cls_head.predict(logits, batch["data_samples"])
-            scores = torch.stack([sample.pred_score for sample in samples if sample.pred_score is not None])
-            if scores.ndim == 3:                                       # average_clips=None keeps the views apart
-                scores = scores.mean(dim=1)                            # (B, K)
             scores = scores.cpu()
             _check_scores(scores, [sample.filename for sample in samples])
             loss = model.cls_head.loss(logits, labels.to(device)).item() * len(samples)

@@ -8,7 +8,7 @@
     last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
     bad_files.txt      videos that were skipped, and why; only where there are any
     tensorboard/       the columns of metrics.csv for TensorBoard, where asked for
-    report.html        all of this to look at, with pictures beside it (see report.py)
+    report.html        all of this to look at, with pictures beside it (see report.py and report.css)
     .lock              held while a run writes here
 
 :class:`RunFolder` writes it, :func:`read_run` reads it.
@@ -16,10 +16,12 @@
 
 import csv
 import errno
+import io
 import json
 import math
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -119,13 +121,14 @@ class RunFolder:
 
     def write_predictions(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video."""
-        with open(self.path / "predictions.csv", "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(PREDICTIONS)
-            predicted = evaluation.scores.argmax(axis=1)
-            for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
-                scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
-                writer.writerow([filename, class_names[label], class_names[predicted[i]], *scores])
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(PREDICTIONS)
+        predicted = evaluation.scores.argmax(axis=1)
+        for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
+            scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
+            writer.writerow([filename, class_names[label], class_names[predicted[i]], *scores])
+        write_whole(self.path / "predictions.csv", text.getvalue())
 
     def add_metrics(self, record: EpochRecord) -> dict[str, float]:
         """Append an epoch to ``metrics.csv`` and return its row; epochs count from 1 there."""
@@ -212,7 +215,7 @@ class SavedPrediction:
     label_score: float
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """What the files of a run folder say."""
 
@@ -220,6 +223,11 @@ class Run:
     config: dict[str, Any]  # config.json
     history: list[dict[str, float]]  # metrics.csv; a value that is missing there is missing here
     predictions: list[SavedPrediction]  # predictions.csv; empty where there is none
+
+    def __repr__(self) -> str:
+        best = self.best
+        return (f"Run({self.folder}: {self.config.get('model')} on {len(self.class_names)} classes, "
+                f"{len(self.history)} epochs, best {best['epoch']:.0f} with accuracy {best['val_top1']:.4f})")
 
     @property
     def class_names(self) -> list[str]:
@@ -232,16 +240,23 @@ class Run:
 
 
 def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, float]:
-    """Sort key of the best epoch: higher accuracy, then lower loss."""
+    """Sort key: higher accuracy, then lower loss."""
     loss = row.get("val_loss", math.inf)
     return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
 
 
 def usage_lines(folder: Path, data: str, example: str) -> list[str]:
-    """The commands that evaluate the best weights and use them on a video."""
-    checkpoint = str(folder / "best.pt")
-    return ["evaluate: " + shlex.join(["tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint]),
-            "predict:  " + shlex.join(["tinyaction", "predict", example, "--checkpoint", checkpoint])]
+    """The commands that evaluate the best weights, use them on a video, and show where they found its class."""
+    checkpoint = folder / "best.pt"
+    return ["evaluate: " + shell_line("tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint),
+            "predict:  " + shell_line("tinyaction", "predict", example, "--checkpoint", checkpoint),
+            "explain:  " + shell_line("tinyaction", "explain", example, "--checkpoint", checkpoint)]
+
+
+def shell_line(*words: str | Path) -> str:
+    """A command as it is typed: in a POSIX shell, on Windows in cmd.exe."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
 
 
 def read_run(folder: str | Path) -> Run:

@@ -137,7 +137,8 @@ def train_one_batch(
     state.num_batches += 1
     state.num_pending += B
     if is_finite:
-        num_right = int((logits.mean(dim=1).argmax(dim=1) == labels).sum())
+        predicted = model.cls_head.video_scores(logits.detach()).argmax(dim=1)  # (B,)
+        num_right = int((predicted == labels).sum())
         state.add_videos(loss.item() * B, num_right, B)
     else:
         for buffer, before in zip(model.buffers(), buffers, strict=True):

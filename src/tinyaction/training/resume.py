@@ -7,7 +7,7 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from tinyaction.data.loader import VideoLoader
-from tinyaction.models.checkpoint import Checkpoint, load_newest, previous_of, save_checkpoint
+from tinyaction.models.checkpoint import BestEpoch, Checkpoint, SavedTraining, load_newest, previous_of
 from tinyaction.results.progress import Progress
 from tinyaction.results.run import RunFolder
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of, known_flags, read_flags
@@ -131,12 +131,12 @@ class CheckpointManager:
     Args:
         objects: everything whose state training changes, by name: model, optimizer, loader, scaler, average.
         identity: what a resumed run must share with this one.
-        content: makes the part of a checkpoint that a prediction needs.
+        content: makes the checkpoint that a prediction needs.
 
     Attributes:
         state: how far the run is.
-        best: epoch (from 0), top1 and loss of the best epoch so far; empty before the first.
-        row: the columns of metrics.csv of the last whole epoch.
+        best: the best epoch so far; None before the end of the first.
+        metrics: the columns of metrics.csv of the last whole epoch.
     """
 
     def __init__(self, run: RunFolder, *, objects: dict[str, Stateful], identity: RunIdentity, save_every: int,
@@ -147,8 +147,8 @@ class CheckpointManager:
         self.save_every = save_every
         self.content = content
         self.state = TrainState()
-        self.best: dict[str, float] = {}
-        self.row: dict[str, float] = {}
+        self.best: BestEpoch | None = None
+        self.metrics: dict[str, float] = {}
         self.path = run.path / "last.pt"
         self._is_resumed = False
         self._signum = 0
@@ -162,23 +162,21 @@ class CheckpointManager:
         if not (self.path.exists() or previous_of(self.path).exists()):
             return False
         saved, note = load_newest(self.path)
-        training = saved.get("training")
-        if not isinstance(training, dict) or "identity" not in training:
+        if saved.training is None or "train" not in (saved.training.identity or {}):
             raise ValueError(f"{self.path}: no training state of this version of tinyaction is in it; resume with the "
                              f"version that wrote it, or start a new run with --weights {self.path}")
-        self._check_identity(training["identity"])
+        self._check_identity(saved.training.identity)
         try:
-            self.state = restore_training(training, self.objects)
-            self.best.update({name: float(training["best"][name]) for name in training["best"]})
-            self.row.update({name: float(saved["metrics"][name]) for name in saved["metrics"]})
-            if self.best.keys() not in ({"epoch", "top1", "loss"}, set()):
-                raise ValueError("the best epoch is unknown")
+            self.state = restore_training(vars(saved.training), self.objects)
+            self.metrics = {name: float(value) for name, value in saved.metrics.items()}
+            best = saved.training.best
+            self.best = best and BestEpoch(int(best.epoch), float(best.top1), float(best.loss))
         except DAMAGE as error:
             raise ValueError(f"{self.path}: {error}; start a new run with --weights "
                              f"{self.run.path / 'best.pt'}") from None
         self.run.forget_after(self.state.epoch)
         self._is_resumed = True
-        for line in [note, *config_notes(self.run.path, saved.get("config", {}))]:
+        for line in [note, *config_notes(self.run.path, saved.config)]:
             if line:
                 self.run.log(f"note: {line}")
         self.run.log(f"resumed in epoch {self.state.epoch + 1}, after {self.state.num_batches} of its batches")
@@ -195,8 +193,9 @@ class CheckpointManager:
                              f"with --weights {self.run.path / 'best.pt'}")
 
     def save(self) -> None:
-        training = {**training_state(self.state, self.objects), "best": self.best, "identity": asdict(self.identity)}
-        save_checkpoint(self.path, {**self.content(), "training": training}, keep_previous=True)
+        training = SavedTraining(**training_state(self.state, self.objects), identity=asdict(self.identity),
+                                 best=self.best)
+        replace(self.content(), training=training).save(self.path, keep_previous=True)
 
     def on_step(self, state: TrainState) -> None:
         if self.save_every and state.step % self.save_every == 0:
@@ -302,7 +301,7 @@ def resumed_config(given: Mapping[str, Any]) -> RunConfig:
                          f"new run from its weights: {new_run}")
     last = folder / "last.pt"
     if last.exists() or previous_of(last).exists():
-        flags = known_flags(load_newest(last)[0].get("config"), source=str(last))
+        flags = known_flags(load_newest(last)[0].config, source=str(last))
     else:
         flags = read_flags(folder / "config.json")
     return RunConfig(**{**flags, **given})

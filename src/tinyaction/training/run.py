@@ -8,7 +8,7 @@ import torch
 
 from tinyaction.device import default_num_workers
 from tinyaction.models import model_arguments
-from tinyaction.models.checkpoint import Checkpoint, load_model, save_checkpoint, versions
+from tinyaction.models.checkpoint import BestEpoch, Checkpoint, load_model, versions
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
 from tinyaction.results.progress import OnBatch, Progress
@@ -92,7 +92,7 @@ def fit_beside_main(training: Training) -> None:
 
 def fit_and_record(training: Training, recorder: "RunRecorder") -> None:
     manager, config = recorder.manager, training.config
-    is_over = bool(manager.best) and recorder.has_lost_patience(manager.state.epoch - 1)
+    is_over = recorder.has_lost_patience(manager.state.epoch - 1)
     with manager.watching(training.train_loader, training.val_loader):
         fit(training.model, training.train_loader, training.val_loader, training.updater,
             num_epochs=manager.state.epoch if is_over else config.epochs, device=training.device,
@@ -127,16 +127,16 @@ class RunRecorder:
     def content(self) -> Checkpoint:
         """The part of a checkpoint that a prediction needs."""
         training, average = self.training, self.training.updater.average
-        return {
-            "model": model_arguments(training.config.model, training.model),
-            "state_dict": (training.model if average is None else averaged_model(average)).state_dict(),
-            "class_names": training.data.class_names,
-            "eval_pipeline": eval_arguments(training.config),
-            "epoch": self.manager.state.epoch,
-            "metrics": self.manager.row,
-            "config": asdict(training.config),
-            "stand_in": self.stand_in,
-        }
+        return Checkpoint(
+            model=model_arguments(training.config.model, training.model),
+            state_dict=(training.model if average is None else averaged_model(average)).state_dict(),
+            class_names=training.data.class_names,
+            eval_pipeline=eval_arguments(training.config),
+            epoch=self.manager.state.epoch,
+            metrics=self.manager.metrics,
+            config=asdict(training.config),
+            stand_in=self.stand_in,
+        )
 
     def begin(self) -> None:
         """Go on with the run, or write down what it is."""
@@ -159,14 +159,14 @@ class RunRecorder:
     def on_epoch(self, record: EpochRecord) -> bool:
         """Write down an epoch; True where patience has run out."""
         manager, best = self.manager, self.manager.best
-        manager.row = self.run.add_metrics(record)
+        manager.metrics = self.run.add_metrics(record)
         self.run.add_bad_files([*record.train.bad, *record.val.bad])
-        is_best = not best or epoch_sort_key(manager.row) > epoch_sort_key({"val_top1": best["top1"],
-                                                                            "val_loss": best["loss"]})
+        is_best = best is None or epoch_sort_key(manager.metrics) > epoch_sort_key({"val_top1": best.top1,
+                                                                                    "val_loss": best.loss})
         if is_best:
-            best.update(epoch=record.epoch, top1=record.val.top1, loss=record.val.loss)
+            manager.best = BestEpoch(record.epoch, record.val.top1, record.val.loss)
             self.best_evaluation = record.val
-            save_checkpoint(self.run.path / "best.pt", self.content())
+            self.content().save(self.run.path / "best.pt")
             self.run.write_predictions(record.val, self.training.data.class_names)
         manager.save()
         self.run.log(epoch_line(record, self.training.config.epochs, is_best))
@@ -174,7 +174,8 @@ class RunRecorder:
         return broadcast_from_main(self.has_lost_patience(record.epoch))
 
     def has_lost_patience(self, epoch: int) -> bool:
-        return 0 < self.training.config.patience <= epoch - self.manager.best["epoch"]
+        best = self.manager.best
+        return best is not None and 0 < self.training.config.patience <= epoch - best.epoch
 
     def _advise(self, record: EpochRecord) -> None:
         """Once in a run, name a flag for an epoch that waited much; not for the first, in which the workers start."""
@@ -226,11 +227,12 @@ def waiting_advice(config: RunConfig, filename: str) -> str:
 
 def report(training: Training, recorder: RunRecorder) -> RunResult:
     """Write the last lines of the log and the report, and return the result."""
-    run, best = recorder.run, int(recorder.manager.best["epoch"])
+    run, best = recorder.run, recorder.manager.best
+    assert best is not None
     evaluation = recorder.best_evaluation
     if evaluation is None:
         evaluation = evaluate(load_model(run.path / "best.pt")[0], training.val_loader, device=training.device)
-    for line in last_lines(training, run.path, best, evaluation):
+    for line in last_lines(training, run.path, best.epoch, evaluation):
         run.log(line)
     try:
         page = write_report(run.path, train_set=training.train_set, val_set=training.val_set,
@@ -242,7 +244,7 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
     if recorder.stand_in:
         run.log(STAND_IN)
     run.close()
-    return RunResult(run.path, best + 1, recorder.manager.state.epoch, evaluation)
+    return RunResult(run.path, best.epoch + 1, recorder.manager.state.epoch, evaluation)
 
 
 def last_lines(training: Training, path: Path, best_epoch: int, evaluation: Evaluation) -> list[str]:

@@ -1,6 +1,7 @@
 """What every reader of frames offers: :class:`VideoReader`."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,11 @@ class VideoReader(Protocol):
     fps: float
 
     def __len__(self) -> int: ...
+
+    @cached_property
+    def seconds(self) -> npt.NDArray[np.float64]:
+        """(N,), when each frame is shown, counted from the first; all 0 where the file does not say."""
+        return np.arange(len(self)) / self.fps if self.fps else np.zeros(len(self))
 
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         """Yield the frames (H, W, 3), RGB, at ascending ``indices``; :class:`VideoError` where one is missing.
