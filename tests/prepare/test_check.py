@@ -125,7 +125,7 @@ def test_a_file_that_hangs_and_one_that_crashes_are_findings(bars, monkeypatch):
 
     monkeypatch.setattr("tinyaction.prepare.check.open_video", reader)
     paths = [str(bars / "train" / f"clip {number}.mp4") for number in range(6)]
-    results = {result.path: result for result in check_files(paths, num_workers=2, time_limit=1.0)}
+    results = {result.path: result for result in check_files(paths, num_workers=2, video_timeout=1.0)}
     assert list(sorted(results)) == paths
     assert {path[-10:]: result.kind for path, result in results.items() if result.problem} == {
         "clip 1.mp4": "hangs", "clip 2.mp4": "crashes"}
@@ -134,8 +134,8 @@ def test_a_file_that_hangs_and_one_that_crashes_are_findings(bars, monkeypatch):
 def test_a_copy_in_another_encoding_looks_alike(shared, tmp_path):
     """Real clips, decoded and written again with another codec; other clips of the same kind do not look alike."""
     from tinyaction.prepare.check import NEAR_BITS, _distance
-    from tinyaction.prepare.synthetic import write_video
     from tinyaction.video import open_video
+    from tinyaction.video.writer import write_video
 
     clips = sorted((shared / "clips/kinetics400_tiny/val").glob("*.mp4"))[:6:5] + [shared / "clips/odd/demo.mp4"]
     looks = []
@@ -143,8 +143,8 @@ def test_a_copy_in_another_encoding_looks_alike(shared, tmp_path):
         reader = open_video(clip)
         frames = reader.get_batch(range(40))[:, ::2, ::2]
         first, second = tmp_path / "a.avi", tmp_path / "b.mp4"
-        write_video(first, frames, fps=25, fourcc="MJPG")
-        write_video(second, frames, fps=25, fourcc="mp4v")
+        write_video(first, frames, fps=25, codec="mjpeg", replace=True)
+        write_video(second, frames, fps=25, codec="mpeg4", replace=True)
         looks.append([check_file(str(path)).look for path in (first, second)])
     for one, other in looks:
         assert _distance(one, other) <= NEAR_BITS

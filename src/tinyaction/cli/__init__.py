@@ -3,6 +3,7 @@
 import argparse
 import functools
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ COMMANDS = {
     "export": "a checkpoint as ONNX, torch.export or TorchScript, checked",
     "models": "the recognizers there are: parameters, input, GFLOPs, weights",
     "store": "decode videos once, to frames that read ten times faster",
-    "bench": "clips a second and memory, stage by stage",
+    "bench": "clips a second, stage by stage",
 }
 
 
@@ -63,6 +64,9 @@ def errors_to_exit_code(command: Callable[[Sequence[str] | None], int]) -> Main:
 
     @functools.wraps(command)
     def wrapped(argv: Sequence[str] | None = None) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal cannot show becomes its code
+                stream.reconfigure(errors="backslashreplace")
         try:
             return command(argv)
         except BrokenPipeError:  # the reader of our output has gone, as in "... | head"

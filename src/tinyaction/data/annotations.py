@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinyaction.files import write_whole
+
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"}
 MAX_CLASSES = 100_000
 MAX_LINE = 10_000  # characters; the longest path that Linux opens has 4,096
@@ -422,7 +424,7 @@ def _write_split(path: Path, videos: Sequence[tuple[str, str]], splits: Sequence
     lines = [f"{_quoted(name)},{_quoted(label)},{split}\n"
              for (name, label), split in zip(videos, splits, strict=True)]
     try:
-        path.write_bytes(("path,label,split\n" + "".join(lines)).encode("utf-8"))
+        write_whole(path, ("path,label,split\n" + "".join(lines)).encode("utf-8"))
     except UnicodeEncodeError:
         wrong = next(name for name, _ in videos if not name.isprintable())
         raise ValueError(f"{str(path.parent / wrong)!a}: the file name is not UTF-8; rename it") from None

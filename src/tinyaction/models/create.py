@@ -1,6 +1,6 @@
 """Recognizers by name."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
@@ -24,6 +24,10 @@ GUIDE_MODELS: dict[str, MakeBackbone] = {
 
 @cache
 def all_models() -> dict[str, MakeBackbone]:
+    """Recognizer's name -> function that makes its backbone.
+
+    Imports torchvision, which takes longer than to predict a video with one of the guide's networks.
+    """
     from tinyaction.models import torchvision as nets
 
     return {
@@ -32,26 +36,6 @@ def all_models() -> dict[str, MakeBackbone]:
         **{net: partial(nets.clip_backbone, net) for net in nets.VIDEO_NETS},
         **{f"tsn-{net}": partial(nets.frame_backbone, net) for net in nets.CLASSIFICATION_NETS},
     }
-
-
-class Models(Mapping[str, MakeBackbone]):
-    """Recognizer's name -> what makes its backbone.
-
-    torchvision is imported when something else than the guide's networks is asked for: that import takes longer than
-    to predict a video with one of these.
-    """
-
-    def __getitem__(self, name: str) -> MakeBackbone:
-        return GUIDE_MODELS[name] if name in GUIDE_MODELS else all_models()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(all_models())
-
-    def __len__(self) -> int:
-        return len(all_models())
-
-
-MODELS = Models()
 
 
 def create_model(
@@ -75,7 +59,8 @@ def create_model(
         weights: pretrained ones, see :func:`tinyaction.models.weights.load_weights`.
         dropout: share of the averaged features that is dropped in training.
         average_clips: see :class:`TemporalAverageHead`.
-        mean, std: of the pixels, RGB, 0..255; default those that torchvision's weights of the network ask for.
+        mean, std: of the pixels, RGB, 0..255; default those of the weights, without weights those of torchvision's
+            best for the network.
         max_views: see :class:`Recognizer`.
 
     Raises:
@@ -92,6 +77,8 @@ def create_model(
         from tinyaction.models.weights import load_weights
 
         load_weights(model, name, weights)
+        if mean is not None or std is not None:
+            model.data_preprocessor = preprocessor
     return model
 
 
@@ -118,13 +105,13 @@ def _shortest(values: torch.Tensor) -> list[float]:
 def create_backbone(name: str) -> nn.Module:
     """The backbone of a recognizer's name. Raises ValueError where there is no such name."""
     check_name(name)
-    return MODELS[name]()
+    return (GUIDE_MODELS.get(name) or all_models()[name])()
 
 
 def check_name(name: str) -> None:
     """Raise ValueError, with the nearest names, where there is no such model."""
-    if name not in MODELS:
-        near = get_close_matches(name, MODELS, n=3) or ["conv2d", "tsn-resnet18", "tsm-resnet18", "r3d_18"]
+    if name not in GUIDE_MODELS and name not in all_models():
+        near = get_close_matches(name, all_models(), n=3) or ["conv2d", "tsn-resnet18", "tsm-resnet18", "r3d_18"]
         raise ValueError(f"model {name!r} is not known; did you mean {' or '.join(near)}?")
 
 
@@ -178,15 +165,10 @@ def check_input(name: str, *, clip_len: int, size: int) -> None:
 
 
 def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and std of the pixels, RGB, 0..255, as torchvision's weights of the network ask for; else ImageNet's."""
+    """Mean and std of the pixels, RGB, 0..255, of torchvision's best weights for the network; else ImageNet's."""
     if name in GUIDE_MODELS:
         return MEAN, STD
-    from tinyaction.models.torchvision import default_weights, net_name
+    from tinyaction.models.torchvision import default_weights, net_name, normalization_of
 
     net = net_name(name)
-    if net is None:
-        return MEAN, STD
-    if net in ("googlenet", "inception_v3"):  # torchvision's own forward turns ImageNet's into -1 to 1
-        return [127.5] * 3, [127.5] * 3
-    recipe: Any = default_weights(net).transforms()
-    return [255 * value for value in recipe.mean], [255 * value for value in recipe.std]
+    return (MEAN, STD) if net is None else normalization_of(net, default_weights(net))

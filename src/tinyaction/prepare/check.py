@@ -105,11 +105,12 @@ class _Files:
         return self.paths[index]
 
 
-def check_files(paths: Sequence[str], *, num_workers: int = 1, time_limit: float = 60.0) -> Iterator[CheckedFile]:
-    """Check files in ``num_workers`` processes, each file within ``time_limit`` seconds; in any order."""
+def check_files(paths: Sequence[str], *, num_workers: int = 1, video_timeout: float = 60.0) -> Iterator[CheckedFile]:
+    """Check files in ``num_workers`` processes, each file within ``video_timeout`` seconds; in any order."""
     files = _Files(paths)
     loader = VideoLoader(files, batch_size=1, sampler=EpochSampler(len(files), shuffle=False, seed=0), collate=list,
-                         num_workers=max(1, num_workers), on_error="skip", max_bad_share=1.0, time_limit=time_limit)
+                         num_workers=max(1, num_workers), on_error="skip", max_skipped=1.0,
+                         video_timeout=video_timeout)
     num_lost = 0
     for batch in loader:
         yield from batch
@@ -129,7 +130,7 @@ def check_data(
     *,
     clip_len: int = 1,
     num_workers: int = 1,
-    time_limit: float = 60.0,
+    video_timeout: float = 60.0,
     cache: Path | None = None,
     on_file: Callable[[int, int], None] | None = None,
 ) -> Check:
@@ -146,7 +147,7 @@ def check_data(
     files = _read_cache(cache)
     files = {path: files[path] for path in paths if path in files}
     todo = [path for path in paths if path not in files]
-    for result in check_files(todo, num_workers=num_workers, time_limit=time_limit) if todo else ():
+    for result in check_files(todo, num_workers=num_workers, video_timeout=video_timeout) if todo else ():
         files[result.path] = result
         _add_to_cache(cache, result)
         if on_file is not None:

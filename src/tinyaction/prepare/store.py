@@ -16,11 +16,8 @@ and renamed into it, so one that is there is whole; a command that was killed go
 import errno
 import json
 import os
-import re
 import shlex
 import shutil
-import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,7 +30,7 @@ import numpy as np
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
 from tinyaction.data.loader import EpochSampler, VideoLoader
 from tinyaction.data.transforms import VideoResize
-from tinyaction.files import write_whole
+from tinyaction.files import remove_parts, whole_file, write_whole
 from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
 from tinyaction.video.frames import (
     FORMS,
@@ -80,16 +77,10 @@ def store_video(source: Path, target: Path, settings: StoreSettings) -> int:
     indices = range(0, len(reader), settings.every)
     info = {**_key(source, settings), "num_frames": len(indices), "fps": reader.fps / settings.every}
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
+    with whole_file(target) as part:
+        with open(part, "wb") as file:
             _write_frames(file, reader, indices, settings, json.dumps(info))
-            file.flush()
-            os.fsync(file.fileno())
-            num_bytes = file.tell()
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        num_bytes = part.stat().st_size
     return num_bytes
 
 
@@ -227,14 +218,14 @@ def fill_store(
         OSError: the disk is full; what is finished is kept.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
+    remove_parts(plan.folder)
     description = {"settings": asdict(plan.settings), "source": str(plan.source.resolve())}
     write_whole(plan.folder / STORE_FILE, json.dumps(description, indent=2) + "\n")
-    _remove_parts(plan.folder)
     jobs = _Jobs(plan.missing, [plan.folder / plan.targets[video] for video in plan.missing], plan.settings)
     result = StoreResult()
     loader = VideoLoader(jobs, batch_size=1, sampler=EpochSampler(len(jobs), shuffle=False, seed=0),
                          collate=lambda items: items[0], num_workers=min(num_workers, len(jobs)), on_error="skip",
-                         max_bad_share=1.0, time_limit=SECONDS_PER_VIDEO)
+                         max_skipped=1.0, video_timeout=SECONDS_PER_VIDEO)
     try:
         for num_bytes in loader:
             result.num_stored += 1
@@ -274,32 +265,6 @@ def check_store(folder: str | Path, short_side: int) -> None:
                              "--short-side", str(short_side)])
         raise ValueError(f"{folder}: its frames have a short side of {settings.short_side} pixels, this run needs "
                          f"{short_side}; run: {larger}, or train with a smaller --size")
-
-
-def times_faster(videos: Sequence[str], pipeline: Callable[[dict[str, Any]], Any], settings: StoreSettings) -> float:
-    """How many times faster these clips go through a pipeline from a store, measured now on one clip of each.
-
-    Only the frames of that clip are stored, in a temporary file.
-    """
-    seconds = {"now": 0.0, "stored": 0.0}
-
-    def measured(name: str, filename: str) -> None:
-        start = time.perf_counter()
-        pipeline({"filename": filename, "label": 0, "rng": np.random.RandomState(0)})
-        seconds[name] += time.perf_counter() - start
-
-    with tempfile.TemporaryDirectory() as folder:
-        for video in videos:
-            reader = open_video(video)
-            num_frames = min(len(reader), 32)
-            indices = [i * len(reader) // num_frames for i in range(num_frames)]
-            stored = Path(folder) / f"frames{FORMS[settings.form]}"
-            with open(stored, "wb") as file:
-                _write_frames(file, reader, indices, settings, "")
-            for _ in range(2):
-                measured("now", video)
-                measured("stored", str(stored))
-    return seconds["now"] / seconds["stored"]
 
 
 class _Jobs:
@@ -346,7 +311,7 @@ def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
     every = plan.settings.every
     readme = plan.source / "README.txt"  # where the clips are generated, it says so
     if readme.is_file():
-        shutil.copyfile(readme, plan.folder / "README.txt")
+        write_whole(plan.folder / "README.txt", readme.read_bytes())
     write_whole(plan.folder / "classes.txt", "".join(f"{name}\n" for name in plan.data.class_names))
 
     def lines(videos: VideoList) -> Iterator[str]:
@@ -404,26 +369,6 @@ def _estimate(video: str, settings: StoreSettings) -> int:
 def _spread(items: list[str], num: int) -> list[str]:
     """At most ``num`` of the items, evenly spread."""
     return [items[i * len(items) // min(num, len(items))] for i in range(min(num, len(items)))]
-
-
-def _remove_parts(folder: Path) -> None:
-    """Half-written files of commands that were killed; not those of one that is still at work on this machine."""
-    for part in folder.rglob(".*.part"):
-        match = re.search(r"\.(\d+)\.part$", part.name)
-        if match and not _is_alive(int(match[1])):
-            part.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    if os.name == "nt":  # os.kill would end it there
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def _megabytes(num_bytes: int) -> str:

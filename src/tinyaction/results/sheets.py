@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont  # Pillow comes with torchvision; cv2.putText knows ASCII only
 
-from tinyaction.results.charts import shortened
+from tinyaction.data.augment import View, view_order
+from tinyaction.files import write_whole
+from tinyaction.results.plots import shortened
 from tinyaction.video import UInt8Array
 
 # Looked up in the system's font folders; the first that has every letter of a text draws it.
@@ -30,16 +32,21 @@ class Strip:
     note: str = ""
 
 
-def clip_frames(inputs: torch.Tensor, *, num_frames: int = 8, side: int = 112) -> list[UInt8Array]:
-    """Frames of a packed video (V, C, T, H, W) uint8 for looking at: at most ``num_frames`` of its middle view.
+def clip_frames(
+    inputs: torch.Tensor, *, num_frames: int = 8, side: int = 112, num_crops: int = 1
+) -> list[UInt8Array]:
+    """Frames of a packed video (V, C, T, H, W) uint8 for looking at: at most ``num_frames`` of its middle clip.
 
-    They are spread evenly over the view, first and last among them; the longer side becomes ``side`` pixels.
+    They are spread evenly over the clip, first and last among them; the longer side becomes ``side`` pixels. Where
+    ``num_crops`` were cut from each clip, the centre is shown.
     """
     V, C, T, H, W = inputs.shape
     if C != 3 or inputs.dtype != torch.uint8:
         raise ValueError(f"inputs are {inputs.dtype} {tuple(inputs.shape)}; a picture needs uint8 (V, 3, T, H, W)")
     chosen = np.unique(np.linspace(0, T - 1, min(num_frames, T)).round().astype(int))
-    frames = inputs[V // 2].permute(1, 2, 3, 0)[torch.from_numpy(chosen)].numpy()  # (<=num_frames, H, W, 3)
+    num_clips = V // num_crops
+    view = view_order(num_clips, num_crops).index(View(num_clips // 2, "centre"))
+    frames = inputs[view].permute(1, 2, 3, 0)[torch.from_numpy(chosen)].numpy()  # (<=num_frames, H, W, 3)
     scale = side / max(H, W)
     size = (max(1, round(W * scale)), max(1, round(H * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
@@ -89,7 +96,7 @@ def write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, *, size: int
     A text that is too long loses its middle, one without room is left out. A letter that no font of this machine has
     is written as its code, ``\\u5f20``: never as a box or a question mark.
     """
-    text = " ".join(text.replace("\u2068", "").replace("\u2069", "").split())  # marks for a browser, see charts.py
+    text = " ".join(text.replace("\u2068", "").replace("\u2069", "").split())  # see plots.isolated
     font = font_for(text, size)
     text = "".join(letter if has_letter(font, letter) else letter.encode("ascii", "backslashreplace").decode()
                    for letter in text)
@@ -131,8 +138,7 @@ def has_letter(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letter: str) 
 
 def write_png(path: Path, picture: UInt8Array) -> None:
     """Save (H, W, 3) RGB as PNG. Raises OSError where it cannot be written."""
-    with open(path, "wb") as file:
-        file.write(encoded(picture, ".png"))
+    write_whole(path, encoded(picture, ".png"))
 
 
 def data_uri(picture: UInt8Array) -> str:
