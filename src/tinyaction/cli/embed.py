@@ -1,4 +1,4 @@
-"""``embed.py``: one feature vector a video, as a ``.npy`` file with the names beside it."""
+"""``tinyaction embed``: one feature vector a video, as a ``.npy`` file with the names beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
