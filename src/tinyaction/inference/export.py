@@ -69,7 +69,7 @@ def export_model(
         raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} into")
     model = ScoringModel(predictor.model).cpu().eval()
     metadata = metadata_of(predictor.checkpoint, clips[0])
-    part = part_of(path)
+    part = part_of(path, suffix=path.suffix)
     try:
         with _quiet():
             try:

@@ -35,7 +35,7 @@ class VideoFile:
             raise FileNotFoundError(f"{self.path.parent}: no such folder to write {self.path.name} into")
         self.fps = fps
         self.players = ""
-        self._part = part_of(self.path)
+        self._part = part_of(self.path, suffix=".mp4")
         self._writer: _PyAVWriter | _OpenCVWriter | None = None
         self._shape: tuple[int, ...] = ()
 
