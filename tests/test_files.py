@@ -1,14 +1,23 @@
 """Outputs are whole or not there, and never replace what somebody else made."""
 
+import json
 import multiprocessing
 import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from toys import save_toy
 
 from tinyaction import files
 from tinyaction.files import check_output, new_folder, part_of, put_in_place, remove_parts, whole_file, write_whole
+from tinyaction.inference.timeline import Segment, write_segments
+from tinyaction.results.evaluation import Evaluation
+from tinyaction.results.report import write_report
+from tinyaction.results.run import METRICS, TIMES, RunFolder
+from tinyaction.results.sheets import write_png
+from tinyaction.video.writer import VideoFile
 
 DEAD = 2**22 + 1  # above the largest process number of Linux and macOS
 
@@ -108,8 +117,12 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path, folder):
 
 def test_a_new_file_and_an_empty_folder_may_be_written(tmp_path):
     assert check_output(tmp_path / "a.csv", flag="--csv") == tmp_path / "a.csv"
-    assert check_output(str(tmp_path), flag="--out") == tmp_path
-    with pytest.raises(FileNotFoundError, match="--csv is .*no/a.csv; there is no folder"):
+    assert check_output(str(tmp_path / "x" / "y"), flag="--out", is_folder=True) == tmp_path / "x" / "y"
+    (tmp_path / "empty").mkdir()
+    check_output(tmp_path / "empty", flag="--out", is_folder=True)
+    with pytest.raises(ValueError, match="--csv is .*, which is a folder; name a file"):
+        check_output(tmp_path / "empty", flag="--csv")
+    with pytest.raises(FileNotFoundError, match="--csv is .*no/a.csv; there is no such folder"):
         check_output(tmp_path / "no" / "a.csv", flag="--csv")
 
 
@@ -175,8 +188,56 @@ def test_without_a_home_it_writes_and_force_replaces_nothing(tmp_path, monkeypat
 
 def test_a_writer_that_makes_its_file_itself(tmp_path, ledger):
     path = check_output(tmp_path / "a.mp4", flag="--overlay")
-    part = part_of(path)
-    assert part.suffix == ".mp4" and part.parent == tmp_path           # writers choose the container by the suffix
+    part = part_of(path, suffix=".mp4")
+    assert part.name == f".a.mp4.{os.getpid()}.part.mp4" and part.parent == tmp_path
     part.write_text("video")
     put_in_place(part, path)
     check_output(path, flag="--overlay", force=True)
+
+
+# ---- every writer ---------------------------------------------------------------------------------------------------
+
+
+def write_predictions(path: Path) -> None:
+    evaluation = Evaluation(0.5, np.eye(2), np.arange(2), ["a.mp4", "b.mp4"], 1.0, 2.0)
+    run = RunFolder(path.parent, reopen=True)
+    try:
+        run.write_predictions(evaluation, ["x", "y"])
+    finally:
+        run.close()
+
+
+def write_report_of_a_run(path: Path) -> None:
+    config = {"data": "gone", "model": "conv2d", "class_names": ["x", "y"], "clip_len": 2, "size": 16, "versions": {}}
+    (path.parent / "config.json").write_text(json.dumps(config))
+    (path.parent / "metrics.csv").write_text(",".join((*METRICS, *TIMES)) + "\n" + "1,0.1,1,0.5,1,0.5,0.5,1,1\n")
+    write_report(path.parent)
+
+
+def write_video(path: Path) -> None:
+    with VideoFile(path, fps=5, replace=True) as video:
+        video.write(np.zeros((16, 16, 3), np.uint8))
+
+
+@pytest.mark.parametrize("name, write", [
+    ("predictions.csv", write_predictions), ("report.html", write_report_of_a_run), ("video.mp4", write_video),
+    ("segments.csv", lambda path: write_segments(path, [Segment(0, 1, "x", 0.5)])),
+    ("sheet.png", lambda path: write_png(path, np.zeros((4, 4, 3), np.uint8))),
+    ("model.pt", lambda path: save_toy(path)),
+])
+def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path, monkeypatch, name, write):
+    path = tmp_path / "folder" / name
+    path.parent.mkdir()
+    path.write_text("old")
+
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(path)
+    assert path.read_text() == "old"
+    assert not [item.name for item in path.parent.iterdir() if ".part" in item.name]
+    monkeypatch.undo()
+    write(path)
+    assert path.read_bytes() != b"old"

@@ -5,7 +5,7 @@
     write_whole      the same for text or bytes that are there already
     new_folder       the same for a folder
 
-A process that is killed leaves its temporary file, ``.last.pt.PID.part.pt``; the next process that writes into the
+A process that is killed leaves its temporary file, ``.last.pt.PID.part``; the next process that writes into the
 folder removes it.
 """
 
@@ -128,11 +128,14 @@ def write_whole(path: AnyPath, content: str | bytes | memoryview) -> None:
         part.write_bytes(content.encode("utf-8", errors="surrogateescape") if isinstance(content, str) else content)
 
 
-def part_of(path: AnyPath) -> Path:
-    """last.pt -> .last.pt.PID.part.pt, in the same folder; those of killed processes are removed from it."""
+def part_of(path: AnyPath, *, suffix: str = "") -> Path:
+    """last.pt -> .last.pt.PID.part, in the same folder, where those of killed processes are removed.
+
+    ``suffix`` is for writers that choose the format by it.
+    """
     place = Path(os.path.realpath(path))  # of a link the file that it points to
     _remove_parts_once(place.parent)
-    return place.with_name(f".{place.name}.{os.getpid()}.part{place.suffix}")
+    return place.with_name(f".{place.name}.{os.getpid()}.part{suffix}")
 
 
 def put_in_place(part: Path, path: AnyPath, *, keep_old_as: Path | None = None) -> None:

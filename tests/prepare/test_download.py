@@ -444,7 +444,7 @@ def test_direction_from_the_command(tmp_path, capsys):
 @pytest.mark.parametrize("argv", [["nonsense"], ["--nonsense"], ["direction", "--force"], ["--forc"]])
 def test_unknown_words_and_flags_exit_with_2(argv, capsys):
     assert prepare.main(argv) == 2
-    assert re.fullmatch(r"error: .*; see prepare.py( \w+)? --help\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: .*; see tinyaction prepare --help\n", capsys.readouterr().err)
 
 
 def test_progress_on_a_terminal_is_one_line(monkeypatch, capsys):

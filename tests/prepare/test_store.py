@@ -107,6 +107,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, telling_clip, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    clip = telling_clip()
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         store_video(clip, tmp_path / "out/a.zip", StoreSettings())

@@ -14,7 +14,7 @@ COMMANDS = {
     "train": "train a recognizer on a folder of videos",
     "check": "find damaged, missing and doubled videos, and what is wrong with lists",
     "evaluate": "accuracy of a checkpoint on a folder of videos",
-    "report": "make the page and the pictures of a run again",
+    "report": "make the page of a run again",
     "predict": "classes and scores of videos, folders, long videos over time, cameras",
     "explain": "where in the frames a network found its class",
     "embed": "a feature vector a video",
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def errors_to_exit_code(command: Callable[[Sequence[str] | None], int]) -> Main:
-    """What a user or a file got wrong becomes one sentence on stderr and exit code 2; Ctrl-C becomes 130."""
+    """Turn errors of users and files into one sentence on stderr and exit code 2, and Ctrl-C into 130."""
 
     @functools.wraps(command)
     def wrapped(argv: Sequence[str] | None = None) -> int:

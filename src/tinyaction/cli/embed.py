@@ -1,4 +1,4 @@
-"""``embed.py``: one feature vector a video, as a ``.npy`` file with the names beside it."""
+"""``tinyaction embed``: one feature vector a video, as a ``.npy`` file with the names beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     broken = [name for name in names if "\n" in name]
     if broken:
         raise ValueError(f"{broken[0]!r}: a name with a line break cannot stand in a list of names; rename the file")
-    with whole_file(path) as part:
-        np.save(part, features)
+    with whole_file(path) as part, open(part, "wb") as file:
+        np.save(file, features)
     write_whole(names_path, "".join(f"{name}\n" for name in names))
     print(f"{path}: {len(features)} videos of {features.shape[1]} features; names in {names_path}")
     return 0

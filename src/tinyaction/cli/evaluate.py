@@ -1,4 +1,4 @@
-"""``evaluate.py``: the accuracy of a checkpoint on the validation videos of a folder."""
+"""``tinyaction evaluate``: the accuracy of a checkpoint on the validation videos of a folder."""
 
 import argparse
 from collections.abc import Sequence

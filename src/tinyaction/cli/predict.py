@@ -1,4 +1,4 @@
-"""``predict.py``: classes and scores of videos, folders of them, long videos over time, and cameras."""
+"""``tinyaction predict``: classes and scores of videos, folders of them, long videos over time, and cameras."""
 
 import argparse
 import csv

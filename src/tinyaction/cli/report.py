@@ -1,4 +1,4 @@
-"""``report.py``: make the page and the pictures of a run again, from its folder and its videos."""
+"""``tinyaction report``: make the page of a run again, from its folder and its videos."""
 
 from collections.abc import Sequence
 from pathlib import Path

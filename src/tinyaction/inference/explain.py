@@ -1,4 +1,4 @@
-"""Why a class was predicted: Grad-CAM, the places of the frames that speak for it."""
+"""Explain a prediction with Grad-CAM: the places of the frames that speak for the class."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from tinyaction.video.writer import VideoFile
 
 @dataclass
 class Explanation:
-    """What the network saw of a video, and where it found the class.
+    """The frames that the network saw of a video, and where in them it found the class.
 
     Attributes:
         label, score: the class that is explained, and its score for the whole video.
@@ -102,14 +102,14 @@ def check_one_video(path: str | Path) -> None:
 
 
 def _centre_views(inputs: torch.Tensor, predictor: Predictor) -> torch.Tensor:
-    """Of views (V, C, T, H, W) the centre crop of each clip, in the order of clips."""
+    """Select from views (V, C, T, H, W) the centre crop of each clip, in the order of clips."""
     num_crops = predictor.eval_arguments.get("num_crops", 1)
     views = view_order(len(inputs) // num_crops, num_crops)
     return inputs[[place for place, view in enumerate(views) if view.crop == "centre"]]
 
 
 def explanation_sheet(explanation: Explanation, *, num_frames: int = 6, side: int = 160) -> UInt8Array:
-    """A picture (H, W, 3) RGB: frames in the order of time as the network saw them, and below with their heat."""
+    """Draw frames as the network saw them, in the order of time, and below them their heat: (H, W, 3) RGB."""
     N = len(explanation.frames)
     chosen = np.unique(np.linspace(0, N - 1, min(num_frames, N)).round().astype(int))
     plain = [enlarged(explanation.frames[i], side) for i in chosen]
@@ -125,7 +125,7 @@ def explanation_sheet(explanation: Explanation, *, num_frames: int = 6, side: in
 def explanation_video(
     explanation: Explanation, predictor: Predictor, path: str | Path, *, side: int = 320, replace: bool = False
 ) -> VideoFile:
-    """Write every frame of the video with its heat; between the frames that the network saw the heat is blended."""
+    """Write every frame of the video with its heat, blended between the frames that the network saw."""
     text = f"{explanation.label} {explanation.score:.2f}"
     with VideoFile(path, fps=explanation.fps or 25.0, replace=replace) as video:
         for frame, heat in zip(_all_frames(explanation, predictor), _all_heat(explanation), strict=True):
@@ -134,14 +134,14 @@ def explanation_video(
 
 
 def _all_frames(explanation: Explanation, predictor: Predictor) -> Iterator[UInt8Array]:
-    """Every frame of the file as the network would see it."""
+    """Yield every frame of the file as the network would see it."""
     for frame in open_video(explanation.source).read(range(explanation.num_frames)):
         clips = predictor.frames_to_inputs([frame])                    # (V, C, 1, H, W)
         yield np.ascontiguousarray(_centre_views(clips, predictor)[0, :, 0].permute(1, 2, 0).numpy())
 
 
 def _all_heat(explanation: Explanation) -> Iterator[npt.NDArray[np.float32]]:
-    """Heat (H, W) of every frame of the file, blended in time."""
+    """Yield the heat (H, W) of every frame of the file, blended in time."""
     seen, places = np.unique(explanation.frame_inds, return_index=True)
     for index in range(explanation.num_frames):
         after = int(np.searchsorted(seen, index))

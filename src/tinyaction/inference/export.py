@@ -68,7 +68,7 @@ def export_model(
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} into")
     metadata = metadata_of(predictor, clips[0])
-    part = part_of(path)
+    part = part_of(path, suffix=path.suffix)
     try:
         with _quiet(), _scoring_model(predictor) as model:
             try:

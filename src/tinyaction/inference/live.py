@@ -1,4 +1,4 @@
-"""Prediction while the frames come: :class:`LivePredictor`.
+"""Predict a stream frame by frame: :class:`LivePredictor`.
 
 Every sampled frame goes through the network once; the score comes from the newest features.
 
@@ -33,7 +33,7 @@ from tinyaction.video import UInt8Array
 
 
 class FramePredictor(Protocol):
-    """What is asked of a predictor; :class:`tinyaction.inference.predictor.Predictor` is one."""
+    """What :class:`LivePredictor` needs of a predictor; :class:`tinyaction.inference.predictor.Predictor` is one."""
 
     model: Recognizer
     device: torch.device
@@ -85,7 +85,7 @@ class LivePredictor:
         return 0 if self._shift is None else len(self._shift.places)
 
     def push(self, frame: UInt8Array) -> Prediction | None:
-        """Give the next frame (H, W, 3) uint8 RGB. Returns the new score, or None where there is none yet or none due.
+        """Push the next frame (H, W, 3) uint8 RGB. Returns the new score, or None where none is due yet.
 
         Raises ValueError where the frame is of another kind or size than those before.
         """
@@ -106,7 +106,7 @@ class LivePredictor:
         return self._score() if len(self._newest) == self.clip_len else None
 
     def _features(self, inputs: torch.Tensor) -> torch.Tensor | None:
-        """The features (V, 1, F) of the frame that has just passed the last shift; None where none has yet."""
+        """Features (V, 1, F) of the frame that has just passed the last shift; None before the first one has."""
         backbone, own_shift = self.model.backbone, self._shift
         try:
             if own_shift is not None:
@@ -138,7 +138,7 @@ class NextFrameNeededError(Exception):
 
 
 class DelayedShift(nn.Module):
-    """The temporal shift for frames that come one at a time; takes the place of a :class:`TemporalShift`.
+    """A :class:`TemporalShift` for frames that come one at a time.
 
     For each place where the network calls it, it holds the last frame (whose layers after the shift are not computed
     yet) and a part of the frame before. When frame t comes, frame t-1 goes on: with channels of frame t, of frame t-2,

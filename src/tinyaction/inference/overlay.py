@@ -1,4 +1,4 @@
-"""Frames with something drawn on them: labels, heat, timelines. Text and sheets are in ``results.sheets``."""
+"""Draw on frames: labels, heat, timelines. Text and sheets are in ``results.sheets``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ ROW = 30  # height of a row of a timeline, pixels
 
 
 def with_label(frame: UInt8Array, text: str) -> UInt8Array:
-    """A copy of a frame (H, W, 3) with a line of white text on a dark strip along its lower edge."""
+    """Copy a frame (H, W, 3) and write white text on a dark strip along its lower edge."""
     height = max(16, frame.shape[0] // 12)
     strip = _strip(text, frame.shape[1], min(height, frame.shape[0]))  # (h, W, 3)
     drawn = frame.copy()
@@ -40,14 +40,14 @@ def _strip(text: str, width: int, height: int) -> UInt8Array:
 
 
 def with_heat(frame: UInt8Array, heat: npt.NDArray[np.floating]) -> UInt8Array:
-    """A frame (H, W, 3) with heat (H, W), 0..1, over it: from nothing over blue, green and yellow to red."""
+    """Lay heat (H, W), 0..1, over a frame (H, W, 3): 0 is transparent, then blue, green, yellow, red."""
     colours = cv2.applyColorMap((255 * np.clip(heat, 0, 1)).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     share = 0.65 * np.sqrt(np.clip(heat, 0, 1))[..., None]             # cold places stay as they are
     return np.asarray(frame * (1 - share) + colours * share + 0.5).astype(np.uint8)
 
 
 def enlarged(frame: UInt8Array, side: int) -> UInt8Array:
-    """A frame whose longer side is at least ``side`` pixels, smoothly enlarged by a whole factor."""
+    """Enlarge a frame by a whole factor until its longer side is at least ``side`` pixels."""
     factor = -(-side // max(frame.shape[:2]))
     if factor <= 1:
         return frame
@@ -56,7 +56,7 @@ def enlarged(frame: UInt8Array, side: int) -> UInt8Array:
 
 
 def draw_timeline(title: str, windows: Sequence[Window], *, width: int = 1000) -> UInt8Array:
-    """A picture (H, width, 3) RGB of windows at their times: a band of segments, below it a row a class.
+    """Draw windows at their times: a band of segments, below it a row per class. (H, width, 3) RGB.
 
     A row is as strong as the score of its class; what lies between windows was not seen and stays white. Of many
     classes the :data:`MOST_ROWS` with the highest scores are drawn.

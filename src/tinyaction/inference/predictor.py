@@ -84,12 +84,12 @@ class Predictor:
 
     def predict(self, source: Any, *, batch_size: int = 1, num_threads: int = 2,
                 on_error: Callable[[Exception], None] | None = None) -> list[Prediction]:
-        """Predict one source or a list of them, see :meth:`__call__`; the predictions are in their order."""
+        """Predict one source or a list of them, see :meth:`__call__`, in their order."""
         return list(self.stream(source, batch_size=batch_size, num_threads=num_threads, on_error=on_error))
 
     def stream(self, source: Any, *, batch_size: int = 1, num_threads: int = 2,
                on_error: Callable[[Exception], None] | None = None) -> Iterator[Prediction]:
-        """Predict one source or a list of them, and give each prediction as soon as it is there.
+        """Predict one source or a list of them; yield each prediction as soon as it is there.
 
         Args:
             batch_size: videos that go through the network together. More is faster on a GPU; the scores of a video
@@ -128,7 +128,7 @@ class Predictor:
                 for sample, of_video in zip(batch["data_samples"], scores, strict=True)]
 
     def embed(self, source: Any) -> tuple[npt.NDArray[np.float32], list[str]]:
-        """Features of videos, (N, F), and their names: what the classifier sees, averaged over views."""
+        """Compute the features that the classifier sees, averaged over views: (N, F), and the videos' names."""
         names, features = [], []
         for item in map(self._item, _flat(source)):
             names.append(item["data_samples"].filename)
@@ -230,7 +230,7 @@ class Predictor:
 
 
 def _flat(source: Any) -> Iterator[Any]:
-    """The single sources in a source: files of a folder, items of a list."""
+    """Yield the single sources in a source: files of a folder, items of a list."""
     if isinstance(source, list | tuple) and not _are_frames(source):
         for item in source:
             yield from _flat(item)

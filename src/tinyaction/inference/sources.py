@@ -1,4 +1,4 @@
-"""What can be predicted besides a file: folders, patterns, arrays, frames as they come, a camera."""
+"""Sources of predictions besides a file: folders, patterns, arrays, generators of frames, a camera."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ class MemoryReader(VideoReader):
 
 
 def list_videos(source: str | Path) -> list[Path] | None:
-    """The videos of a folder (with its folders, by name) or of a pattern such as ``clips/*.mp4``; None for a file.
+    """List the videos of a folder and its subfolders, or of a pattern such as ``clips/*.mp4``; None for a file.
 
     Raises:
         ValueError: the folder or the pattern holds no video, or the source is an address or a picture.
@@ -70,7 +70,7 @@ def list_videos(source: str | Path) -> list[Path] | None:
 
 
 def _check_file(source: str | Path) -> None:
-    """Raise ValueError where a source is neither a file nor a folder, or a picture."""
+    """Raise ValueError where a source is an address or a picture."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(source)):
         raise ValueError(f"{source}: addresses are not read; download the video and give its file")
     if Path(source).suffix.lower() in PICTURE_SUFFIXES:

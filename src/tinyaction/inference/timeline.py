@@ -1,4 +1,4 @@
-"""What happens when: windows of a video merged into segments of one class."""
+"""Merge windows of a video into segments of one class."""
 
 import csv
 import io
@@ -62,7 +62,7 @@ def segment_at(segments: Sequence[Segment], seconds: float) -> Segment:
 
 
 def write_segments(path: str | Path, segments: Sequence[Segment]) -> None:
-    """A CSV with the columns start_seconds, end_seconds, class, score."""
+    """Write a CSV with the columns start_seconds, end_seconds, class, score."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(("start_seconds", "end_seconds", "class", "score"))
@@ -73,7 +73,7 @@ def write_segments(path: str | Path, segments: Sequence[Segment]) -> None:
 
 
 def clock(seconds: float) -> str:
-    """1:05 or 1:02:03; with tenths where there are any."""
+    """Format as 1:05 or 1:02:03, with tenths where they are not 0."""
     tenths = round(10 * seconds)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)

@@ -4,7 +4,8 @@
     2. the pickle, without running it (pickle_scan.py): every tensor within its storage, every storage within the file
     3. torch.load with ``weights_only=True``; with ``stand_ins`` each class that is not torch's is an inert stand-in
 
-torch.load by itself checks no CRC, unpacks compressed members of any size, and trusts the sizes in the pickle.
+torch.load by itself checks no CRC, unpacks compressed members of any size, and makes what the pickle asks for, however
+large.
 """
 
 import builtins

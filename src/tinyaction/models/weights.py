@@ -1,4 +1,4 @@
-"""Pretrained weights of every origin: torchvision's own, or a file whose keys say where it comes from."""
+"""Load pretrained weights: torchvision's own, or a file whose keys tell its origin."""
 
 import http.client
 import logging
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class LoadedWeights:
-    """What became of the weights; ``unexpected_keys`` are names of the file, the others names of the model."""
+    """Which tensors were loaded. ``unexpected_keys`` are names in the file, the others names in the model."""
 
     source: str
     origin: str
@@ -37,7 +37,7 @@ class LoadedWeights:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The same in words, for people."""
+        """Sentences for the log."""
         lines = [f"weights of {self.origin} from {self.source}: {len(self.loaded)} tensors loaded"]
         if self.unexpected_keys:
             lines.append(f"  not used, {len(self.unexpected_keys)}: {_some(self.unexpected_keys)}")
@@ -47,7 +47,7 @@ class LoadedWeights:
 
 
 def load_weights(model: Recognizer, name: str, weights: str | Path) -> LoadedWeights:
-    """Load pretrained weights into a recognizer and say what was loaded.
+    """Load pretrained weights into a recognizer, and return and log which tensors were loaded.
 
     The backbone must be filled completely. A head of another number of classes is left out, with a note. The model
     takes over the mean and std of the weights, where these are torchvision's or a checkpoint of tinyaction.
@@ -98,7 +98,7 @@ def _saved_normalization(content: Any) -> tuple[Sequence[float], Sequence[float]
 
 
 def published_weights(name: str) -> list[Any]:
-    """torchvision's weights for the network of a recognizer, as members of its enum, the best first."""
+    """List torchvision's weights for the network of a recognizer, as members of its enum, the best first."""
     from tinyaction.models.torchvision import default_weights, net_name
 
     net = net_name(name)
@@ -109,7 +109,7 @@ def published_weights(name: str) -> list[Any]:
 
 
 def find_published(name: str, weights: str) -> Any:
-    """The best of torchvision's weights of that name, or None where ``weights`` is no such name but a file."""
+    """Find the best of torchvision's weights of that name; None where ``weights`` names a file."""
     choices = published_weights(name)
     for choice in choices:
         if weights == choice.name or (weights in DATASETS and choice.name.lower().startswith(weights)):
@@ -122,12 +122,12 @@ def find_published(name: str, weights: str) -> Any:
 
 
 def hub_path(published: Any) -> Path:
-    """Where torch.hub keeps the file of torchvision's weights, whether it is there or not."""
+    """The path at which torch.hub keeps the file of torchvision's weights; the file may be missing."""
     return Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
 
 
 def fetch_published(published: Any) -> Path:
-    """The file of torchvision's weights, from torch.hub's folder or the network."""
+    """Fetch the file of torchvision's weights, unless torch.hub's folder has it."""
     address, path = published.url, hub_path(published)
     if path.is_file():
         return path
@@ -146,14 +146,14 @@ def fetch_published(published: Any) -> Path:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a file of ``torch.save`` holds; nothing that it names is run."""
+    """Read a file of ``torch.save`` without running anything in it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights; they must be {' or '.join(DATASETS)}, or a file")
     return read_torch_file(path, stand_ins=True)
 
 
 def find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """The names and tensors in a checkpoint's content: alone, or under the usual keys."""
+    """Find the state dict in a checkpoint's content: the content itself, or the value of a usual key."""
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -212,7 +212,7 @@ def fit_state_dict(model: Recognizer, name: str, state: Mapping[str, torch.Tenso
 def _torchvision_names(
     model: Recognizer, state: Mapping[str, torch.Tensor], new_names: Mapping[str, str]
 ) -> dict[str, str]:
-    """torchvision's names within ``model``: its last linear layer is our head, and some networks stand deeper."""
+    """Map torchvision's names to those of ``model``: the last linear layer is our head, PooledBackbone nests a net."""
     from tinyaction.models.torchvision import PooledBackbone
 
     prefix = "backbone.net." if isinstance(model.backbone, PooledBackbone) else "backbone."

@@ -1,4 +1,4 @@
-"""Charts of a run as inline SVG and HTML: data in, text out, nothing needed to draw them but a browser.
+"""Charts of a run as inline SVG and HTML: data in, text out; a browser draws them.
 
 Colours come from the CSS variables of the page they stand in (see report.css), so a chart follows its light or dark
 theme. Everything that is text is escaped here: a class may be called ``<b>``.
@@ -19,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 34  # margins: numbers on the left, epoch
 
 @dataclass
 class Series:
-    """One line or one part of the bars: a value an epoch, NaN where there is none; ``css_class`` gives the colour."""
+    """One line, or one part of stacked bars: a value per epoch, NaN where missing; ``css_class`` gives the colour."""
 
     name: str
     values: Sequence[float]
@@ -29,7 +29,7 @@ class Series:
 def line_chart(
     epochs: Sequence[int], series: Sequence[Series], *, label: str, lowest: float, highest: float | None = None
 ) -> str:
-    """Lines over epochs, as SVG. ``lowest`` and ``highest`` bound the axis; None is the highest value."""
+    """Draw lines over epochs as SVG. ``lowest`` and ``highest`` bound the axis; None is the highest value."""
     if highest is None:
         highest = max((value for line in series for value in line.values if math.isfinite(value)), default=lowest + 1)
     axis = Axis(epochs, lowest, highest)
@@ -46,7 +46,7 @@ def line_chart(
 
 
 def stacked_bars(epochs: Sequence[int], series: Sequence[Series], *, label: str) -> str:
-    """Bars over epochs, the series on top of one another, as SVG."""
+    """Draw bars over epochs as SVG, the series stacked on one another."""
     totals = [sum(values) for values in zip(*(part.values for part in series), strict=True)]
     axis = Axis(epochs, 0.0, max((total for total in totals if math.isfinite(total)), default=1.0), bars=True)
     width = min(24.0, 0.8 * axis.step)
@@ -64,7 +64,7 @@ def stacked_bars(epochs: Sequence[int], series: Sequence[Series], *, label: str)
 
 
 class Axis:
-    """Where epochs and values lie in the drawing: from the data to its pixels."""
+    """Map epochs and values to places in the drawing."""
 
     def __init__(self, epochs: Sequence[int], lowest: float, highest: float, *, bars: bool = False) -> None:
         self.ticks = nice_ticks(lowest, highest)
@@ -96,7 +96,7 @@ class Axis:
         return "".join(parts)
 
     def tooltips(self, series: Sequence[Series]) -> str:
-        """An invisible column over each epoch that says its numbers when pointed at."""
+        """An invisible column over each epoch, whose tooltip shows its numbers."""
         parts = []
         for place, epoch in enumerate(self.epochs):
             numbers = ", ".join(f"{line.name} {line.values[place]:.4g}" for line in series)
@@ -107,7 +107,7 @@ class Axis:
 
 
 def nice_ticks(lowest: float, highest: float, *, at_most: int = 6) -> list[float]:
-    """Round numbers 1, 2 or 5 x 10^n apart that begin at or below ``lowest`` and end at or below ``highest``.
+    """Round numbers, 1, 2 or 5 x 10^n apart, from at or below ``lowest`` to at or below ``highest``.
 
         0, 0.7  ->  0 0.2 0.4 0.6        0, 1  ->  0 0.2 0.4 0.6 0.8 1        3, 3  ->  3 3.2 3.4 3.6 3.8 4
     """
@@ -121,7 +121,7 @@ def nice_ticks(lowest: float, highest: float, *, at_most: int = 6) -> list[float
 
 
 def whole_ticks(epochs: Sequence[int], *, at_most: int = 8) -> list[int]:
-    """The epochs that are written below the axis: the first, and every 1, 2, 5, 10 ... th."""
+    """The epochs to label on the axis: the first one, and every 1st, 2nd, 5th, 10th ... one."""
     if not epochs:
         return []
     step = next(factor * 10**power for power in range(12) for factor in (1, 2, 5)
@@ -130,7 +130,7 @@ def whole_ticks(epochs: Sequence[int], *, at_most: int = 8) -> list[int]:
 
 
 def confusion_chart(matrix: npt.NDArray[np.int64], class_names: Sequence[str]) -> str:
-    """The matrix (K, K) as SVG: row = true class, column = predicted class, named by number; only what is not 0.
+    """Draw the cells of a matrix (K, K) that are not 0 as SVG: row = true class, column = predicted class, by number.
 
     A cell is as dark as its share of the row. Up to 60 classes or so the rows carry names; beyond that a cell says
     what it is when pointed at.
@@ -174,12 +174,12 @@ def confusion_chart(matrix: npt.NDArray[np.int64], class_names: Sequence[str]) -
 
 
 def isolated(text: str) -> str:
-    """A name within a sentence, marked so that one written from right to left does not reorder what follows it."""
+    """Mark a name within a sentence, so that a right-to-left name does not reorder the words after it."""
     return f"\u2068{text}\u2069"
 
 
 def class_bars(names: Sequence[str], num_right: Sequence[int], num_videos: Sequence[int]) -> str:
-    """A bar a class, in the order given, as HTML: it wraps on a narrow screen as SVG could not.
+    """Draw a bar per class, in the order given, as HTML, which wraps on a narrow screen.
 
     After sixty the rest is folded away.
     """
@@ -195,13 +195,13 @@ def class_bars(names: Sequence[str], num_right: Sequence[int], num_videos: Seque
 
 
 def columns_of(text: str) -> int:
-    """Width of a text in letters: the wide ones of East Asia count twice, combining marks not at all."""
+    """Columns that a text takes in a terminal: wide East Asian letters take two, combining marks none."""
     return sum(0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
                for letter in text)
 
 
 def shortened(text: str, columns: int) -> str:
-    """The text where it fits into ``columns``, else with its middle left out: both ends tell names apart."""
+    """Return the text, with its middle left out where it needs more than ``columns``."""
     if columns_of(text) <= columns:
         return text
     head, tail = "", ""
@@ -217,7 +217,7 @@ def shortened(text: str, columns: int) -> str:
 
 
 def _finite_runs(epochs: Sequence[int], values: Sequence[float]) -> Iterator[list[tuple[int, float]]]:
-    """The stretches without a NaN: a line is broken where an epoch has no value."""
+    """Yield the stretches of a line between its NaNs."""
     run: list[tuple[int, float]] = []
     for epoch, value in zip(epochs, values, strict=True):
         if math.isfinite(value):

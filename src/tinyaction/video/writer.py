@@ -52,7 +52,7 @@ class VideoFile:
             raise FileNotFoundError(f"{self.path.parent}: no such folder to write {self.path.name} into")
         if self.path.exists() and not replace:
             raise FileExistsError(f"{self.path}: exists already; give another name, or remove it first")
-        self._part = part_of(self.path)
+        self._part = part_of(self.path, suffix=self.path.suffix)
         self._container: av.container.OutputContainer | None = None
         self._stream: VideoStream | None = None
         self._shape: tuple[int, ...] = ()
