@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyaction.data.annotations import VIDEO_SUFFIXES
 from tinyaction.video import UInt8Array, VideoReader, check_indices
+from tinyaction.video.base import even_seconds
 
 
 class MemoryReader(VideoReader):
@@ -21,6 +22,7 @@ class MemoryReader(VideoReader):
     def __init__(self, frames: UInt8Array | Sequence[UInt8Array], *, fps: float = 0.0, name: str = "frames") -> None:
         self._frames = frames
         self.fps = fps
+        self.seconds = even_seconds(len(frames), fps)
         self.name = name
 
     def __len__(self) -> int:
