@@ -4,7 +4,6 @@ Other commands count on one line of stdout.
 """
 
 import errno
-import functools
 import os
 import stat
 import sys
@@ -68,7 +67,6 @@ Arguments = ParamSpec("Arguments")
 def unless_hung_up(write: Callable[Arguments, object]) -> Callable[Arguments, None]:
     """Wrap a function that writes to the terminal: where that is gone (a closed ssh session), it writes nowhere."""
 
-    @functools.wraps(write)
     def wrapped(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> None:
         try:
             write(*arguments, **keywords)

@@ -9,6 +9,7 @@ to run it again with the flags of its config; flags on the line replace those:
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.flags import add_flags
@@ -23,19 +24,21 @@ from tinyaction.training.run import train
 def main(argv: Sequence[str] | None = None) -> int:
     config = parse_args(argv)
     progress, count = ProgressLine(), CountLine()
-
-    def show(line: str) -> None:
-        progress.close()
-        count.print(line)
-
     try:
-        train(config, on_line=unless_hung_up(show), on_batch=unless_hung_up(progress), on_count=unless_hung_up(count))
+        train(config, on_line=unless_hung_up(partial(show, progress, count)), on_batch=unless_hung_up(progress),
+              on_count=unless_hung_up(count))
     except TrainingInterrupted as stopped:
         return 128 + stopped.signum
     finally:
         unless_hung_up(progress.close)()
     stop_processes()
     return 0
+
+
+def show(progress: ProgressLine, count: CountLine, line: str) -> None:
+    """Print a line of the log in place of a progress that stands on the terminal."""
+    progress.close()
+    count.print(line)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> RunConfig:

@@ -10,6 +10,7 @@ Each is an argument of the loop (:mod:`tinyaction.training.loop`) or is applied 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -185,13 +186,13 @@ def create_average(model: Recognizer, decay: float) -> AveragedModel:
     The decay of update n is at most ``(1 + n) / (10 + n)``, so that a short run's average is not that of its first
     steps. Update it after each step; ``.module`` is the averaged recognizer.
     """
+    return AveragedModel(model, multi_avg_fn=partial(_update_average, decay), use_buffers=True)
 
-    def average(averaged: Any, current: Any, num_averaged: Any) -> None:
-        n = int(num_averaged)
-        update = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
-        update(averaged, current, num_averaged)
 
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+def _update_average(decay: float, averaged: Any, current: Any, num_averaged: Any) -> None:
+    n = int(num_averaged)
+    update = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))      # type: ignore[no-untyped-call]
+    update(averaged, current, num_averaged)
 
 
 def averaged_model(average: AveragedModel) -> Recognizer:
