@@ -32,7 +32,7 @@ class Trouble:
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, int]:
         kind = self.what.get(key[1], "")
         if kind == "raise":
-            raise VideoError(f"clip {key[1]}.mp4: not a readable video")
+            raise VideoError(f"clip {key[1]}.mp4", "not a readable video")
         if kind == "sleep":
             time.sleep(60)
         if kind == "abort":

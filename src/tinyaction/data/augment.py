@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from tinyaction.data.transforms import FrameStep, PerFrame, Results, cut_and_resized, rng_of
+from tinyaction.data.transforms import Results, cut_and_resize, rng_of
 from tinyaction.video import UInt8Array
 
 
@@ -31,7 +31,7 @@ class TorchvisionAugment:
         self.transform = transform
 
     def __call__(self, results: Results) -> Results:
-        frames = torch.from_numpy(np.stack(results["imgs"])).permute(0, 3, 1, 2)  # (V*T, C, H, W)
+        frames = torch.from_numpy(np.stack(list(results["imgs"]))).permute(0, 3, 1, 2)  # (V*T, C, H, W)
         seed = int(rng_of(results).randint(2**31 - 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -47,7 +47,7 @@ class TorchvisionAugment:
         return f"TorchvisionAugment({self.transform})"
 
 
-class VideoMultiScaleCrop(PerFrame):
+class VideoMultiScaleCrop:
     """Cut a box of one of a few sizes from one of a few places, and resize it to ``size`` x ``size``, bilinear.
 
     The sides of the box are ``scales`` of the frame's short side, neighbours in that list at most ``max_gap`` apart.
@@ -86,9 +86,9 @@ class VideoMultiScaleCrop(PerFrame):
         left, top = places[int(rng.randint(0, len(places)))]
         return left, top, box_width, box_height
 
-    def step(self, results: Results) -> FrameStep:
+    def __call__(self, results: Results) -> Results:
         height, width = results["img_shape"]
-        return cut_and_resized(results, self.draw_box(height, width, rng_of(results)), self.size)
+        return cut_and_resize(results, self.draw_box(height, width, rng_of(results)), self.size)
 
     def __repr__(self) -> str:
         return (f"VideoMultiScaleCrop(size={self.size}, scales={self.scales}, max_gap={self.max_gap}, "

@@ -270,7 +270,7 @@ class VideoLoader:
             reason = (f"not read within {self.time_limit:g} s" if was_stuck
                       else f"the worker process that read it was {how}")
             if self.on_error == "raise":
-                raise VideoError(f"{filename}: {reason}")
+                raise VideoError(filename, reason)
             self._num_deaths[index] += 1
             if was_stuck or self._num_deaths[index] > 1:  # what killed it from outside is not the file's fault
                 self._never_again[index] = reason

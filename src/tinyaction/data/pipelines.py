@@ -64,7 +64,7 @@ def train_pipeline(
     box = VideoRandomResizedCrop(size, area=area) if crop == "resized" else VideoMultiScaleCrop(size)
     change: dict[str, list[Transform]] = {
         "none": [VideoCrop(size)],
-        "basic": [box, VideoFlip(flip_ratio, label_map=flip_labels)],
+        "basic": [box, VideoFlip(flip_ratio, label_map=flip_labels or {})],
     }
     change["randaugment"] = [*change["basic"], TorchvisionAugment(v2.RandAugment(num_ops=2, magnitude=7))]
     change["color"] = [*change["basic"], TorchvisionAugment(v2.ColorJitter(0.4, 0.4, 0.4, 0.1))]

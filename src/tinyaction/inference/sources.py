@@ -8,10 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from tinyaction.data.annotations import VIDEO_SUFFIXES
 from tinyaction.video import UInt8Array, VideoReader, check_indices
+from tinyaction.video.base import even_seconds
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".heic"}
 
@@ -34,7 +34,7 @@ class MemoryReader(VideoReader):
         self._num_frames = len(frames) if num_frames is None else num_frames
         self.fps = fps
         self.name = name
-        self.seconds: npt.NDArray[np.float64] = np.arange(len(self)) / fps if fps else np.zeros(len(self))
+        self.seconds = even_seconds(len(self), fps)
 
     def __len__(self) -> int:
         return self._num_frames

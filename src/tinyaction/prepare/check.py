@@ -17,24 +17,11 @@ import cv2
 import numpy as np
 
 from tinyaction.data.annotations import DataFolder, VideoList
-from tinyaction.data.loader import EpochSampler, VideoLoader
+from tinyaction.data.loader import BadVideo, EpochSampler, VideoLoader
 from tinyaction.video import UInt8Array, VideoError, open_video
 
 LOOK_BITS = 64  # of each of three frames
 NEAR_BITS = 8  # of 192: videos that differ by no more look alike; re-encoded copies differ by 0 to 5
-
-# What a message of VideoError begins or ends with -> the kind of the finding; the first that is found counts.
-KINDS = {
-    "no such file": "missing",
-    "(0 bytes)": "empty",
-    "the file is cut": "cut",
-    "not read within": "hangs",
-    "the worker process that read it": "crashes its decoder",
-    "frames instead of": "frames differ from header",
-    "frames can be decoded": "frames differ from header",
-    "contradicts itself": "frames differ from header",
-}
-
 
 @dataclass
 class CheckedFile:
@@ -42,17 +29,13 @@ class CheckedFile:
 
     path: str
     problem: str = ""
+    kind: str = ""  # of the problem, see VideoError; "concealed damage": all frames come, some not as they were
     num_frames: int = 0
     width: int = 0
     height: int = 0
     fps: float = 0.0
     digest: str = ""  # sha256 of the content
     look: str = ""  # 192 bits as hexadecimal digits, of the frames at 1/4, 2/4, 3/4; "" where there is little to see
-
-    @property
-    def kind(self) -> str:
-        """The kind of the problem."""
-        return next((kind for words, kind in KINDS.items() if words in self.problem), "unreadable")
 
 
 @dataclass
@@ -90,9 +73,9 @@ def check_file(path: str) -> CheckedFile:
         if LOOK_BITS * 3 * 0.1 < bits.sum() < LOOK_BITS * 3 * 0.9:  # of a plain picture all bits are alike
             result.look = np.packbits(bits).tobytes().hex()
     except VideoError as error:
-        result.problem = str(error).removeprefix(f"{path}: ")
+        result.problem, result.kind = error.reason, error.kind
     except (ValueError, OSError, MemoryError, cv2.error) as error:
-        result.problem = f"{type(error).__name__}: {error}"
+        result.problem, result.kind = f"{type(error).__name__}: {error}", "unreadable"
     if isfile(path):
         with open(path, "rb") as file:
             result.digest = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") \
@@ -131,10 +114,14 @@ def check_files(paths: Sequence[str], *, num_workers: int = 1, time_limit: float
     for batch in loader:
         yield from batch
         for bad in loader.bad[num_lost:]:
-            yield CheckedFile(bad.filename, bad.reason)
+            yield _lost(bad)
         num_lost = len(loader.bad)
     for bad in loader.bad[num_lost:]:
-        yield CheckedFile(bad.filename, bad.reason)
+        yield _lost(bad)
+
+
+def _lost(bad: BadVideo) -> CheckedFile:
+    return CheckedFile(bad.filename, bad.reason, "hangs" if "not read within" in bad.reason else "crashes")
 
 
 def check_data(
@@ -180,8 +167,7 @@ def check_data(
 
 def clean_lines(videos: VideoList, check: Check) -> list[tuple[str, int]]:
     """(name as listed, label) of the videos that may stay: readable, listed once, and not in training already."""
-    bad = {path for finding in check.findings if finding.kind in KINDS.values() or finding.kind == "unreadable"
-           for path in finding.paths}
+    bad = {path for path, result in check.files.items() if result.problem}
     bad |= {finding.paths[1] for finding in check.findings if finding.kind == "same content in train and val"}
     kept: dict[str, tuple[str, int]] = {}
     for index in range(len(videos)):

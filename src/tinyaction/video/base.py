@@ -1,7 +1,6 @@
-"""What every reader of frames offers: :class:`VideoReader`."""
+"""What all readers of frames share: the error, the protocol, the check of indices."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -9,43 +8,78 @@ import numpy as np
 import numpy.typing as npt
 
 UInt8Array = npt.NDArray[np.uint8]
+MAX_PIXELS = 100_000_000  # of one frame; a larger one is refused before it is decoded
 
 
 class VideoError(ValueError):
-    """A video that cannot be read; the message begins with its path."""
+    """A video that cannot be read; the message begins with its path.
+
+    Attributes:
+        path: of the video.
+        reason: what is wrong, without the path.
+        kind: "missing", "empty", "cut", "frame count", "damaged", "too large", "hangs", "crashes" or "unreadable".
+    """
+
+    def __init__(self, path: str | Path, reason: str, *, kind: str = "unreadable") -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep all fields on the way from a worker process to the main process."""
+        return _rebuilt_error, (self.path, self.reason, self.kind)
+
+
+def _rebuilt_error(path: str, reason: str, kind: str) -> VideoError:
+    return VideoError(path, reason, kind=kind)
 
 
 class VideoReader(Protocol):
-    """What every reader offers. ``name`` says what reads; ``fps`` is in frames per second, 0.0 where the file does not
-    say."""
+    """Frames of one video by index. Open one per item and per process; never keep one across a fork.
 
-    name: str
+    Attributes:
+        fps: frames per second on average, finite; 0.0 where unknown.
+        seconds: (N,) float64, when each frame is shown, counted from the first.
+    """
+
     fps: float
+    seconds: npt.NDArray[np.float64]
 
     def __len__(self) -> int: ...
 
-    @cached_property
-    def seconds(self) -> npt.NDArray[np.float64]:
-        """(N,), when each frame is shown, counted from the first; all 0 where the file does not say."""
-        return np.arange(len(self)) / self.fps if self.fps else np.zeros(len(self))
-
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
-        """Yield the frames (H, W, 3), RGB, at ascending ``indices``; :class:`VideoError` where one is missing.
+        """Yield the frames (H, W, 3), RGB, at ascending ``indices``; memory does not grow with their number.
 
-        Memory does not grow with their number. Frames that belong to somebody else cannot be written to.
+        Raises:
+            VideoError: a frame is missing or damaged.
+            ValueError: the indices do not ascend.
         """
         ...
 
     def get_batch(self, indices: Sequence[int]) -> UInt8Array:
-        """Return frames (N, H, W, 3), RGB, at ``indices``, in any order; :class:`VideoError` where one is missing."""
+        """Return frames (N, H, W, 3), RGB, at ``indices``, in any order; an index may stand twice."""
         distinct = sorted(set(indices))
         frames = dict(zip(distinct, self.read(distinct), strict=True))
         return np.stack([frames[index] for index in indices])
 
 
 def check_indices(indices: Sequence[int], num_frames: int, path: Path | str) -> None:
-    """Raise VideoError where one of the indices is no frame of a video of so many, ValueError where they descend."""
+    """Raise VideoError where an index is no frame of the video, ValueError where they do not ascend."""
     if len(indices) and (min(indices) < 0 or max(indices) >= num_frames):
-        raise VideoError(f"{path}: frames {min(indices)} to {max(indices)} asked of {num_frames}")
+        raise VideoError(path, f"frames {min(indices)} to {max(indices)} asked of {num_frames}")
     if (np.diff(indices) <= 0).any():
         raise ValueError(f"{path}: frames are read in ascending order, each once; get_batch takes them in any order")
+
+
+def even_seconds(num_frames: int, fps: float) -> npt.NDArray[np.float64]:
+    """(N,) times of frames that are shown evenly; where ``fps`` is 0.0, unknown, all are 0."""
+    return np.arange(num_frames) / fps if fps else np.zeros(num_frames)
+
+
+def check_pixels(path: Path | str, size: tuple[int, int], max_pixels: int) -> None:
+    """Raise VideoError where a frame of this (width, height) is above the limit."""
+    width, height = size
+    if width * height > max_pixels:
+        raise VideoError(path, f"a frame has {width} x {height} pixels, the limit is {max_pixels:,}; raise it with "
+                               "max_pixels where the file is trusted", kind="too large")

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tinyaction.video.base import UInt8Array, VideoError, VideoReader, check_indices
+from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, even_seconds
 
 FORMS = {"jpeg": ".zip", "raw": ".npy"}
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -69,7 +69,7 @@ class StoreSettings:
         return words + (["--quality", str(self.quality)] if self.form == "jpeg" and self.quality != 95 else [])
 
 
-def open_frames(path: Path) -> VideoReader:
+def open_frames(path: Path, *, max_pixels: int = MAX_PIXELS) -> VideoReader:
     """A reader for a folder of frames, a zip of pictures, or a .npy; :func:`tinyaction.video.open_video` calls it."""
     if path.is_dir():
         return FrameFolderReader(path)
@@ -79,22 +79,21 @@ def open_frames(path: Path) -> VideoReader:
 class FrameArrayReader(VideoReader):
     """Frames (T, H, W, 3) uint8 of a .npy, through a memory map: only the frames that are asked for are read."""
 
-    name = "npy"
-
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             frames = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            raise VideoError(f"{path}: cut, or no .npy file ({error}); {_make_again(path)}") from None
+            raise VideoError(path, f"cut, or no .npy file ({error}); {_make_again(path)}") from None
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-            raise VideoError(f"{path}: the array is {frames.shape} {frames.dtype}; frames are (T, H, W, 3) uint8; "
+            raise VideoError(path, f"the array is {frames.shape} {frames.dtype}; frames are (T, H, W, 3) uint8; "
                              f"{_make_again(path)}")
         self._frames: UInt8Array = np.asarray(frames)
         with open(path, "rb") as file:
             file.seek(frames.offset + frames.nbytes)
             self.info = _read_info(file.read(), path)
         self.fps = float(self.info.get("fps", 0.0))
+        self.seconds = even_seconds(len(self), self.fps)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -111,8 +110,6 @@ class FrameZipReader(VideoReader):
     stores: ``zipfile`` would make an object for each of hundreds of frames to read sixteen.
     """
 
-    name = "zip"
-
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
@@ -121,14 +118,15 @@ class FrameZipReader(VideoReader):
             if table is None:
                 comment, table = _zip_table_of_zipfile(path)
         except (zipfile.BadZipFile, ValueError, OSError) as error:
-            raise VideoError(f"{path}: cut, or no zip of pictures ({error}); {_make_again(path)}") from None
+            raise VideoError(path, f"cut, or no zip of pictures ({error}); {_make_again(path)}") from None
         if len(table) == 0:
-            raise VideoError(f"{path}: no pictures in it")
+            raise VideoError(path, "no pictures in it")
         self.info = _read_info(comment, path)
         if self.info and self.info["num_frames"] != len(table):
-            raise VideoError(f"{path}: {len(table)} frames instead of {self.info['num_frames']}; {_make_again(path)}")
+            raise VideoError(path, f"{len(table)} frames instead of {self.info['num_frames']}; {_make_again(path)}")
         self._table = table                                            # (T, 3): offset, size, CRC-32
         self.fps = float(self.info.get("fps", 0.0))
+        self.seconds = even_seconds(len(self), self.fps)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -149,7 +147,7 @@ class FrameZipReader(VideoReader):
                 picture = _decode_picture(data)
                 if picture is not None:
                     return picture
-        raise VideoError(f"{self.path}: frame {index} of {len(self)} is damaged; {_make_again(self.path)}")
+        raise VideoError(self.path, f"frame {index} of {len(self)} is damaged; {_make_again(self.path)}")
 
 
 class FrameFolderReader(VideoReader):
@@ -157,8 +155,6 @@ class FrameFolderReader(VideoReader):
 
     Other numbered series beside ``img_`` (optical flow) are passed over; without ``img_`` there must be one series.
     """
-
-    name = "folder"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -168,10 +164,10 @@ class FrameFolderReader(VideoReader):
             if match and match[3].lower() in PICTURE_SUFFIXES and not name.startswith("."):
                 series.setdefault(match[1], {})[int(match[2])] = name
         if not series:
-            raise VideoError(f"{path}: no frames in the folder; they are named img_00001.jpg, img_00002.jpg, ...")
+            raise VideoError(path, "no frames in the folder; they are named img_00001.jpg, img_00002.jpg, ...")
         prefix = "img_" if "img_" in series else min(series)
         if prefix != "img_" and len(series) > 1:
-            raise VideoError(f"{path}: several series of pictures ({', '.join(sorted(series)[:4])}); keep one, or "
+            raise VideoError(path, f"several series of pictures ({', '.join(sorted(series)[:4])}); keep one, or "
                              "name the frames img_00001.jpg, img_00002.jpg, ...")
         names = series[prefix]
         first, last = min(names), max(names)
@@ -179,10 +175,11 @@ class FrameFolderReader(VideoReader):
             number = 1 if first > 1 else next(number for number in range(first, last) if number not in names)
             digits, suffix = re.findall(r"\d+|\.\w+$", names[last])[-2:]
             missing = path / f"{prefix}{number:0{len(digits)}}{suffix}"
-            raise VideoError(f"{missing}: this frame is missing, though {names[last]} is there; extract the frames of "
+            raise VideoError(missing, f"this frame is missing, though {names[last]} is there; extract the frames of "
                              "the video again")
         self._names = [names[number] for number in range(first, last + 1)]
         self.fps = 0.0
+        self.seconds = even_seconds(len(self), self.fps)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -195,10 +192,10 @@ class FrameFolderReader(VideoReader):
         try:
             data = np.fromfile(file, dtype=np.uint8)
         except OSError as error:
-            raise VideoError(f"{file}: {error.strerror}") from None
+            raise VideoError(file, f"{error.strerror}") from None
         picture = _decode_picture(data) if len(data) else None
         if picture is None:
-            raise VideoError(f"{file}: not a readable picture ({len(data)} bytes); extract the frames again")
+            raise VideoError(file, f"not a readable picture ({len(data)} bytes); extract the frames again")
         return picture
 
 
@@ -215,7 +212,7 @@ def _of_one_size(frames: Iterable[UInt8Array], path: Path) -> Iterator[UInt8Arra
     for frame in frames:
         shape = shape or frame.shape
         if frame.shape != shape:
-            raise VideoError(f"{path}: frames of several sizes (width, height): {shape[1::-1]} and "
+            raise VideoError(path, f"frames of several sizes (width, height): {shape[1::-1]} and "
                              f"{frame.shape[1::-1]}")
         yield frame
 
@@ -291,13 +288,13 @@ def _read_info(text: bytes, path: Path) -> dict[str, Any]:
         source, known = Path(info["source"]), (info["size"], info["mtime_ns"])
         int(info["num_frames"]), float(info["fps"])
     except (ValueError, KeyError, TypeError):
-        raise VideoError(f"{path}: its description is damaged; {_make_again(path)}") from None
+        raise VideoError(path, f"its description is damaged; {_make_again(path)}") from None
     try:
         now = size_and_time(source)
     except OSError:  # the store has been taken elsewhere: nothing to compare with
         return info
     if now != known:
-        raise VideoError(f"{path}: stale, {source} has changed since; {_make_again(path)}")
+        raise VideoError(path, f"stale, {source} has changed since; {_make_again(path)}")
     return info
 
 
