@@ -476,23 +476,6 @@ def test_counts_are_checked_when_a_sampler_is_made(sample):
         sample(8, -1)
 
 
-@pytest.mark.parametrize(("steps", "rule"), [
-    ([ta.UniformSample(2)], r"UniformSample\(.*\) needs 'total_frames', which no transform before it .*add VideoInit"),
-    ([ta.VideoInit(), ta.VideoDecode()], r"VideoDecode\(\) needs 'frame_inds', .*add UniformSample or another"),
-    ([ta.VideoInit(), ta.UniformSample(2), ta.VideoFormat()], r"VideoFormat\(\) needs 'imgs', .*add VideoDecode"),
-    ([ta.VideoInit(), ta.UniformSample(2), ta.VideoResize(4)], r"VideoResize\(r_size=4\) needs .*add VideoDecode"),
-    ([lambda results: None, ta.UniformSample(2)], "<lambda> at .* returned NoneType; a transform must return"),
-])
-def test_a_missing_transform_is_one_sentence(telling_clip, steps, rule):
-    with pytest.raises(ValueError, match=rule):
-        ta.Compose(steps)({"filename": str(telling_clip())})
-
-
-def test_a_key_error_of_a_users_own_stays():
-    with pytest.raises(KeyError, match="mine"):
-        ta.Compose([lambda results: results["mine"]])({})
-
-
 def test_a_reader_that_is_already_there_is_kept():
     reader = MemoryReader(telling_frames(5, 4, 6))
     results = ta.VideoInit()({"filename": "memory", "video_reader": reader})
