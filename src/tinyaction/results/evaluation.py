@@ -94,7 +94,7 @@ class EpochRecord:
 
 def evaluate(
     model: Recognizer, loader: Loader, *, device: torch.device | None = None, on_batch: OnBatch | None = None,
-    gather: Gather | None = None,
+    gather: Gather = list,
 ) -> Evaluation:
     """Predict every video of the loader in evaluation mode, then put the model back into the mode it was in.
 
@@ -129,7 +129,6 @@ def evaluate(
             num_videos += len(samples)
             if on_batch is not None:
                 on_batch(timer.progress("val", number + 1, len(loader), total_loss, num_right, num_videos))
-    gather = gather or _alone
     predicted = gather(predicted)
     if not predicted:
         raise ValueError("the loader gave no batch; an accuracy needs at least one video")
@@ -138,10 +137,6 @@ def evaluate(
     return Evaluation(sum(all_losses) / len(filenames), torch.cat(all_scores).double().numpy(),
                       torch.cat(all_labels).numpy(), filenames, timer.data_seconds, timer.compute_seconds,
                       gather(skipped_by(loader)))
-
-
-def _alone(results: list[Any]) -> list[Any]:
-    return results
 
 
 def _check_scores(scores: torch.Tensor, filenames: list[str]) -> None:

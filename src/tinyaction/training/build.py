@@ -1,5 +1,6 @@
 """From the config of a run to everything that training needs: :func:`build`."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from tinyaction.training.distributed import main_process_first, num_processes, r
 from tinyaction.training.finetune import Criterion, class_weights, create_average, freeze
 from tinyaction.training.precision import choose_amp, create_scaler
 from tinyaction.training.schedule import learning_rate, scaled_learning_rate
-from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer, num_steps
+from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer
 from tinyaction.video.frames import StoreSettings
 
 OnLine = Callable[[str], None]  # a line of the log
@@ -75,7 +76,7 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
     updater = Updater(
         create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
                          head_lr_multiplier=config.head_lr_multiplier),
-        build_schedule(config, lr, num_steps(len(train_loader), config.grad_accum)),
+        build_schedule(config, lr, num_batches=len(train_loader)),
         config.clip_grad_norm, config.grad_accum, amp, create_scaler(amp),
         create_average(model, config.ema) if config.ema else None,
     )
@@ -153,7 +154,9 @@ def build_criterion(config: RunConfig, data: DataFolder) -> Criterion | None:
     return Criterion(config.label_smoothing, weights, config.mixup, config.seed)
 
 
-def build_schedule(config: RunConfig, lr: float, steps_per_epoch: int) -> LearningRateAt:
+def build_schedule(config: RunConfig, lr: float, *, num_batches: int) -> LearningRateAt:
+    """Learning rate by optimizer step, for epochs of ``num_batches``; the last step of an epoch may have fewer."""
+    steps_per_epoch = math.ceil(num_batches / config.grad_accum)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     return lambda step: learning_rate(step, base_lr=lr, total_steps=config.epochs * steps_per_epoch,
                                       warmup_steps=warmup_steps)

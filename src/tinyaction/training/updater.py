@@ -1,6 +1,5 @@
 """One optimizer step, from the gradients of one or several batches on one or several processes: :class:`Updater`."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,11 +30,6 @@ def create_optimizer(
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     raise ValueError(f"optimizer {name!r} is not known; it must be sgd, adam or adamw")
-
-
-def num_steps(num_batches: int, grad_accum: int) -> int:
-    """Steps of an epoch; the last one may be made of fewer batches."""
-    return math.ceil(num_batches / grad_accum)
 
 
 @dataclass
