@@ -18,7 +18,8 @@ Letters of dimensions, everywhere:
 import torch  # noqa: F401  (before decord: the other order has crashed)
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data, read_list
-from tinyaction.data.dataset import VideoDataset, VideoLoader, build_dataloader, collate
+from tinyaction.data.dataset import VideoDataset, build_dataloader, collate
+from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, train_pipeline
 from tinyaction.data.transforms import (
     Compose,

@@ -48,14 +48,13 @@ class TorchvisionAugment:
 class VideoMultiScaleCrop:
     """Cut a box of one of a few sizes from one of a few places, and resize it to ``size`` x ``size``, bilinear.
 
-    The sides of the box are ``scales`` of the frame's short side, neighbours in that list at most ``max_gap`` apart.
+    The two sides of the box are one of ``scales`` of the frame's short side, or neighbours in that list.
     It lies in a corner or the centre, or with ``num_places=13`` also halfway between.
     Source: Wang et al. 2016, "Temporal Segment Networks"; draws as in MMAction2's ``MultiScaleCrop``.
     """
 
     size: int
     scales: Sequence[float] = field(default=(1, 0.875, 0.75, 0.66), kw_only=True)
-    max_gap: int = field(default=1, kw_only=True)
     num_places: int = field(default=5, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -68,7 +67,7 @@ class VideoMultiScaleCrop:
         """Draw (left, top, box width, box height) in pixels within a frame of ``height`` x ``width``."""
         sides = [max(1, int(min(height, width) * scale)) for scale in self.scales]
         shapes = [(box_width, box_height) for i, box_height in enumerate(sides) for j, box_width in enumerate(sides)
-                  if abs(i - j) <= self.max_gap]
+                  if abs(i - j) <= 1]
         drawn = shapes[int(rng.randint(0, len(shapes)))]
         # Snap a side within 2 pixels of size to it: the box is not resized then.
         box_width, box_height = (

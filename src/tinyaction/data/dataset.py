@@ -16,10 +16,9 @@ import torch
 from torch.utils.data import Dataset
 
 from tinyaction.data.annotations import VideoList, read_list
-from tinyaction.data.loader import BadVideo, EpochSampler, OnError, VideoLoader
+from tinyaction.data.loader import EpochSampler, OnError, VideoLoader
 from tinyaction.data.transforms import Transform
 from tinyaction.sample import DataSample
-from tinyaction.video import VideoError
 
 Item = dict[str, Any]  # {"inputs": (V, C, T, H, W) uint8, "data_samples": DataSample}
 Batch = dict[str, Any]  # {"inputs": (B, V, C, T, H, W) uint8, "data_samples": list of B DataSample}
@@ -140,7 +139,7 @@ def build_dataloader(
         max_skipped: largest share of an epoch's videos that may be skipped.
         video_timeout: seconds that a worker may take for one video before it is stopped; no limit without workers.
 
-    Iterating raises what an item raised: :class:`VideoError`, or ``ValueError`` of a transform.
+    Iterating raises what an item raised: :class:`tinyaction.video.VideoError`, or ``ValueError`` of a transform.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -158,7 +157,3 @@ def check_files_exist(*lists: VideoList) -> None:
         if missing:
             raise FileNotFoundError(f"{missing[0]}: no such file; {len(missing)} of {len(videos)} videos listed in "
                                     f"{videos.source} are missing")
-
-
-__all__ = ["BadVideo", "Batch", "DataSample", "EpochSampler", "Item", "VideoDataset", "VideoError", "VideoLoader",
-           "build_dataloader", "check_files_exist", "collate"]

@@ -84,7 +84,7 @@ class Sheet:
             self.lost = [NOT_AT_HAND]
             return
         if index is None:
-            index = _find(dataset, filename)
+            index = find_video(dataset, filename)
         if index is None:
             self.lost.append(f"{filename}: not among the {len(dataset)} videos of {dataset.videos.source}")
             return
@@ -97,7 +97,7 @@ class Sheet:
         self.strips.append(Strip(frames, caption, "/".join(Path(filename).parts[-2:])))
 
 
-def _find(dataset: VideoDataset, filename: str) -> int | None:
+def find_video(dataset: VideoDataset, filename: str) -> int | None:
     """The index of a video in the dataset, by its path, else by the names of its folder and file if only one fits."""
     names = [dataset.videos[i][0] for i in range(len(dataset))]
     if filename in names:
@@ -145,7 +145,7 @@ def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
     if train_set is None:
         sheet.intro = NOT_AT_HAND
         return sheet
-    for index in _spread_over_classes(train_set.videos.labels, NUM_TRAIN_CLIPS):
+    for index in spread_over_classes(train_set.videos.labels, NUM_TRAIN_CLIPS):
         filename, label = train_set.videos[index]
         sheet.add(train_set, _name(run, label), filename, epoch=epoch, index=index)
     return sheet
@@ -155,7 +155,7 @@ def _name(run: Run, label: int) -> str:
     return isolated(shortened(run.class_names[label], 48))
 
 
-def _spread_over_classes(labels: npt.NDArray[np.int64], num_videos: int) -> list[int]:
+def spread_over_classes(labels: npt.NDArray[np.int64], num_videos: int) -> list[int]:
     """Take the first video of each class, then the second of each, and so on; return them in the order of classes."""
     order = np.argsort(labels, kind="stable")
     rank = np.empty(len(labels), dtype=np.int64)
@@ -169,14 +169,14 @@ def _spread_over_classes(labels: npt.NDArray[np.int64], num_videos: int) -> list
 # ---- numbers -------------------------------------------------------------------------------------------------------
 
 
-def wilson_interval(num_right: int, num_videos: int, *, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(num_right: int, num_videos: int) -> tuple[float, float]:
     """The 95 % interval of a share: what other videos of the same kind might have given.
 
         9 of 10  ->  0.60 to 0.98        900 of 1000  ->  0.88 to 0.92
 
     Source: Wilson 1927.
     """
-    share, n = num_right / num_videos, num_videos
+    share, n, z = num_right / num_videos, num_videos, 1.96
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
