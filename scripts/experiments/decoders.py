@@ -88,15 +88,15 @@ class OpenCV:
         return seconds
 
     def read(self, indices: Sequence[int]) -> Frames:
-        next_index = 0
-        for index in indices:
-            if index != next_index:
-                self.capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+        if indices[0]:
+            self.capture.set(cv2.CAP_PROP_POS_FRAMES, indices[0])
+        for index, gap in zip(indices, np.diff(indices, prepend=indices[0] - 1), strict=True):
+            for _ in range(gap - 1):
+                self.capture.grab()
             is_whole, frame = self.capture.read()
             if not is_whole:
                 raise ValueError(f"no frame {index}")
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-            next_index = index + 1
 
 
 class PlainPyAV:
