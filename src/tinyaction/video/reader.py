@@ -111,10 +111,11 @@ class Decoder:
 
     def __init__(self, path: Path, *, max_pixels: int, num_threads: int) -> None:
         self.path = path
-        self._options = {"max_pixels": f"{max_pixels}", "protocol_whitelist": "file"}
+        self._max_pixels = max_pixels
+        # FFmpeg counts rows and columns that it adds to a frame: it may take some more than what is checked here.
+        self._options = {"max_pixels": f"{min(2 * max_pixels + 65536, 2**31 - 1)}", "protocol_whitelist": "file"}
         self._num_threads = num_threads
         self._open(self._options)
-        check_pixels(path, self._size, max_pixels)
 
     def _open(self, options: dict[str, str]) -> None:
         self._container: Any = av.open(f"file:{self.path}", options=options)
@@ -133,6 +134,7 @@ class Decoder:
         self._context.thread_count = self._num_threads
         self._context.thread_type = "AUTO"
         self._context.options = {"max_pixels": options["max_pixels"]}
+        check_pixels(self.path, (self._context.width, self._context.height), self._max_pixels)
         self._context.open(strict=False)  # before skip_frame is set: some decoders keep what it was at first
         self._size = self._context.width, self._context.height
         self._reformatter = VideoReformatter()
@@ -156,7 +158,7 @@ class Decoder:
         if self._format == "avi" and table.decode_times:
             num_packets = table.decode_times[-1] + 1  # dropped frames count, too
         elif 0 < num_packets < num_in_header:  # an edit list may show a part of them
-            whole = Decoder(self.path, max_pixels=MAX_PIXELS, num_threads=1)
+            whole = Decoder(self.path, max_pixels=self._max_pixels, num_threads=1)
             whole._open(self._options | {"ignore_editlist": "1"})
             num_packets = len(whole.list_packets().identities)
         if num_packets < num_in_header or num_promised and len(table.identities) not in num_promised:
