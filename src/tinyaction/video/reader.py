@@ -118,7 +118,7 @@ class Decoder:
         self._open(self._options)
 
     def _open(self, options: dict[str, str]) -> None:
-        self._container: Any = av.open(f"file:{self.path}", options=options)
+        self._container: Any = av.open(f"file:{self.path}", options=options, metadata_errors="ignore")
         self._format = self._container.format.name
         stream: Any = self._container.streams.best("video")
         if (stream is None or stream.disposition & av.stream.Disposition.attached_pic
@@ -153,14 +153,15 @@ class Decoder:
 
     def check_count(self, table: PacketTable, num_promised: set[int]) -> None:
         """Raise VideoError where there are fewer packets than the container says, or their times contradict."""
-        num_packets = len(table.identities)
+        num_packets = len(table.identities) + table.num_empty
         num_in_header = self._stream.frames if self._format == "avi" or "mp4" in self._format else 0
         if self._format == "avi" and table.decode_times:
             num_packets = table.decode_times[-1] + 1  # dropped frames count, too
         elif 0 < num_packets < num_in_header:  # an edit list may show a part of them
             whole = Decoder(self.path, max_pixels=self._max_pixels, num_threads=1)
             whole._open(self._options | {"ignore_editlist": "1"})
-            num_packets = len(whole.list_packets().identities)
+            listed = whole.list_packets()
+            num_packets = len(listed.identities) + listed.num_empty
         if num_packets < num_in_header or num_promised and len(table.identities) not in num_promised:
             raise VideoError(self.path, f"{num_packets} packets instead of {num_in_header or max(num_promised)}; the "
                                         "file is cut or damaged", kind="frame count")
@@ -198,7 +199,7 @@ class Decoder:
 
         A packet's position travels through the decoder in the place of its time, so each frame is known for sure.
         """
-        num_frames, last = 0, -1
+        num_frames, last = 0, -math.inf
         stop = len(table.times) if table.is_counted else max(asked)
         self._context.flush_buffers()
         for place, packet in self._packets(table, start, stop):
