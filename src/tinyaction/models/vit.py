@@ -139,7 +139,7 @@ def rotate(x: torch.Tensor, rotary: RotaryTable) -> torch.Tensor:
     """Turn neighbouring features of queries or keys (N, heads, L, D) as pairs: (a, b) -> (a cos - b sin, ...)."""
     cos, sin = (part.to(x.dtype) for part in rotary)
     a, b = torch.unflatten(x, 3, (-1, 2)).unbind(4)                          # (N, heads, L, D/2) each
-    return x * cos + torch.stack((-b, a), dim=4).flatten(3) * sin
+    return torch.addcmul(x * cos, torch.stack((-b, a), dim=4).flatten(3), sin)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
