@@ -123,12 +123,21 @@ def find_published(name: str, weights: str) -> Any:
 
 def hub_path(published: Any) -> Path:
     """The path at which torch.hub keeps the file of torchvision's weights; the file may be missing."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
+    return _place_of(published.url)
+
+
+def _place_of(address: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
 
 
 def fetch_published(published: Any) -> Path:
     """Fetch the file of torchvision's weights, unless torch.hub's folder has it."""
-    address, path = published.url, hub_path(published)
+    return fetch_file(published.url)
+
+
+def fetch_file(address: str) -> Path:
+    """Fetch the file of an address, unless torch.hub's folder has it. Raises ValueError where that fails."""
+    path = _place_of(address)
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
