@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tinyaction.models.heads import TemporalAverageHead
+from tinyaction.models.model_card import PublishedModel
 from tinyaction.notebook import table
 from tinyaction.sample import DataSample
 
@@ -41,7 +42,11 @@ class Recognizer(nn.Module):
         cls_head: maps features (N, T, F, h, w) to logits (N, K); see :class:`TemporalAverageHead`.
         data_preprocessor: normalizes pixels; see :class:`VideoPreprocessor`.
         max_views: views that go through the network at once in evaluation mode, to bound memory; 0 is all.
+
+    ``published`` says what else is known of a network with published weights: class names, clips, source.
     """
+
+    published: PublishedModel | None = None
 
     def __init__(
         self, backbone: nn.Module, cls_head: TemporalAverageHead, data_preprocessor: nn.Module | None = None, *,
