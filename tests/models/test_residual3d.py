@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tinyaction.models import slowfast, x3d
 from tinyaction.models.residual3d import WindowHead
+from tinyaction.models.weights import find_state_dict, read_checkpoint
 
 CARDS = [*x3d.PUBLISHED, *slowfast.PUBLISHED]
 
@@ -164,6 +165,13 @@ def test_tensors_that_are_missing_are_named():
     del state["backbone.blocks.1.res_blocks.0.branch2.conv_a.weight"]
     with pytest.raises(RuntimeError, match=r"blocks\.1\.res_blocks\.0\.branch2\.conv_a\.weight"):
         small_x3d().load_state_dict(state)
+
+
+def test_the_tensors_of_a_published_file_are_found(tmp_path):
+    state = small_x3d().state_dict()
+    torch.save({"model_state": state, "epoch": 3}, tmp_path / "X3D_S.pyth")
+    found = find_state_dict(read_checkpoint(tmp_path / "X3D_S.pyth"), tmp_path / "X3D_S.pyth")
+    assert found.keys() == state.keys()
 
 
 def test_a_block_starts_as_its_shortcut():
