@@ -193,10 +193,10 @@ def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name if name.startswith("cls_head.") else f"backbone.{name}": state[key] for key, name in names.items()}
 
 
-def _card(name: str, kind: str, file: str, *, window: tuple[int, int, int], clip_len: int, frame_interval: int,
-          top1: float, top5: float, num_parameters: int, gflops: float, least_clip_len: int = 1) -> ModelCard:
+def _card(name: str, file: str, *, arguments: Mapping[str, Any], clip_len: int, frame_interval: int, top1: float,
+          top5: float, num_parameters: int, gflops: float, least_clip_len: int = 1) -> ModelCard:
     return ModelCard(
-        name=name, arguments={"kind": kind, "window": window}, dataset="kinetics", num_classes=400, clip_len=clip_len,
+        name=name, arguments=arguments, dataset="kinetics", num_classes=400, clip_len=clip_len,
         frame_interval=frame_interval, size=224, short_side=256, test_size=256, mean=(114.75,) * 3,
         std=(57.375,) * 3, licence="Apache-2.0", top1=top1, top5=top5, views="10 clips x 3 crops",
         source="PyTorchVideo's model zoo", num_parameters=num_parameters, gflops=gflops,
@@ -205,8 +205,11 @@ def _card(name: str, kind: str, file: str, *, window: tuple[int, int, int], clip
 
 
 PUBLISHED = (
-    _card("slow_r50", "slow", "SLOW_8x8_R50.pyth", window=(8, 7, 7), clip_len=8, frame_interval=8, top1=74.58,
-          top5=91.63, num_parameters=32_454_096, gflops=41.741),
-    _card("slowfast_r50", "slowfast", "SLOWFAST_8x8_R50.pyth", window=(1, 7, 7), clip_len=32, frame_interval=2,
-          top1=76.94, top5=92.69, num_parameters=34_566_488, gflops=50.309, least_clip_len=4),
+    _card("slow_r50", "SLOW_8x8_R50.pyth", arguments={"kind": "slow", "window": (8, 7, 7)}, clip_len=8,
+          frame_interval=8, top1=74.58, top5=91.63, num_parameters=32_454_096, gflops=41.741),
+    _card("slowfast_r50", "SLOWFAST_8x8_R50.pyth", arguments={"kind": "slowfast", "window": (1, 7, 7)}, clip_len=32,
+          frame_interval=2, top1=76.94, top5=92.69, num_parameters=34_566_488, gflops=50.309, least_clip_len=4),
+    _card("slowfast_r101", "SLOWFAST_8x8_R101.pyth", clip_len=32, frame_interval=2, top1=77.90, top5=93.27,
+          arguments={"kind": "slowfast", "depths": (3, 4, 23, 3), "fusion_frames": 5, "window": (1, 7, 7)},
+          num_parameters=62_826_968, gflops=96.397, least_clip_len=4),
 )
