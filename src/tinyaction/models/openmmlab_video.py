@@ -7,6 +7,7 @@ timesformer, vit_mae and their heads) and these configs.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
@@ -22,6 +23,9 @@ Kind = Literal["x3d", "slowonly", "slowfast", "timesformer", "vit"]
 # The module that builds each kind. The transformers' ``convert`` knows MMAction2's names; the others stand here.
 MODULES = {"x3d": "x3d", "slowonly": "slowfast", "slowfast": "slowfast", "timesformer": "timesformer",
            "vit": "videomae"}
+# Mean and std of the published configs, where they are not ImageNet's.
+NORMALIZATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "x3d": ((114.75,) * 3, (57.38,) * 3), "timesformer": ((127.5,) * 3, (127.5,) * 3)}
 
 # A convolution and its norm stand together there: conv1.conv, conv1.bn. Our names are PyTorchVideo's.
 BLOCK_NAMES = [
@@ -71,12 +75,31 @@ def find_kind(state: State) -> Kind | None:
     return "slowonly" if stem is not None and stem.ndim == 5 else None  # of 4 dimensions it is a TSN
 
 
-def recognizer_from_mmaction2(state: State, *, source: str = "the file") -> Recognizer:
-    """A recognizer with the tensors of one of these networks, classifier and normalization included.
+@dataclass(frozen=True)
+class Translated:
+    """A network of MMAction2 in the terms of this package.
+
+    Attributes:
+        family: the module in ``tinyaction.models`` that builds it.
+        arguments: of that module's ``build``, in plain values.
+        num_classes: of its classifier.
+        mean, std: of the pixels, RGB, 0..255.
+        state: its tensors, in the names of the recognizer that ``build`` makes.
+    """
+
+    family: str
+    arguments: dict[str, Any]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    state: dict[str, torch.Tensor]
+
+
+def translate(state: State, *, source: str = "the file") -> Translated:
+    """Tensors of one of these networks, and the network that gives the same scores with them.
 
     Raises:
-        ValueError: it is none of these, or a variant that has no place here; tensors that are missing or left over are
-            named.
+        ValueError: it is none of these, is cut, or a variant that has no place here.
     """
     kind = find_kind(state)
     if kind is None:
@@ -86,17 +109,29 @@ def recognizer_from_mmaction2(state: State, *, source: str = "the file") -> Reco
              if not name.removeprefix("module.").startswith("data_preprocessor.")}
     try:
         arguments = ARGUMENTS[kind](state)
+        num_classes = len(state["cls_head.fc2.weight" if kind == "x3d" else "cls_head.fc_cls.weight"])
     except KeyError as error:
         raise ValueError(f"{source} is cut: {error.args[0]} is missing") from None
-    family = import_module(f"tinyaction.models.{MODULES[kind]}")
-    model: Recognizer = family.build(**arguments)
     if kind in NAMES:
         converted = {rename(name, kind): tensor for name, tensor in state.items()}
     else:
-        converted = family.convert(state)
+        converted = import_module(f"tinyaction.models.{MODULES[kind]}").convert(state)
     if kind == "slowfast":
         converted["cls_head.fc.weight"] = _slow_first(converted["cls_head.fc.weight"], beta=arguments["beta"])
-    load_all(model, converted, source=source)
+    mean, std = NORMALIZATION.get(kind, (MEAN, STD))
+    return Translated(MODULES[kind], arguments, num_classes, mean, std, converted)
+
+
+def recognizer_from_mmaction2(state: State, *, source: str = "the file") -> Recognizer:
+    """A recognizer with the tensors of one of these networks, classifier and normalization included.
+
+    Raises:
+        ValueError: as for :func:`translate`; tensors that are missing or left over are named.
+    """
+    found = translate(state, source=source)
+    model: Recognizer = import_module(f"tinyaction.models.{found.family}").build(
+        num_classes=found.num_classes, mean=found.mean, std=found.std, **found.arguments)
+    load_all(model, found.state, source=source)
     return model
 
 
@@ -108,23 +143,21 @@ def rename(name: str, kind: Kind) -> str:
 
 
 def _x3d_arguments(state: State) -> dict[str, Any]:
-    """Its factors, from the stem's channels and the blocks of the stages; mean and std of its published configs."""
+    """Its factors, from the stem's channels and the blocks of the stages."""
     stem = state["backbone.conv1_s.conv.weight"].shape[0]
     inner = state["backbone.layer1.0.conv1.conv.weight"].shape[0]
     depths = _depths(state, "backbone.")
     return {
-        "num_classes": state["cls_head.fc2.weight"].shape[0], "hidden": state["cls_head.fc1.weight"].shape[0],
         "width": stem / 12, "bottleneck": inner / stem, "norm_every_shortcut": True,
         "depth": min(depth / least for depth, least in zip(depths, x3d.STAGE_DEPTHS, strict=True)),
-        "mean": (114.75,) * 3, "std": (57.38,) * 3,
+        "hidden": state["cls_head.fc1.weight"].shape[0],
     }
 
 
 def _slowonly_arguments(state: State) -> dict[str, Any]:
     _check_inflation(state, "backbone.", slowfast.SLOW_FRAMES)
-    return {"kind": "slow", "depths": _depths(state, "backbone."), "mean": MEAN, "std": STD,
-            "channels": state["backbone.conv1.conv.weight"].shape[0],
-            "num_classes": state["cls_head.fc_cls.weight"].shape[0]}
+    return {"kind": "slow", "depths": _depths(state, "backbone."),
+            "channels": state["backbone.conv1.conv.weight"].shape[0]}
 
 
 def _slowfast_arguments(state: State) -> dict[str, Any]:
@@ -140,22 +173,21 @@ def _slowfast_arguments(state: State) -> dict[str, Any]:
         raise ValueError(f"fusions of {fusion_frames} frames are in no published config of MMAction2; known are 5 "
                          "(4x16, alpha 8) and 7 (8x8, alpha 4)")
     channels = state["backbone.slow_path.conv1.conv.weight"].shape[0]
-    return {"kind": "slowfast", "depths": slow, "channels": channels, "mean": MEAN, "std": STD,
+    return {"kind": "slowfast", "depths": slow, "channels": channels,
             "beta": channels // state["backbone.fast_path.conv1.conv.weight"].shape[0],
             "alpha": 8 if fusion_frames == 5 else 4, "fusion_frames": fusion_frames, "fusion_norm": False,
-            "strided": True, "num_classes": state["cls_head.fc_cls.weight"].shape[0]}
+            "strided": True}
 
 
 def _timesformer_arguments(state: State) -> dict[str, Any]:
-    """Heads of 64 features; the published configs normalize to -1 to 1."""
+    """Divided attention with heads of 64 features; other attention has no place here."""
     if not any(".temporal_fc." in name for name in state):
         raise ValueError("a TimeSformer with joint or spatial attention has no place here; the network here has "
                          "divided attention (divST)")
     patch = state["backbone.patch_embed.projection.weight"].shape[-1]
     side = round((state["backbone.pos_embed"].shape[1] - 1) ** 0.5)
     return _transformer_arguments(state, "backbone.transformer_layers.layers.", "ffns.0.layers.0.0.weight") | {
-        "clip_len": state["backbone.time_embed"].shape[1], "size": side * patch, "patch": patch,
-        "mean": (127.5,) * 3, "std": (127.5,) * 3}
+        "clip_len": state["backbone.time_embed"].shape[1], "size": side * patch, "patch": patch}
 
 
 def _vit_arguments(state: State) -> dict[str, Any]:
@@ -165,14 +197,12 @@ def _vit_arguments(state: State) -> dict[str, Any]:
     if "backbone.pos_embed" in state:
         size = round((state["backbone.pos_embed"].shape[1] / (16 // tubelet)) ** 0.5) * patch
     return _transformer_arguments(state, "backbone.blocks.", "mlp.layers.0.0.weight") | {
-        "clip_len": 16, "size": size, "patch": patch, "tubelet": tubelet, "norm_eps": 1e-6, "last_norm_eps": 1e-6,
-        "mean": MEAN, "std": STD}
+        "clip_len": 16, "size": size, "patch": patch, "tubelet": tubelet, "norm_eps": 1e-6, "last_norm_eps": 1e-6}
 
 
 def _transformer_arguments(state: State, blocks: str, mlp: str) -> dict[str, Any]:
     embed_dim = state["backbone.patch_embed.projection.weight"].shape[0]
-    return {"num_classes": state["cls_head.fc_cls.weight"].shape[0], "embed_dim": embed_dim,
-            "num_heads": embed_dim // 64, "mlp_dim": state[f"{blocks}0.{mlp}"].shape[0],
+    return {"embed_dim": embed_dim, "num_heads": embed_dim // 64, "mlp_dim": state[f"{blocks}0.{mlp}"].shape[0],
             "depth": sum(name.startswith(blocks) and name.endswith(mlp) for name in state)}
 
 
