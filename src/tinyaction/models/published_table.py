@@ -45,5 +45,5 @@ def table_text(rows: Sequence[PublishedRow]) -> str:
         accuracy = f"{row.accuracy:.1f} %" if row.accuracy is not None else "-"
         source = f"{row.source} ({row.views})" if row.views else row.source
         lines.append(f"{row.name:<18}{row.dataset:<13}{row.num_parameters / 1e6:>8.1f} M{row.gflops:>9.1f}  "
-                     f"{row.input:<16}{accuracy:>7}  {row.licence:<13}{source}")
+                     f"{row.input:<16}{accuracy:>7}  {row.licence:<13}{source}".rstrip())
     return "\n".join(lines)
