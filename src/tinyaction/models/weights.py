@@ -163,7 +163,7 @@ def read_checkpoint(path: Path) -> Any:
 
 def find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
     """Find the state dict in a checkpoint's content: the content itself, or the value of a usual key."""
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "model_state"):  # the last one is PyTorchVideo's
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
@@ -171,8 +171,8 @@ def find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
         state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
         if state:
             return state
-    raise ValueError(f"{path}: holds no state dict, names with tensors, neither alone nor under 'state_dict' or "
-                     "'model'")
+    raise ValueError(f"{path}: holds no state dict, names with tensors, neither alone nor under 'state_dict', "
+                     "'model' or 'model_state'")
 
 
 def fit_state_dict(model: Recognizer, name: str, state: Mapping[str, torch.Tensor], *, source: str) -> LoadedWeights:
