@@ -11,8 +11,6 @@ import torch.nn.functional as F
 
 from tinyaction.models.openmmlab_video import find_kind, recognizer_from_mmaction2
 
-pytest.importorskip("tinyaction.models.videomae", reason="the vision transformers are not there yet")
-
 D, DEPTH, MLP, CLASSES = 128, 3, 256, 6                                # two heads of 64 features
 
 

@@ -15,12 +15,13 @@ import torch
 from tinyaction.models.heads import AverageClips
 from tinyaction.models.hub import NetworkFiles, find_files
 from tinyaction.models.model_card import ModelCard, PublishedModel
+from tinyaction.models.openmmlab_video import find_kind, translate
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
 from tinyaction.models.torch_file import check_finite
 from tinyaction.models.weights import LoadedWeights
 
 # Modules with PUBLISHED, build, convert and check_input; those of the hub also have MODEL_TYPES and read_config.
-FAMILIES = ("videomae", "timesformer", "vjepa2")
+FAMILIES = ("videomae", "timesformer", "vjepa2", "x3d", "slowfast")
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,12 @@ def load_pretrained(
     names = () if num_classes else class_names(files)
 
     tensors = files.read_tensors()
+    if find_kind(tensors):
+        found = translate(tensors, source=files.source)
+        if found.family != family.__name__.rpartition(".")[2]:
+            raise ValueError(f"{files.source} is MMAction2's {find_kind(tensors)}, which {name} is not")
+        arguments, tensors = found.arguments, found.state
+        rule = replace(rule, mean=found.mean, std=found.std)
     state = tensors if "cls_head.fc.weight" in tensors else family.convert(tensors)  # tinyaction's own, or published
     num_published = len(state["cls_head.fc.weight"]) if "cls_head.fc.weight" in state else 0
     if num_classes is None and not num_published:

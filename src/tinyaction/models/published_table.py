@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tinyaction.models import slowfast, x3d
 from tinyaction.models.model_card import ModelCard
+from tinyaction.models.published import all_cards
 from tinyaction.models.torchvision_published import torchvision_cards
 
 
@@ -30,7 +30,7 @@ class PublishedRow:
 def published_table(cards: Sequence[ModelCard] | None = None) -> list[PublishedRow]:
     """A row for each set of weights; nothing is built or fetched."""
     if cards is None:
-        cards = (*x3d.PUBLISHED, *slowfast.PUBLISHED, *torchvision_cards())
+        cards = (*all_cards(), *torchvision_cards())
     return [PublishedRow(
         card.name, card.dataset, card.num_parameters, card.gflops,
         f"{card.clip_len}x{card.size}x{card.size}" + (f" /{card.frame_interval}" if card.frame_interval else ""),
