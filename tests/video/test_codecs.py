@@ -3,8 +3,10 @@
 Each frame shows its number, so a frame out of place is seen as well.
 """
 
+import gc
 import random
 
+import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -199,3 +201,16 @@ def test_what_is_not_needed_is_not_decoded(indices, most, folder):
     reader._idle._context = counting = CountingContext(reader._idle._context)
     assert numbers(reader.read(list(indices))) == list(indices)
     assert len(indices) <= counting.num_frames <= most
+
+
+def test_frames_that_were_read_are_given_back_at_once(folder):
+    """Not when Python next looks for circles: 80 frames of 1080p were 250 MB."""
+    reader = open_video(write_h264(folder / "kept.mp4"))
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in reader.read(range(60))) == 60
+        kept = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert kept < 5

@@ -18,6 +18,7 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
@@ -308,8 +309,9 @@ def _split_at_keys(indices: Iterable[int], table: PacketTable, keys: Sequence[in
 
 def _display_matrix(frame: Any) -> npt.NDArray[np.int32] | None:
     """(3, 3) of a frame's side data; None where it has none."""
-    try:
-        return np.frombuffer(memoryview(frame.side_data["DISPLAYMATRIX"]), np.int32).reshape(3, 3)
+    container: Any = SideDataContainer  # frame.side_data and the frame would keep each other until Python looks for
+    try:                                # circles: 250 MB after 80 frames of 1080p
+        return np.frombuffer(memoryview(container(frame)["DISPLAYMATRIX"]), np.int32).reshape(3, 3)
     except (KeyError, ValueError):  # ValueError: side data of a kind that this PyAV does not know
         return None
 
