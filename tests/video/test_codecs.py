@@ -3,8 +3,10 @@
 Each frame shows its number, so a frame out of place is seen as well.
 """
 
+import gc
 import random
 
+import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -199,3 +201,28 @@ def test_what_is_not_needed_is_not_decoded(indices, most, folder):
     reader._idle._context = counting = CountingContext(reader._idle._context)
     assert numbers(reader.read(list(indices))) == list(indices)
     assert len(indices) <= counting.num_frames <= most
+
+
+def test_frames_that_were_read_are_given_back_at_once(folder):
+    """Not when Python next looks for circles: 80 frames of 1080p were 250 MB."""
+    reader = open_video(write_h264(folder / "kept.mp4"))
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in reader.read(range(60))) == 60
+        kept = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert kept < 5
+
+
+def test_an_avi_that_was_written_to_a_pipe_does_not_know_its_length(tmp_path):
+    """FFmpeg puts 2 ** 30 in the place of the number of frames."""
+    path = tmp_path / "clip.avi"
+    write_by_pyav(path, numbered_frames(20), "mpeg4")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"strh") + 8 + 32
+    for size_place, value in ((4, 0), (place, 1 << 30)):
+        content[size_place : size_place + 4] = value.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert numbers(open_video(path).read(range(20))) == list(range(20))

@@ -49,6 +49,7 @@ WHOLE = {
     "mp4, 64-bit size": box(b"ftyp") + box(b"mdat", (16 + 9).to_bytes(8, "big") + bytes(9), size=1),
     "mp4, to the end": box(b"ftyp") + box(b"mdat", bytes(99), size=0),
     "mp4, with what cameras append": box(b"ftyp") + box(b"mdat", bytes(9)) + b"\xff\xff\xff\xffjunk....",
+    "mp4 in fragments": box(b"ftyp") + 2 * (box(b"moof", bytes(4)) + box(b"emsg") + box(b"mdat", bytes(9))),
     "avi": avi(chunk(b"00dc", bytes(9)) + chunk(b"00dc") + chunk(b"01wb", bytes(4)) + chunk(b"00dc", bytes(2))),
     "avi, from a pipe": avi(chunk(b"00dc", bytes(9)), size=0xFFFFFFFF),
     "avi, records": avi(chunk(b"LIST", b"rec " + chunk(b"00dc", bytes(4))) + chunk(b"ix00", bytes(8))),
@@ -101,6 +102,7 @@ def test_cut_files(name, num_left_out, tmp_path):
     (matroska(element(0x12345678, b"odd")), 5 + 5 + 5),
     (flv((9, 30), (0, 30)), 13 + 15 + 30),
     (stream(3) + bytes(188) + stream(2), 3 * 188),
+    (box(b"ftyp") + box(b"moof", bytes(4)) + box(b"mdat", bytes(9)) + box(b"\0\0\0\0", bytes(9)), 8 + 12 + 17),
 ])
 def test_what_is_in_no_part_that_may_be_there_is_damage(content, place, tmp_path):
     with pytest.raises(VideoError, match=rf"clip: the file is damaged: byte {place} is in no known part") as caught:

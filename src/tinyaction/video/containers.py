@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tinyaction.video.base import VideoError
 
-ISO_BOXES = (b"ftyp", b"free", b"mdat", b"moof", b"moov", b"wide", b"skip", b"sidx", b"styp", b"mfra", b"uuid")
+ISO_BOXES = (b"ftyp", b"free", b"mdat", b"moof", b"moov", b"wide", b"skip", b"sidx", b"styp", b"mfra", b"uuid",
+             b"emsg", b"prft", b"ssix", b"pdin", b"meta")
 # Matroska and WebM: elements of (name, size, content). What may lie in which. Source: RFC 8794 and RFC 9559.
 EBML, SEGMENT, CLUSTER, GROUP, BLOCK, SIMPLE_BLOCK, VOID, CHECKSUM = (
     0x1A45DFA3, 0x18538067, 0x1F43B675, 0xA0, 0xA1, 0xA3, 0xEC, 0xBF)
@@ -63,13 +64,17 @@ class _UnknownPartError(Exception):
 def _end_of_boxes(data: mmap.mmap) -> int:
     """The byte after the last box of an MP4 or MOV file. Source: ISO/IEC 14496-12, 4.2."""
     end = 0
-    while data[end + 4 : end + 8] in ISO_BOXES:  # else the end, or what cameras append
+    is_fragmented = False  # its index lies in parts between the pictures
+    while (name := data[end + 4 : end + 8]) in ISO_BOXES:
+        is_fragmented |= name == b"moof"
         size = int.from_bytes(data[end : end + 4], "big")
         if size == 1:
             size = int.from_bytes(data[end + 8 : end + 16], "big")
         if size < 8:  # 0: up to the end of the file
             return 0
         end += size
+    if is_fragmented and end < len(data):  # other files may have what cameras append
+        raise _UnknownPartError(end)
     return end
 
 

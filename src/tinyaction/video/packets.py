@@ -7,6 +7,7 @@ lead-in of a cut, a trimmed end, pictures that refer to what was cut off. Where 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 # Codecs in which decoding may begin at key frames, and frames that no other refers to may be left out.
@@ -120,7 +121,8 @@ def list_packets(
         table.is_counted = True
         table.times = [*range(0, step * len(table.shown), step)]
         if table.decode_times:  # a frame comes when the packet behind it does
-            table.times = [*table.decode_times[1:], table.decode_times[-1] + step]
+            gaps = [later - earlier for earlier, later in pairwise(table.decode_times) if later > earlier]
+            table.times = [*table.decode_times[1:], table.decode_times[-1] + min(gaps, default=step)]
         table.keys = [0]
         return table
     table.is_contradictory = codec in IN_ORDER and not table.breaks and known != sorted(known)

@@ -18,6 +18,7 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
@@ -27,6 +28,7 @@ from tinyaction.video.packets import Identity, PacketTable, list_packets, scanne
 
 MIN_SKIPPED_PACKETS = 8  # a seek that saves fewer costs more than it saves
 MAX_STEP_SECONDS = 10  # from frame to frame of a transport stream; FFmpeg takes more for a break of its clock
+AVI_UNKNOWN = 1 << 30  # the number of frames that FFmpeg writes to a pipe
 # Formats of FFmpeg that are no video of their own: lists of other files, single pictures, texts.
 NO_VIDEO_FORMATS = ("concat", "dash", "hls", "image2", "tty", "lavfi")
 
@@ -155,7 +157,9 @@ class Decoder:
         """Raise VideoError where there are fewer packets than the container says, or their times contradict."""
         num_packets = len(table.identities) + table.num_empty
         num_in_header = self._stream.frames if self._format == "avi" or "mp4" in self._format else 0
-        if self._format == "avi" and table.decode_times:
+        if num_in_header == AVI_UNKNOWN:
+            num_in_header = 0
+        elif self._format == "avi" and table.decode_times:
             num_packets = table.decode_times[-1] + 1  # dropped frames count, too
         elif 0 < num_packets < num_in_header:  # an edit list may show a part of them
             whole = Decoder(self.path, max_pixels=self._max_pixels, num_threads=1)
@@ -309,8 +313,9 @@ def _split_at_keys(indices: Iterable[int], table: PacketTable, keys: Sequence[in
 
 def _display_matrix(frame: Any) -> npt.NDArray[np.int32] | None:
     """(3, 3) of a frame's side data; None where it has none."""
-    try:
-        return np.frombuffer(memoryview(frame.side_data["DISPLAYMATRIX"]), np.int32).reshape(3, 3)
+    container: Any = SideDataContainer  # frame.side_data and the frame would keep each other until Python looks for
+    try:                                # circles: 250 MB after 80 frames of 1080p
+        return np.frombuffer(memoryview(container(frame)["DISPLAYMATRIX"]), np.int32).reshape(3, 3)
     except (KeyError, ValueError):  # ValueError: side data of a kind that this PyAV does not know
         return None
 
