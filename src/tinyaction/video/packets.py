@@ -78,9 +78,10 @@ def list_packets(
         max_step: a longer step is a break of the clock, as between two recordings in one transport stream.
     """
     table = PacketTable()
+    identities, times, shown, decode_times = table.identities, table.times, table.shown, table.decode_times
     shift = 0  # what makes the clock go on after a break
+    last = lowest = highest = 0  # decoding time of the packet before, least and greatest offset
     is_first_key = False
-    smallest_bytes = 1 << 31
     layers: list[int] = []
     num_length_bytes = _num_length_bytes(codec, extradata)
     for packet in packets:
@@ -88,29 +89,32 @@ def list_packets(
         if not size:
             table.num_empty += packet.pts is not None  # a dropped frame; without a time it is the end of the file
             continue
-        position, time, decode_time = len(table.times), packet.pts, packet.dts
+        position, time, decode_time = len(times), packet.pts, packet.dts
+        identities.append((time, packet.pos, size))
         if decode_time is not None:
             decode_time += shift
-            last = table.decode_times[-1] if table.decode_times else decode_time
-            if not 0 <= decode_time - last <= max_step:
+            if decode_times and not 0 <= decode_time - last <= max_step:
                 table.breaks.append(position)
                 shift += last + step - decode_time
                 decode_time = last + step
-            table.decode_times.append(decode_time)
-            if time is not None:
-                offset = time + shift - decode_time
-                table.offsets = min(table.offsets[0], offset), max(table.offsets[1], offset)
-        table.identities.append((time, packet.pos, size))
-        table.times.append(None if time is None else time + shift)
+            last = decode_time
+            decode_times.append(decode_time)
+        if time is not None:
+            time += shift
+            if decode_time is not None:
+                offset = time - decode_time
+                lowest, highest = min(lowest, offset), max(highest, offset)
+        times.append(time)
         if not (packet.is_discard or codec == "vp8" and not memoryview(packet)[0] & 0x10):  # VP8: show_frame
-            table.shown.append(position)
-            smallest_bytes = min(smallest_bytes, size)
+            shown.append(position)
         if packet.is_keyframe:
             is_first_key |= position == 0
             if position and codec in SEEKABLE and time is not None and _begins_anew(packet, codec, num_length_bytes):
                 table.keys.append(position)
         if codec == "hevc":
             layers.append(_temporal_layer(packet, num_length_bytes))
+    table.offsets = lowest, highest
+    smallest_bytes = min((identities[position][2] for position in shown), default=1 << 31)
     if codec not in SEEKABLE:
         table.needed = frozenset(range(len(table.times)))
     elif layers and max(layers) > 0:  # layers above its own may refer to a frame that HEVC calls unreferenced

@@ -115,7 +115,8 @@ class Decoder:
         self.path = path
         self._max_pixels = max_pixels
         # FFmpeg counts rows and columns that it adds to a frame: it may take some more than what is checked here.
-        self._options = {"max_pixels": f"{min(2 * max_pixels + 65536, 2**31 - 1)}", "protocol_whitelist": "file"}
+        self._options = {"max_pixels": f"{min(2 * max_pixels + 65536, 2**31 - 1)}", "protocol_whitelist": "file",
+                         "skip_loop_filter": "all", "skip_idct": "all"}  # of the frames that opening looks at
         self._num_threads = num_threads
         self._open(self._options)
 
