@@ -29,7 +29,8 @@ from tinyaction.data.annotations import find_data
 from tinyaction.data.pipelines import AUGMENTATIONS
 from tinyaction.device import choose_device, default_num_workers, num_cores
 from tinyaction.models.checkpoint import versions
-from tinyaction.video.frames import FORMS, StoreSettings
+from tinyaction.prepare.stored_file import StoreSettings
+from tinyaction.video.frames import FORMATS
 
 EVAL_CLIP_LEN, EVAL_CLIPS, EVAL_RESIZE, EVAL_CROP = 16, 5, 256, 224  # the guide's
 
@@ -117,7 +118,7 @@ def stages(
     with tempfile.TemporaryDirectory() as folder:
         sources: dict[str, Sequence[str]] = {"videos": list(videos)}
         stores = {}
-        for form in FORMS:
+        for form in FORMATS:
             files, seconds = store_videos(videos, Path(folder), StoreSettings(form, arguments.short_side))
             sources[form] = files
             stores[form] = {"seconds": seconds, "bytes": sum(Path(file).stat().st_size for file in files)}
@@ -143,7 +144,7 @@ def stage_lines(
     lines += ["", f"items: jpeg {items['jpeg'] / items['videos']:.1f} times as fast as the videos, "
                   f"raw {items['raw'] / items['jpeg']:.1f} times as fast as jpeg",
               "on disk: " + ", ".join(f"{name} {stores[name]['bytes'] / 1e6:.0f} MB" for name in speeds),
-              "stored in " + ", ".join(f"{stores[form]['seconds']:.1f} s ({form})" for form in FORMS)]
+              "stored in " + ", ".join(f"{stores[form]['seconds']:.1f} s ({form})" for form in FORMATS)]
     return lines
 
 

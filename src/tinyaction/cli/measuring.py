@@ -35,9 +35,9 @@ from tinyaction.data.transforms import (
     VideoSample,
 )
 from tinyaction.models import create_model
-from tinyaction.prepare.store import store_video
+from tinyaction.prepare.stored_file import StoreSettings, store_video
 from tinyaction.video import UInt8Array
-from tinyaction.video.frames import FORMS, StoreSettings
+from tinyaction.video.frames import FORMATS
 
 Result = TypeVar("Result")
 STAGES = ("open", "decode", "resize", "augment", "pack", "item", "collate")
@@ -148,7 +148,7 @@ def _peak_of_item(make: Callable[..., UInt8Array], arguments: tuple[str, int, in
 
 def store_videos(videos: Sequence[str], folder: Path, settings: StoreSettings) -> tuple[list[str], float]:
     """Store the videos; returns their files and the seconds it took."""
-    files = [folder / settings.form / f"{number}{FORMS[settings.form]}" for number in range(len(videos))]
+    files = [folder / settings.format / f"{number}{FORMATS[settings.format]}" for number in range(len(videos))]
     start = time.perf_counter()
     for video, file in zip(videos, files, strict=True):
         store_video(Path(video), file, settings)

@@ -32,6 +32,7 @@ from tinyaction.distributed import (
 from tinyaction.models import check_input, create_model, load_weights, model_arguments
 from tinyaction.models.checkpoint import Checkpoint, load_model, save_checkpoint, versions
 from tinyaction.prepare.store import check_store, default_store, times_faster
+from tinyaction.prepare.stored_file import StoreSettings
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
 from tinyaction.results.progress import Progress
@@ -44,7 +45,7 @@ from tinyaction.training.precision import choose_amp, create_scaler
 from tinyaction.training.resume import Keeper, Stateful, StoppedError, resumed_config
 from tinyaction.training.schedule import learning_rate, scaled_learning_rate
 from tinyaction.training.waiting import TOO_MUCH, advice, remedies, waiting_share
-from tinyaction.video.frames import FORMS, StoreSettings, original_of
+from tinyaction.video.frames import FORMATS, original_of
 
 STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
 
@@ -223,7 +224,7 @@ def waiting_advice(config: RunConfig, record: EpochRecord, train_set: VideoDatas
     """The flag that would help an epoch which waited too much, with what it would gain."""
     examples = [train_set.filename(index) for index in range(0, len(train_set), -(-len(train_set) // 2))]
     suffix = Path(examples[0]).suffix
-    form = {FORMS["jpeg"]: "jpeg", FORMS["raw"]: "raw"}.get(suffix, "videos")
+    form = {FORMATS["jpeg"]: "jpeg", FORMATS["raw"]: "raw"}.get(suffix, "videos")
     better = {"videos": ("jpeg",), "jpeg": ("raw",), "raw": ()}[form]
     settings = {store: StoreSettings(store, short_side=short_side_pixels(config.size)) for store in better}
     return advice(
@@ -251,7 +252,7 @@ def data_folder(config: RunConfig) -> Path:
     if not config.store:
         check_store(config.data, short_side)
         return Path(config.data)
-    settings = StoreSettings(form=config.store, short_side=short_side)
+    settings = StoreSettings(format=config.store, short_side=short_side)
     return make_store(config.data, default_store(config.data, settings), settings, num_workers=config.num_workers,
                       allow_outside=config.allow_outside)
 
