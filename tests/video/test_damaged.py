@@ -65,7 +65,7 @@ def check_copies(folder: Path, num_copies: int) -> dict[str, Counter[str]]:
         copies[str(path)] = (kind, num_frames)
     outcome: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     wrong: list[CheckedFile] = []
-    results = list(check_files(list(copies), num_workers=2, time_limit=20))
+    results = list(check_files(list(copies), num_workers=2, video_timeout=20))
     assert sorted(result.path for result in results) == sorted(copies)
     for result in results:
         kind, num_frames = copies[result.path]
