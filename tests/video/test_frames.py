@@ -194,13 +194,49 @@ def test_a_damaged_description_is_named(wrong, stored):
         open_video(path)
 
 
+@pytest.mark.parametrize("change", [
+    lambda members: members[1:],  # one lost: the others lie elsewhere
+    lambda members: members[1:2] + members[:1] + members[2:],
+])
+def test_a_zip_of_a_store_that_somebody_packed_anew_is_damaged(change, stored):
+    path = stored()
+    with zipfile.ZipFile(path) as whole:
+        members = [(member, whole.read(member)) for member in whole.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in change(members):
+            archive.writestr(member, data)
+    with pytest.raises(VideoError, match=r"frame 0 of 24, img_00001\.jpg, is damaged \(its CRC-32 differs\); make it"):
+        open_video(path).get_batch([0])
+
+
+def test_a_flipped_bit_in_the_description_of_a_zip_is_found(stored):
+    path = stored()
+    data = bytearray(path.read_bytes())
+    data[data.index(b'"pictures"') + 20] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match=r"clip\.zip: cut, or no zip of pictures \(info\.json is damaged\)"):
+        open_video(path)
+
+
+def test_a_zip_without_its_table_of_pictures_is_read(stored):
+    """As one of more than 4 GB, or of a tool that puts another entry behind info.json."""
+    path = stored()
+    frames = open_video(path).get_batch([0, 9, 23])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("notes.txt", "")
+    reader = open_video(path)
+    assert reader.fps == 25 and reader.info["num_frames"] == 24
+    np.testing.assert_array_equal(reader.get_batch([0, 9, 23]), frames)
+
+
 def test_a_zip_with_a_frame_too_few_is_named(stored):
     path = stored()
     with zipfile.ZipFile(path) as whole:
         members = [(member, whole.read(member)) for member in whole.infolist()]
     with zipfile.ZipFile(path, "w") as archive:
-        for member, data in members[1:]:
+        for member, data in members[1:-1]:
             archive.writestr(member, data)
+        archive.comment = members[-1][1].replace(b'"pictures"', b'"_"')[:60_000]  # as an earlier version has it
     with pytest.raises(VideoError, match=r"clip\.zip: 23 frames instead of 24; make it again"):
         open_video(path)
 

@@ -42,8 +42,9 @@ from tinyaction.prepare.stored_file import (
     write_frames,
 )
 from tinyaction.video import VideoError, open_video
-from tinyaction.video.frames import FORMATS, STORE_FILE
+from tinyaction.video.frames import FORMATS
 from tinyaction.video.pictures import encode_jpeg
+from tinyaction.video.store_info import STORE_FILE
 
 SECONDS_PER_VIDEO = 6 * 3600.0  # a process that takes longer for one is ended, and the video is named
 SECONDS_PER_ESTIMATE = 60.0

@@ -19,8 +19,9 @@ import numpy as np
 from tinyaction.data.transforms import VideoResize
 from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
 from tinyaction.video.base import even_seconds
-from tinyaction.video.frames import FORMATS, INFO_FILE, checksum, open_frames, size_and_time
+from tinyaction.video.frames import FORMATS, checksum, open_frames
 from tinyaction.video.pictures import encode_jpeg
+from tinyaction.video.store_info import INFO_FILE, size_and_time
 
 MAX_TIME_DIFFERENCE = 1e-6  # seconds; frames whose times are even up to this have no times of their own
 
@@ -112,7 +113,7 @@ def write_frames(file: IO[bytes], reader: VideoReader, indices: Sequence[int], s
         info["seconds"] = seconds.tolist()
     frames = resized_frames(reader, indices, settings.short_side)
     if settings.format == "jpeg":
-        _write_zip(file, frames, len(indices), settings.quality, info)
+        _write_zip(file, frames, settings.quality, info)
     else:
         _write_array(file, frames, len(indices), info)
 
@@ -124,13 +125,16 @@ def resized_frames(reader: VideoReader, indices: Sequence[int], short_side: int)
         yield resize.resize_frame(frame) if min(frame.shape[:2]) > short_side else frame
 
 
-def _write_zip(file: IO[bytes], frames: Iterable[UInt8Array], num_frames: int, quality: int,
-               info: dict[str, Any]) -> None:
-    digits = max(5, len(str(num_frames)))
+def _write_zip(file: IO[bytes], frames: Iterable[UInt8Array], quality: int, info: dict[str, Any]) -> None:
+    """Write pictures, and where each lies, so that a reader needs no directory of hundreds of entries."""
+    places = []
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for number, frame in enumerate(frames, start=1):
-            name = zipfile.ZipInfo(f"img_{number:0{digits}}.jpg")  # the same date in all: equal input, equal bytes
-            archive.writestr(name, encode_jpeg(frame, quality))
+            member = zipfile.ZipInfo(f"img_{number:05}.jpg")  # the same date in all: equal input, equal bytes
+            archive.writestr(member, encode_jpeg(frame, quality))
+            places.append((member.header_offset + 30 + len(member.filename), member.file_size, member.CRC))
+        if max(places)[0] < 2**32:
+            info = {**info, "pictures": np.array(places, "<u4").tobytes().hex()}
         archive.writestr(zipfile.ZipInfo(INFO_FILE), json.dumps(info))
 
 

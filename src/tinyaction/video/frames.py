@@ -8,34 +8,22 @@ Folders of frames as MMAction2 and TSM keep them (``img_00001.jpg``, ...), zips 
 somebody else made are read too. Sizes are held against the file and the limit before anything is allocated.
 """
 
-import json
 import math
 import os
 import re
-import shlex
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tinyaction.video.base import (
-    MAX_PIXELS,
-    UInt8Array,
-    VideoError,
-    VideoReader,
-    check_indices,
-    check_pixels,
-    even_seconds,
-)
+from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
 from tinyaction.video.pictures import PICTURE_SUFFIXES, decode_picture, picture_size
+from tinyaction.video.store_info import INFO_FILE, MAX_INFO_BYTES, checked_info, make_again, own_info, times
 
 FORMATS = {"jpeg": ".zip", "raw": ".npy"}
-STORE_FILE = "store.json"
-INFO_FILE = "info.json"
-MAX_INFO_BYTES = 1 << 26
 
 
 def open_frames(path: Path, *, max_pixels: int = MAX_PIXELS) -> "ArrayReader | PictureReader":
@@ -60,22 +48,22 @@ class ArrayReader(VideoReader):
                 start = file.tell()
                 if kind != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
                     raise VideoError(path, f"the array is {shape} {kind}; frames are (T, H, W, 3) uint8; "
-                                     f"{_make_again(path)}")
+                                     f"{make_again(path)}")
                 end, num_bytes = start + math.prod(shape), os.fstat(file.fileno()).st_size
                 if end > num_bytes:
                     raise VideoError(path, f"the file is cut: it has {num_bytes} of at least {end} bytes; "
-                                     f"{_make_again(path)}", kind="cut")
+                                     f"{make_again(path)}", kind="cut")
                 check_pixels(path, (shape[2], shape[1]), max_pixels)
                 file.seek(end)
-                self.info = _read_info(file.read(MAX_INFO_BYTES), path, shape[0])
+                self.info = checked_info(file.read(MAX_INFO_BYTES), path, shape[0])
+        except VideoError:
+            raise
         except (ValueError, KeyError, EOFError, OSError) as error:
-            if isinstance(error, VideoError):
-                raise
-            raise VideoError(path, f"cut, or no .npy file ({error}); {_make_again(path)}") from None
+            raise VideoError(path, f"cut, or no .npy file ({error}); {make_again(path)}") from None
         order: Any = "F" if is_fortran else "C"
         self._frames: UInt8Array = np.asarray(np.memmap(path, np.uint8, "r", start, shape, order))
         self._sums = self.info.get("checksums")
-        self.fps, self.seconds = _times(self.info, len(self))
+        self.fps, self.seconds = times(self.info, len(self))
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -87,7 +75,7 @@ class ArrayReader(VideoReader):
     def _frame(self, index: int) -> UInt8Array:
         frame = self._frames[index]
         if self._sums is not None and checksum(frame) != int(self._sums[16 * index : 16 * index + 16], 16):
-            raise VideoError(self.path, f"frame {index} of {len(self)} is damaged; {_make_again(self.path)}",
+            raise VideoError(self.path, f"frame {index} of {len(self)} is damaged; {make_again(self.path)}",
                              kind="damaged")
         return frame
 
@@ -106,17 +94,18 @@ def checksum(frame: UInt8Array) -> int:
 class PictureReader(VideoReader):
     """Pictures of one size, each encoded by itself: those of a folder, or uncompressed ones in a zip."""
 
-    def __init__(self, path: Path, names: Sequence[str], load: Callable[[int], bytes], info: dict[str, Any],
-                 max_pixels: int) -> None:
+    def __init__(self, path: Path, num_frames: int, name: Callable[[int], str], load: Callable[[int], bytes],
+                 info: dict[str, Any], max_pixels: int) -> None:
         self.path = path
         self.info = info
-        self._names = names
+        self._num_frames = num_frames
+        self._name = name
         self._load = load
         self._max_pixels = max_pixels
-        self.fps, self.seconds = _times(info, len(self))
+        self.fps, self.seconds = times(info, len(self))
 
     def __len__(self) -> int:
-        return len(self._names)
+        return self._num_frames
 
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         check_indices(indices, len(self), self.path)
@@ -140,42 +129,63 @@ class PictureReader(VideoReader):
         size = picture_size(data)
         if size is None:
             raise self._damaged(index, f"no picture that is known here, {len(data)} bytes")
-        check_pixels(f"{self.path}: {self._names[index]}", size, self._max_pixels)
+        check_pixels(f"{self.path}: {self._name(index)}", size, self._max_pixels)
         picture = decode_picture(np.frombuffer(data, np.uint8))
         if picture is None:
             raise self._damaged(index, "it cannot be decoded")
         return picture
 
     def _damaged(self, index: int, why: str) -> VideoError:
-        advice = _make_again(self.path) if self.info else "extract the frames again"
-        return VideoError(self.path, f"frame {index} of {len(self)}, {self._names[index]}, is damaged ({why}); "
+        advice = make_again(self.path) if self.info else "extract the frames again"
+        return VideoError(self.path, f"frame {index} of {len(self)}, {self._name(index)}, is damaged ({why}); "
                           f"{advice}", kind="damaged")
 
 
 def _open_zip(path: Path, max_pixels: int) -> PictureReader:
     try:
+        info = own_info(path)
+        if "pictures" in info:
+            return _open_own_zip(path, info, max_pixels)
         archive = zipfile.ZipFile(path)
         num_bytes = path.stat().st_size
         members = [member for member in archive.infolist() if _is_picture(member.filename)]
-        infos = [member for member in archive.infolist() if member.filename == INFO_FILE]
-        for member in members + infos:
+        for member in members:
             if member.header_offset + member.compress_size > num_bytes:
                 raise ValueError(f"{member.filename} is longer than the file")
             if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
                 raise ValueError(f"{member.filename} is compressed; pictures must lie uncompressed in it, as zip -0 "
                                  "puts them")
-        info_bytes = archive.read(infos[0]) if infos else archive.comment
+        infos = [member for member in archive.infolist()
+                 if member.filename == INFO_FILE and member.compress_type == zipfile.ZIP_STORED]
+        info_text = archive.read(infos[0]) if infos else archive.comment  # the comment: an earlier version's
+    except VideoError:
+        raise
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError) as error:
-        raise VideoError(path, f"cut, or no zip of pictures ({error}); {_make_again(path)}") from None
+        raise VideoError(path, f"cut, or no zip of pictures ({error}); {make_again(path)}") from None
     if not members:
         raise VideoError(path, "no pictures in it")
-    names = [member.filename for member in members]
-    if len(set(map(len, names))) > 1 or names != sorted(names):
-        members.sort(key=lambda member: [(int(part), "") if part.isdecimal() else (-1, part)
-                                         for part in re.split(r"(\d+)", member.filename)])
-        names = [member.filename for member in members]
-    return PictureReader(path, names, lambda index: archive.read(members[index]),
-                         _read_info(info_bytes, path, len(names)), max_pixels)
+    members.sort(key=lambda member: [(int(part), "") if part.isdecimal() else (-1, part)
+                                     for part in re.split(r"(\d+)", member.filename)])
+    return PictureReader(path, len(members), lambda index: members[index].filename,
+                         lambda index: archive.read(members[index]), checked_info(info_text, path, len(members)),
+                         max_pixels)
+
+
+def _open_own_zip(path: Path, info: dict[str, Any], max_pixels: int) -> PictureReader:
+    table = np.frombuffer(bytes.fromhex(info["pictures"]), "<u4").reshape(-1, 3).astype(np.int64)
+    places, sizes, checksums = table.T                                  # (T,) each
+    data: UInt8Array = np.asarray(np.memmap(path, np.uint8, "r"))
+    if len(table) == 0 or (places + sizes > len(data)).any():
+        raise ValueError("its pictures are longer than the file")
+
+    def load(index: int) -> bytes:
+        content = data[places[index] : places[index] + sizes[index]].tobytes()
+        if zlib.crc32(content) != checksums[index]:
+            raise zipfile.BadZipFile("its CRC-32 differs")
+        return content
+
+    return PictureReader(path, len(table), lambda index: f"img_{index + 1:05}.jpg", load,
+                         checked_info(info, path, len(table)), max_pixels)
 
 
 def _is_picture(name: str) -> bool:
@@ -207,51 +217,8 @@ def _open_folder(path: Path, max_pixels: int) -> PictureReader:
         raise VideoError(missing, f"this frame is missing, though {names[last]} is there; extract the frames of "
                          "the video again")
     in_order = [names[number] for number in range(first, last + 1)]
-    return PictureReader(path, in_order, lambda index: (path / in_order[index]).read_bytes(), {}, max_pixels)
-
-
-# ---- the line of JSON in every stored file --------------------------------------------------------------------------
-
-
-def size_and_time(source: Path) -> tuple[int, int]:
-    """Bytes and time of change of a file; of a folder of frames the sum and the latest."""
-    if not source.is_dir():
-        found = source.stat()
-        return found.st_size, found.st_mtime_ns
-    stats = [entry.stat() for entry in os.scandir(source)]
-    return sum(found.st_size for found in stats), max((found.st_mtime_ns for found in stats), default=0)
-
-
-def _read_info(text: bytes, path: Path, num_frames: int) -> dict[str, Any]:
-    """The line of JSON of a stored file, {} where there is none; VideoError where its video has changed since."""
-    if not text.strip().startswith(b"{"):
-        return {}
-    try:
-        info: dict[str, Any] = json.loads(text)
-        source, known = Path(info["source"]), (info["size"], info["mtime_ns"])
-        is_whole = (len(np.array(info.get("seconds", [0.0] * num_frames), np.float64)) == num_frames
-                    and len(bytes.fromhex(info.get("checksums", "00" * 8 * num_frames))) == 8 * num_frames
-                    and math.isfinite(info["fps"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        is_whole = False
-    if not is_whole:
-        raise VideoError(path, f"its description is damaged; {_make_again(path)}", kind="damaged")
-    if info["num_frames"] != num_frames:
-        raise VideoError(path, f"{num_frames} frames instead of {info['num_frames']}; {_make_again(path)}")
-    try:
-        now = size_and_time(source)
-    except OSError:  # the store has been taken elsewhere: nothing to compare with
-        return info
-    if now != known:
-        raise VideoError(path, f"stale, {source} has changed since; {_make_again(path)}")
-    return info
-
-
-def _times(info: dict[str, Any], num_frames: int) -> tuple[float, npt.NDArray[np.float64]]:
-    """(frames per second, times of the frames) of a stored file; 0.0 and zeros where nobody says."""
-    fps = float(info.get("fps", 0.0))
-    seconds = info.get("seconds")
-    return fps, even_seconds(num_frames, fps) if seconds is None else np.array(seconds, np.float64)
+    return PictureReader(path, len(in_order), lambda index: in_order[index],
+                         lambda index: (path / in_order[index]).read_bytes(), {}, max_pixels)
 
 
 def original_of(path: str) -> str:
@@ -263,18 +230,3 @@ def original_of(path: str) -> str:
     except VideoError:
         return path
     return source if source and Path(source).exists() else path
-
-
-def _make_again(path: Path) -> str:
-    """What to run: found in the store.json above the file, where there is one."""
-    command = next((found for folder in path.parents if (found := command_of(folder))), "")
-    return f"run: {command}" if command else "make it again"
-
-
-def command_of(folder: Path) -> str:
-    """The command that made the store in this folder and brings it up to date; "" where it holds no store."""
-    try:
-        arguments = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))["arguments"]
-        return shlex.join(["tinyaction", "store", *arguments, "--out", str(folder)])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
