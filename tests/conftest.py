@@ -1,15 +1,15 @@
 """What tests share: the folder of real clips and numbers, and generated clips that are their own answer key."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from toys import pictures, telling_frames
 
 from tinyaction.prepare.stored_file import StoreSettings, store_video
-from tinyaction.prepare.synthetic import write_video
 from tinyaction.video.frames import FORMATS
+from tinyaction.video.writer import write_video
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def telling_clip(tmp_path: Path) -> Callable[..., Path]:
 
     def make(num_frames: int = 24, height: int = 32, width: int = 48, name: str = "telling.avi") -> Path:
         path = tmp_path / name
-        write_video(path, telling_frames(num_frames, height, width), fps=25, fourcc="FFV1")
+        write_video(path, telling_frames(num_frames, height, width), fps=25, codec="ffv1", replace=True)
         return path
 
     return make
@@ -57,3 +57,11 @@ def frame_folder(tmp_path):
         return path
 
     return do
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the list of the outputs of these tests out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -5,6 +5,7 @@ from torch import nn
 
 from tinyaction.models import Recognizer, TemporalAverageHead
 from tinyaction.sample import DataSample
+from tinyaction.training.updater import Updater
 
 CPU = torch.device("cpu")
 
@@ -42,8 +43,9 @@ def weights_of(model: Recognizer) -> list[float]:
     return model.cls_head.fc.weight.flatten().tolist() + model.cls_head.fc.bias.tolist()
 
 
-def sgd(model: nn.Module, lr: float = 1.0) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=lr)
+def sgd(model: nn.Module, lr: float = 1.0, **arguments) -> Updater:
+    """Plain SGD; ``arguments`` are those of the updater."""
+    return Updater(torch.optim.SGD(model.parameters(), lr=lr), **arguments)
 
 
 def random_videos(num_videos: int) -> list[tuple[torch.Tensor, int]]:

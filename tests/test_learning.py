@@ -5,6 +5,7 @@ import torch
 from toys import write_set
 
 from tinyaction import (
+    Updater,
     VideoDataset,
     build_dataloader,
     create_model,
@@ -30,10 +31,11 @@ def test_defect_8_eight_clips_are_learned_by_heart(tmp_path, name, num_clips):
     train_loader = build_dataloader(
         VideoDataset(data.train, train_pipeline(clip_len=4, size=32, num_clips=num_clips)), batch_size=4, shuffle=True)
     val_loader = build_dataloader(VideoDataset(data.val, pipeline), batch_size=8)
-    history = fit(
-        model, train_loader, val_loader, create_optimizer("sgd", model, lr=0.02), num_epochs=10, device=CPU,
-        lr_at=lambda step: learning_rate(step, base_lr=0.02, total_steps=20, warmup_steps=2), clip_grad_norm=10,
+    updater = Updater(
+        create_optimizer("sgd", model, lr=0.02),
+        lambda step: learning_rate(step, base_lr=0.02, total_steps=20, warmup_steps=2), clip_grad_norm=10,
     )
+    history = fit(model, train_loader, val_loader, updater, num_epochs=10, device=CPU)
     by_heart = evaluate(model, build_dataloader(VideoDataset(data.train, pipeline), batch_size=8), device=CPU)
     assert by_heart.top1 == 1.0
     assert by_heart.loss < 0.3  # log 2 = 0.69 is guessing

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tinyaction import create_model, save_checkpoint
+from tinyaction import Checkpoint, create_model
 from tinyaction.models.create import model_arguments
-from tinyaction.prepare.synthetic import write_video
+from tinyaction.video.writer import write_video
 
 CLASSES = ("lying", "standing")
 
@@ -30,7 +30,7 @@ def bar_frames(label: int, seed: int, *, num_frames: int = 10, side: int = 64) -
 
 def write_clip(path: Path, label: int, seed: int, *, num_frames: int = 10, side: int = 64) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, bar_frames(label, seed, num_frames=num_frames, side=side), fps=10)
+    write_video(path, bar_frames(label, seed, num_frames=num_frames, side=side), fps=10, replace=True)
     return path
 
 
@@ -53,9 +53,8 @@ def save_toy(path: Path, name: str = "conv2d", **pipeline: int) -> Path:
     torch.manual_seed(1)
     model = create_model(name, 2)
     torch.nn.init.normal_(model.cls_head.fc.weight, std=1)  # scores that differ clearly
-    save_checkpoint(path, {
-        "model": model_arguments(name, model), "state_dict": model.state_dict(), "class_names": list(CLASSES),
-        "eval_pipeline": {"clip_len": 4, "size": 32, "num_clips": 2} | pipeline, "stand_in": False})
+    Checkpoint(model_arguments(name, model), model.state_dict(), list(CLASSES),
+               {"clip_len": 4, "size": 32, "num_clips": 2} | pipeline).save(path)
     return path
 
 

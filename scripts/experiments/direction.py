@@ -22,8 +22,9 @@ from tinyaction.data.pipelines import eval_pipeline, train_pipeline
 from tinyaction.models import create_model
 from tinyaction.prepare.synthetic import make_direction_set
 from tinyaction.results.evaluation import evaluate
-from tinyaction.training.loop import TrainState, create_optimizer, train_one_epoch
+from tinyaction.training.loop import TrainState, train_one_epoch
 from tinyaction.training.schedule import learning_rate
+from tinyaction.training.updater import Updater, create_optimizer
 
 CPU = torch.device("cpu")
 
@@ -70,15 +71,16 @@ def train(model_name: str, data: Path, seed: int, arguments: argparse.Namespace)
     train_set = VideoDataset(folder.train, train_pipeline(clip_len=8, size=arguments.size, flip_ratio=0), seed=seed)
     val_set = VideoDataset(folder.val, eval_pipeline(clip_len=8, size=arguments.size), test_mode=True)
     loader = build_dataloader(train_set, batch_size=8, shuffle=True)
-    optimizer = create_optimizer("adam", model, lr=arguments.lr)
     steps = len(loader)
+    updater = Updater(
+        create_optimizer("adam", model, lr=arguments.lr),
+        lambda step: learning_rate(step, base_lr=arguments.lr, total_steps=arguments.epochs * steps,
+                                   warmup_steps=steps),
+        clip_grad_norm=40.0,
+    )
     for epoch in range(arguments.epochs):
         loader.set_epoch(epoch)
-        train_one_epoch(
-            model, loader, optimizer, device=CPU, state=TrainState(step=epoch * steps), clip_grad_norm=40.0,
-            lr_at=lambda step: learning_rate(step, base_lr=arguments.lr, total_steps=arguments.epochs * steps,
-                                             warmup_steps=steps),
-        )
+        train_one_epoch(model, loader, updater, device=CPU, state=TrainState(step=epoch * steps))
     return evaluate(model, build_dataloader(val_set, batch_size=8), device=CPU).top1
 
 

@@ -27,9 +27,10 @@ from tinyaction.data.dataset import Batch, Item, VideoDataset, build_dataloader,
 from tinyaction.data.pipelines import eval_pipeline, train_pipeline
 from tinyaction.models import Recognizer, create_model
 from tinyaction.results.evaluation import Evaluation, Loader, evaluate
-from tinyaction.training.finetune import Objective, freeze
-from tinyaction.training.loop import TrainState, create_optimizer, train_one_epoch
+from tinyaction.training.finetune import Criterion, freeze
+from tinyaction.training.loop import TrainState, train_one_epoch
 from tinyaction.training.schedule import learning_rate
+from tinyaction.training.updater import Updater, create_optimizer
 
 Clip = tuple[str, int, int]  # path, label, person
 CPU = torch.device("cpu")
@@ -74,7 +75,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=112, help="pixels a side for MobileNetV2 (default 112)")
     parser.add_argument("--epochs", type=int, default=12, help="for MobileNetV2 (default 12)")
     parser.add_argument("--lr", type=float, default=2e-4, help="of AdamW for MobileNetV2 (default 2e-4)")
-    parser.add_argument("--head-lr", type=float, default=10.0, help="multiple of it for the head (default 10)")
+    parser.add_argument("--head-lr-multiplier", type=float, default=10.0,
+                        help="multiple of it for the head (default 10)")
     parser.add_argument("--freeze", type=int, default=14, help="stages of MobileNetV2, of 19, that stay (default 14)")
     parser.add_argument("--least-area", type=float, default=0.5,
                         help="least share of the frame in a training box (default 0.5)")
@@ -138,9 +140,10 @@ class Folds:
         is_out = [person in persons for _, _, person in self.clips]
         loader = CachedBatches([item for item, out in zip(self.variants, is_out, strict=True) if not out],
                                batch_size=8, seed=seed)
-        optimizer = create_optimizer("adamw", model, lr=arguments.lr, weight_decay=0.01, head_lr=arguments.head_lr)
+        optimizer = create_optimizer("adamw", model, lr=arguments.lr, weight_decay=0.01,
+                                     head_lr_multiplier=arguments.head_lr_multiplier)
         train(model, loader, optimizer, lr=arguments.lr, num_epochs=arguments.epochs,
-              objective=Objective(label_smoothing=0.1))
+              criterion=Criterion(label_smoothing=0.1))
         tests = [[[item] for item, out in zip(items, is_out, strict=True) if out] for items in self.tests]
         return [evaluate(model, CachedBatches(items, batch_size=12, seed=0), device=CPU) for items in tests]
 
@@ -165,17 +168,16 @@ def features_of(trunk: Recognizer, item: Item) -> Item:
 
 def train(
     model: Recognizer, loader: Loader, optimizer: torch.optim.Optimizer, *, lr: float, num_epochs: int,
-    objective: Objective | None = None,
+    criterion: Criterion | None = None,
 ) -> None:
     """One epoch of warm-up, then a cosine."""
     steps = len(loader)
+    updater = Updater(optimizer, lambda step: learning_rate(step, base_lr=lr, total_steps=num_epochs * steps,
+                                                            warmup_steps=steps), clip_grad_norm=10.0)
     for epoch in range(num_epochs):
         loader.set_epoch(epoch)
-        train_one_epoch(
-            model, loader, optimizer, device=CPU, state=TrainState(epoch, epoch * steps), clip_grad_norm=10.0,
-            objective=objective,
-            lr_at=lambda step: learning_rate(step, base_lr=lr, total_steps=num_epochs * steps, warmup_steps=steps),
-        )
+        train_one_epoch(model, loader, updater, device=CPU, criterion=criterion,
+                        state=TrainState(epoch, epoch * steps))
 
 
 def table_lines(results: Sequence[Sequence[Evaluation]], class_names: Sequence[str]) -> list[str]:

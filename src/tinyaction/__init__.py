@@ -44,25 +44,27 @@ from tinyaction.models import (
     VideoPreprocessor,
     create_model,
 )
-from tinyaction.models.checkpoint import load_checkpoint, load_model, save_checkpoint
+from tinyaction.models.checkpoint import Checkpoint, load_model
 from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
 from tinyaction.results.sheets import Clip
 from tinyaction.sample import DataSample
-from tinyaction.training.config import recipe
-from tinyaction.training.finetune import Objective, create_average, freeze
-from tinyaction.training.loop import create_optimizer, fit, train_one_epoch
+from tinyaction.training.config import RunConfig, default_hyperparameters
+from tinyaction.training.finetune import Criterion, create_average, freeze
+from tinyaction.training.loop import Callbacks, fit, train_one_epoch
+from tinyaction.training.run import RunResult, train
 from tinyaction.training.schedule import learning_rate
+from tinyaction.training.updater import Updater, create_optimizer
 from tinyaction.version import __version__
 from tinyaction.video import VideoError, open_video
 
 __all__ = [
-    "Clip", "Compose", "Conv3dBackbone", "ConvBackbone", "DataFolder", "DataSample", "Evaluation", "Objective",
-    "Prediction", "Predictor", "Recognizer", "TemporalAverageHead", "UniformSample", "VideoCrop", "VideoDataset",
-    "VideoDecode", "VideoError", "VideoFlip", "VideoFormat", "VideoInit", "VideoList", "VideoLoader", "VideoPack",
-    "VideoPreprocessor", "VideoRandomResizedCrop", "VideoResize", "VideoSample", "__version__", "build_dataloader",
-    "choose_device", "collate", "confusion_matrix", "create_average", "create_model", "create_optimizer",
-    "eval_pipeline", "evaluate", "find_data", "fit", "freeze", "learning_rate", "load_checkpoint", "load_model",
-    "mean_class_accuracy", "open_video", "read_list", "recipe", "save_checkpoint", "top_k_accuracy", "train_one_epoch",
-    "train_pipeline",
+    "Callbacks", "Checkpoint", "Clip", "Compose", "Conv3dBackbone", "ConvBackbone", "Criterion", "DataFolder",
+    "DataSample", "Evaluation", "Prediction", "Predictor", "Recognizer", "RunConfig", "RunResult",
+    "TemporalAverageHead", "UniformSample", "Updater", "VideoCrop", "VideoDataset", "VideoDecode", "VideoError",
+    "VideoFlip", "VideoFormat", "VideoInit", "VideoList", "VideoLoader", "VideoPack", "VideoPreprocessor",
+    "VideoRandomResizedCrop", "VideoResize", "VideoSample", "__version__", "build_dataloader", "choose_device",
+    "collate", "confusion_matrix", "create_average", "create_model", "create_optimizer", "default_hyperparameters",
+    "eval_pipeline", "evaluate", "find_data", "fit", "freeze", "learning_rate", "load_model", "mean_class_accuracy",
+    "open_video", "read_list", "top_k_accuracy", "train", "train_one_epoch", "train_pipeline",
 ]

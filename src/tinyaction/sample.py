@@ -1,18 +1,17 @@
 """What is known of one video beside its pixels: :class:`DataSample`."""
 
+import operator
 from dataclasses import dataclass, fields
 
 import torch
 
-from tinyaction.notebook import table
-
 
 @dataclass(repr=False)
 class DataSample:
-    """What is known of one video beside its pixels, and later what the recognizer says of it.
+    """What is known of one video beside its pixels, and later what the recognizer predicts for it.
 
     Attributes:
-        label: (1,) int64, or None where the label is not known.
+        label: (1,) int64, also given as a plain number; None where the label is not known.
         img_shape: (H, W) of the frames in ``inputs``.
         num_clips: views of the video, V.
         clip_len: frames of a view, T.
@@ -21,23 +20,28 @@ class DataSample:
         pred_label: () int64, the class of the highest score after prediction.
     """
 
-    label: torch.Tensor | None
-    img_shape: tuple[int, int]
-    num_clips: int
-    clip_len: int
+    label: torch.Tensor | None = None
+    img_shape: tuple[int, int] | None = None
+    num_clips: int | None = None
+    clip_len: int | None = None
     filename: str = ""
     pred_score: torch.Tensor | None = None
     pred_label: torch.Tensor | None = None
 
-    def _known(self) -> list[tuple[str, object]]:
-        """(name, value) of what is known, tensors as plain numbers."""
-        values = [(item.name, getattr(self, item.name)) for item in fields(self)]
-        return [(name, [round(number, 4) for number in value.tolist()] if name == "pred_score" and value.ndim == 1
-                 else value.tolist() if isinstance(value, torch.Tensor) else value)
-                for name, value in values if value is not None and value != ""]
+    def __post_init__(self) -> None:
+        if self.label is not None and not isinstance(self.label, torch.Tensor):
+            self.label = torch.tensor([operator.index(self.label)])    # (1,) int64
 
     def __repr__(self) -> str:
-        return f"DataSample({', '.join(f'{name}={value!r}' for name, value in self._known())})"
-
-    def _repr_html_(self) -> str:
-        return table("DataSample", self._known())
+        """Only what is known, with tensors as plain numbers."""
+        known = []
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None or value == "":
+                continue
+            if isinstance(value, torch.Tensor):
+                value = value.tolist()
+            if item.name == "pred_score" and value and not isinstance(value[0], list):
+                value = [round(number, 4) for number in value]
+            known.append(f"{item.name}={value!r}")
+        return f"DataSample({', '.join(known)})"

@@ -16,21 +16,21 @@ import pytest
 import torch
 from toys import CLASSES, write_clip, write_set
 
-from tinyaction import load_checkpoint
+from tinyaction import Checkpoint
 from tinyaction.cli import COMMANDS, errors_to_exit_code, main
 from tinyaction.cli.evaluate import main as evaluate_main
-from tinyaction.cli.evaluate import result_lines
 from tinyaction.cli.predict import main as predict_main
 from tinyaction.cli.progress import ProgressLine
-from tinyaction.cli.train import STAND_IN
 from tinyaction.cli.train import main as train_main
 from tinyaction.data.dataset import EpochSampler
 from tinyaction.prepare.synthetic import STAND_IN_TITLE
 from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.progress import Progress
+from tinyaction.results.summary import result_lines
+from tinyaction.training.run import STAND_IN
 
 SMALL = ["--epochs", "2", "--size", "32", "--clip-len", "4", "--num-workers", "0", "--device", "cpu", "--lr", "0.02"]
-COLUMNS = "epoch,lr,train_loss,train_top1,val_loss,val_top1,val_mean_class,seconds_waiting,seconds_computing"
+COLUMNS = "epoch,lr,train_loss,train_top1,val_loss,val_top1,val_mean_class,data_seconds,compute_seconds"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_metrics_csv(run):
     for row in (first, second):
         assert 0 <= row["train_top1"] <= 1
         assert row["val_top1"] in (0, 1 / 4, 2 / 4, 3 / 4, 1)
-        assert min(row["seconds_waiting"], row["seconds_computing"]) > 0
+        assert min(row["data_seconds"], row["compute_seconds"]) > 0
 
 
 def test_config_json_says_what_was_run(run, bars):
@@ -107,17 +107,17 @@ def test_the_checkpoints_are_of_their_epochs(run):
     out, _ = run
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     best_row = max(rows, key=lambda row: (float(row["val_top1"]), -float(row["val_loss"])))
-    last, best = load_checkpoint(out / "last.pt"), load_checkpoint(out / "best.pt")
-    assert last["epoch"] == 2
-    assert best["epoch"] == int(best_row["epoch"])
+    last, best = Checkpoint.load(out / "last.pt"), Checkpoint.load(out / "best.pt")
+    assert last.epoch == 2
+    assert best.epoch == int(best_row["epoch"])
     for checkpoint in (last, best):
-        row = rows[checkpoint["epoch"] - 1]
-        assert checkpoint["metrics"] == pytest.approx({name: float(value) for name, value in row.items()}, rel=1e-5)
-        assert checkpoint["class_names"] == list(CLASSES)
-        assert checkpoint["model"].items() >= {"name": "conv2d", "num_classes": 2}.items()
-        assert checkpoint["eval_pipeline"] == {"clip_len": 4, "size": 32, "num_clips": 2}
-        assert checkpoint["config"]["train_clips"] == 2
-        assert checkpoint["stand_in"] is False
+        row = rows[checkpoint.epoch - 1]
+        assert checkpoint.metrics == pytest.approx({name: float(value) for name, value in row.items()}, rel=1e-5)
+        assert checkpoint.class_names == list(CLASSES)
+        assert checkpoint.model.items() >= {"name": "conv2d", "num_classes": 2}.items()
+        assert checkpoint.eval_pipeline == {"clip_len": 4, "size": 32, "num_clips": 2}
+        assert checkpoint.config["train_clips"] == 2
+        assert checkpoint.stand_in is False
 
 
 def printed_command(printed: str, name: str) -> list[str]:
@@ -150,6 +150,19 @@ def test_the_printed_predict_command_works(run, capsys):
     assert {line.split()[-1] for line in lines[1:]} == set(CLASSES)
 
 
+def test_the_printed_explain_command_works(run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(printed_command(run[1], "explain")) == 0
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".mp4", ".png"]
+
+
+def test_evaluate_takes_the_folder_of_a_run(run, bars, capsys):
+    argv = ["--data", str(bars), "--num-workers", "0", "--checkpoint"]
+    assert evaluate_main([*argv, str(run[0])]) == evaluate_main([*argv, str(run[0] / "best.pt")]) == 0
+    lines = text_of(capsys)[0].splitlines()
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+
+
 def test_evaluate_on_the_training_videos_and_with_other_clips(run, bars, capsys, monkeypatch):
     shapes = []
 
@@ -171,12 +184,13 @@ def test_each_flag_has_its_effect(bars, tmp_path, monkeypatch):
     class EnoughError(Exception):
         pass
 
-    def take(model, train_loader, val_loader, optimizer, *, num_epochs, lr_at, clip_grad_norm, **_):
-        given.update(train=train_loader, val=val_loader, group=optimizer.param_groups[0], num_epochs=num_epochs,
-                     rates=[lr_at(step) for step in range(6)], clip=clip_grad_norm, kind=type(optimizer))
+    def take(model, train_loader, val_loader, updater, *, num_epochs, **_):
+        given.update(train=train_loader, val=val_loader, group=updater.optimizer.param_groups[0],
+                     num_epochs=num_epochs, rates=[updater.lr_at(step) for step in range(6)],
+                     clip=updater.clip_grad_norm, kind=type(updater.optimizer))
         raise EnoughError
 
-    monkeypatch.setattr("tinyaction.cli.train.fit", take)
+    monkeypatch.setattr("tinyaction.training.run.fit", take)
     with pytest.raises(EnoughError):
         train_main(["--data", str(bars), "--out", str(tmp_path / "run"), *SMALL, *(
             "--epochs 3 --batch-size 4 --lr 0.2 --optimizer adamw --weight-decay 0.25 --warmup-epochs 1 "
@@ -201,7 +215,7 @@ def test_each_flag_has_its_effect(bars, tmp_path, monkeypatch):
     assert batch["inputs"].shape == (4, 2, 3, 4, 32, 32)
     assert [Path(sample.filename).name for sample in batch["data_samples"]] == [f"clip {i}.mp4" for i in range(4)]
     assert given["train"].dataset.seed == 7
-    assert "VideoFlip(flip_ratio=0.0)" in repr(given["train"].dataset.pipeline)
+    assert "VideoFlip(flip_ratio=0.0, " in repr(given["train"].dataset.pipeline)
 
 
 def test_the_same_seed_gives_the_same_run_whatever_the_workers(run, bars, tmp_path, capsys):
@@ -232,11 +246,11 @@ def test_best_is_the_best_and_not_the_last(bars, tmp_path, monkeypatch):
         return Evaluation(loss, scores, np.zeros(4, dtype=np.int64), ["a.mp4"] * 4, 1.0, 1.0)
 
     monkeypatch.setattr("tinyaction.training.loop.evaluate", fake)
-    monkeypatch.setattr("tinyaction.cli.train.VideoLoader.__iter__", lambda loader: iter([{
+    monkeypatch.setattr("tinyaction.data.loader.VideoLoader.__iter__", lambda loader: iter([{
         "inputs": torch.zeros(1, 1, 3, 2, 16, 16), "data_samples": [loader.dataset[0]["data_samples"]]}]))
     assert train_main(["--data", str(bars), "--out", str(tmp_path / "run"), *SMALL, "--epochs", "4"]) == 0
-    assert load_checkpoint(tmp_path / "run" / "best.pt")["epoch"] == 3
-    assert load_checkpoint(tmp_path / "run" / "last.pt")["epoch"] == 4
+    assert Checkpoint.load(tmp_path / "run" / "best.pt").epoch == 3
+    assert Checkpoint.load(tmp_path / "run" / "last.pt").epoch == 4
 
 
 def test_runs_are_numbered(bars, tmp_path, monkeypatch, capsys):
@@ -258,7 +272,7 @@ def test_class_folders_train_and_evaluate_on_the_same_split(tmp_path, capsys):
     assert evaluate_main([*argv, "--checkpoint", str(tmp_path / "run" / "best.pt"), "--num-workers", "0"]) == 0
     evaluated, _ = text_of(capsys)
     assert evaluated.splitlines()[0] in trained
-    assert "  10   0" in evaluated
+    assert evaluated.splitlines()[2].split() == ["10", "9"]
 
 
 def test_more_than_five_classes_have_a_top_5(tmp_path, capsys):
@@ -281,7 +295,7 @@ def test_a_run_on_the_stand_in_says_so_everywhere(tmp_path, capsys):
     assert lines[0] == lines[-1] == STAND_IN
     assert (tmp_path / "run" / "log.txt").read_text() == out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["stand_in"] is True
-    assert load_checkpoint(tmp_path / "run" / "best.pt")["stand_in"] is True
+    assert Checkpoint.load(tmp_path / "run" / "best.pt").stand_in is True
     checkpoint = str(tmp_path / "run" / "best.pt")
     assert evaluate_main(["--data", str(folder), "--checkpoint", checkpoint, "--num-workers", "0"]) == 0
     assert "trained on generated stand-in clips" in text_of(capsys)[0]
@@ -328,11 +342,11 @@ def check_one_sentence(err: str, words: str) -> None:
         ({"bars_train_list.txt": "clip 0.mp4 0\n", "bars_val_list.txt": "clip 0.mp4 0\n", "classes.txt": None}, "",
          r"num_classes is 1; a classifier needs at least two"),
         # the flags
-        ({}, "--epoch 3", r"unrecognized arguments: --epoch 3; see train\.py --help"),
+        ({}, "--epoch 3", r"unrecognized arguments: --epoch 3; see tinyaction train --help"),
         ({}, "--epochs three", r"argument --epochs: invalid int value: 'three'"),
         ({}, "--model conv2", r"model 'conv2' is not known; did you mean conv2d or conv3d"),
         ({}, "--model xyz", r"model 'xyz' is not known"),
-        ({}, "--optimizer lamb", r"optimizer 'lamb' is not known; it must be sgd, adam or adamw"),
+        ({}, "--optimizer lamb", r"--optimizer is 'lamb'; it must be sgd, adam or adamw"),
         ({}, "--device cuda:97", r"device 'cuda:97' is not usable here \(.*\); try auto or cpu"),
         ({}, "--device gpu", r"device 'gpu' is not usable here \(.*\); try auto or cpu"),
         ({}, "--num-clips 0", r"--num-clips is 0; it must be at least 1"),
@@ -379,7 +393,7 @@ def test_a_run_that_fails_later_keeps_what_it_has_learned(bars, tmp_path, monkey
     monkeypatch.setattr("tinyaction.training.loop.train_one_epoch", second_fails)
     assert train_main(["--data", str(bars), "--out", str(tmp_path / "run"), *SMALL]) == 2
     check_one_sentence(text_of(capsys)[1], "clip.mp4: broken")
-    assert load_checkpoint(tmp_path / "run" / "last.pt")["epoch"] == 1
+    assert Checkpoint.load(tmp_path / "run" / "last.pt").epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -394,7 +408,7 @@ def test_a_run_that_fails_later_keeps_what_it_has_learned(bars, tmp_path, monkey
          r"best\.pt knows the classes lying, standing, .*data has standing, lying; the order counts too"),
         ({}, "--checkpoint {run}/best.pt --num-clips 0", r"--num-clips is 0; it must be at least 1"),
         ({}, "--checkpoint {run}/best.pt --batch-size 0", r"--batch-size is 0; it must be at least 1"),
-        ({}, "--checkpoint {run}/best.pt --clip 3", r"unrecognized arguments: --clip 3; see evaluate\.py --help"),
+        ({}, "--checkpoint {run}/best.pt --clip 3", r"arguments: --clip 3; see tinyaction evaluate --help"),
         ({}, "--checkpoint {run}/best.pt --device cuda:97", r"device 'cuda:97' is not usable here"),
         ({}, "--checkpoint {run}/best.pt --split test", r"argument --split: invalid choice: 'test'"),
         ({}, "", r"the following arguments are required: --checkpoint"),
@@ -417,8 +431,8 @@ def test_bad_input_of_evaluate(bars, run, tmp_path, capsys, files, argv, words):
         (["none.mp4"], r"none\.mp4: no such file"),
         (["none.mp4", "--num-clips", "0"], r"--num-clips is 0; it must be at least 1"),
         (["none.mp4", "--device", "gpu"], r"device 'gpu' is not usable here"),
-        (["none.mp4", "--clip", "3"], r"unrecognized arguments: --clip 3; see predict\.py --help"),
-        ([], r"the following arguments are required: \w+; see predict\.py --help"),
+        (["none.mp4", "--clip", "3"], r"unrecognized arguments: --clip 3; see tinyaction predict --help"),
+        ([], r"the following arguments are required: \w+; see tinyaction predict --help"),
     ],
 )
 def test_bad_input_of_predict(run, capsys, argv, words):
@@ -450,7 +464,7 @@ def test_the_commands_are_listed(capsys):
         with pytest.raises(SystemExit) as stopped:
             main([name, "--help"])
         assert stopped.value.code == 0
-        assert f"usage: {name}.py" in text_of(capsys)[0]
+        assert text_of(capsys)[0].startswith(f"usage: tinyaction {name} ")
         assert (Path(__file__).parents[2] / "scripts" / f"{name}.py").is_file()
 
 
@@ -527,10 +541,20 @@ def test_a_confusion_matrix_in_text():
     assert result_lines(result, ["run", "sit down"]) == [
         "accuracy 0.9333 over 15 videos, mean over classes 0.8750",  # 14 / 15, (3/4 + 1) / 2
         "confusion matrix (row = true class, column = predicted class):",
-        "                 0   1",
-        "  run        0   3   1",
-        "  sit down   1   0  11",
+        "            run  sit down",
+        "  run         3         1",
+        "  sit down    0        11",
     ]
+
+
+def test_names_that_do_not_fit_above_their_columns_become_letters():
+    names = ["a class with a name that is long", "b, which is as long as the other one", "c, and so is this one here"]
+    lines = result_lines(result_with(3, 12), names)
+    assert lines[1] == "confusion matrix (row = true class, column = predicted class, by its letter):"
+    assert lines[2:] == ["                                a   b   c",
+                         "  a  a class with a … is long   0   4   0",
+                         "  b  b, which is as …ther one   0   4   0",
+                         "  c  c, and so is th…one here   0   0   4"]
 
 
 def test_with_many_classes_the_pairs_that_are_confused_most():
@@ -539,8 +563,8 @@ def test_with_many_classes_the_pairs_that_are_confused_most():
     lines = result_lines(result_with(60, 180), names)
     assert lines[0] == "accuracy 0.6667 over 180 videos, mean over classes 0.6667, top-5 0.7000"  # 42 of 60
     assert len(lines) == 2 + 10
-    assert lines[1:4] == ["most confused (true -> predicted):", "      3  class 0 -> class 1",
-                          "      3  class 3 -> class 4"]
+    assert lines[1:4] == ["most confused (true -> predicted):", "      3 videos  class 0 -> class 1",
+                          "      3 videos  class 3 -> class 4"]
     perfect = Evaluation(0.0, np.eye(60), np.arange(60), [], 1, 1)
     assert result_lines(perfect, names)[1:] == ["no video was confused"]
 
@@ -605,7 +629,7 @@ def test_bad_videos_are_skipped_where_asked_and_counted_with_the_accuracy(bars, 
     whole = (folder / "train" / "clip 1.mp4").read_bytes()
     (folder / "train" / "clip 1.mp4").write_bytes(whole[: len(whole) // 2])
     (folder / "val" / "clip 2.mp4").write_bytes(b"")
-    asked = ["--on-error", "skip", "--max-bad", "0.3", "--num-workers", "0"]
+    asked = ["--on-error", "skip", "--max-skipped", "0.3", "--num-workers", "0"]
     assert train_main(["--data", str(folder), "--out", str(tmp_path / "run"), *SMALL, *asked]) == 0
     printed = capsys.readouterr().out
     assert "skipped 1 train, 1 val" in printed

@@ -3,7 +3,7 @@
 import pytest
 
 from tinyaction.cli.models import count, main
-from tinyaction.models import MODELS
+from tinyaction.models import all_models
 
 
 def lines_of(capsys, *argv):
@@ -13,9 +13,9 @@ def lines_of(capsys, *argv):
 
 def test_the_list_has_every_model_and_fits_the_terminal(capsys):
     lines = lines_of(capsys)
-    assert [line.split()[0] for line in lines[1 : len(MODELS) + 1]] == list(MODELS)
+    assert [line.split()[0] for line in lines[1 : len(all_models()) + 1]] == list(all_models())
     assert max(map(len, lines)) <= 80
-    table = {line.split()[0]: line.split()[1:] for line in lines[1 : len(MODELS) + 1]}
+    table = {line.split()[0]: line.split()[1:] for line in lines[1 : len(all_models()) + 1]}
     assert table["tsn-resnet50"] == ["25.6", "M", "8x224x224", "32.7", "imagenet"]
     assert table["r3d_18"] == ["33.4", "M", "16x112x112", "40.7", "kinetics"]
     assert table["conv2d"] == ["0.1", "M", "8x112x112", "0.4", "-"]
@@ -54,7 +54,7 @@ def test_the_count_is_of_the_recognizer_itself():
     (["tsm-resnet16"], "error: model 'tsm-resnet16' is not known; did you mean tsm-resnet18"),
     (["s3d", "--clip-len", "8"], "error: clip_len is 8; s3d takes at least 14 frames"),
     (["s3d", "--clip-len", "0"], "error: --clip-len is 0; it must be at least 1"),
-    (["--frames", "8"], "error: unrecognized arguments: --frames; see models.py --help"),
+    (["--frames", "8"], "error: unrecognized arguments: --frames; see tinyaction models --help"),
     (["conv2d", "--num-classes", "1"], "error: num_classes is 1; a classifier needs at least two"),
 ])
 def test_bad_arguments(capsys, argv, message):

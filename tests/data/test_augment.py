@@ -46,6 +46,15 @@ def test_torchvision_transforms_have_one_draw_for_all_frames_and_leave_torchs_st
     assert not np.array_equal(out[0], video()["imgs"][0])
 
 
+def test_torchvision_transforms_do_not_reseed_gpus(monkeypatch):
+    """torch.manual_seed would: dropout on the GPU of a run without workers would repeat itself in every batch."""
+    def refuse(seed):
+        raise AssertionError("the generators of CUDA were seeded")
+
+    monkeypatch.setattr("torch.cuda.manual_seed_all", refuse)
+    TorchvisionAugment(v2.ColorJitter(0.4, 0.4, 0.4, 0.1))(video())
+
+
 def test_torchvision_transforms_depend_on_the_items_generator_alone():
     def augmented(seed):
         torch.manual_seed(torch.seed() % 1000)  # whatever state torch is in

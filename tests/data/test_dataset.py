@@ -233,7 +233,13 @@ def test_defect_5_a_label_is_held_against_the_class_names(tmp_path):
         VideoDataset(tmp_path / "list.txt", draws_of, class_names=["run", "sit"])
 
 
+def test_a_batch_has_at_least_one_video(folder):
+    with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
+        build_dataloader(train_set(folder), batch_size=0)
+
+
 def test_repr_says_what_it_is(folder):
     text = repr(train_set(folder))
-    assert text.startswith(f"VideoDataset(7 videos from {folder / 'bars_train_list.txt'}, train mode)\nCompose([")
+    source = folder / "bars_train_list.txt"
+    assert text.startswith(f"VideoDataset(7 videos of 2 classes from {source}, train mode)\nCompose([")
     assert "UniformSample(clip_len=4, num_clips=2, test_mode=False)" in text

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tinyaction.data.loader import EpochSampler, VideoLoader, fitting_prefetch
+from tinyaction.data.loader import EpochSampler, VideoLoader
 from tinyaction.video import VideoError
 
 
@@ -104,12 +104,12 @@ def test_a_batch_of_bad_items_only_is_passed_over():
 
 def test_more_bad_items_than_the_share_stop_with_the_list():
     trouble = Trouble(20, {3: "raise", 7: "raise", 9: "raise"})
-    loader = loader_of(trouble, on_error="skip", max_bad_share=0.1)
+    loader = loader_of(trouble, on_error="skip", max_skipped=0.1)
     with pytest.raises(ValueError, match=r"^3 of 20 videos are bad; at most a share of 0\.1 may be skipped") as e:
         epoch_of(loader, 0)
     for index in (3, 7, 9):
         assert f"\n  clip {index}.mp4: not a readable video" in str(e.value)
-    assert epoch_of(loader_of(trouble, on_error="skip", max_bad_share=0.15), 0) == without(WHOLE, 3, 7, 9)
+    assert epoch_of(loader_of(trouble, on_error="skip", max_skipped=0.15), 0) == without(WHOLE, 3, 7, 9)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -118,7 +118,7 @@ def test_a_defect_of_the_program_is_not_skipped(num_workers):
         epoch_of(loader_of(Trouble(20, {7: "defect"}), num_workers=num_workers, on_error="skip"), 0)
 
 
-@pytest.mark.parametrize("wrong", [{"on_error": "ignore"}, {"max_bad_share": 1.5}, {"time_limit": 0}])
+@pytest.mark.parametrize("wrong", [{"on_error": "ignore"}, {"max_skipped": 1.5}, {"video_timeout": 0}])
 def test_wrong_arguments_are_named(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} is .*; it must be"):
@@ -133,14 +133,14 @@ def test_wrong_arguments_are_named(wrong):
     ("abort", "the worker process that read it was killed by SIGABRT"),
 ])
 def test_the_file_of_a_lost_worker_is_named(kind, words):
-    loader = loader_of(Trouble(20, {7: kind}), num_workers=2, time_limit=0.5)
+    loader = loader_of(Trouble(20, {7: kind}), num_workers=2, video_timeout=0.5)
     with pytest.raises(VideoError, match=rf"^clip 7\.mp4: {words}$"):
         epoch_of(loader, 0)
 
 
 @pytest.mark.parametrize("kind", ["sleep", "abort"])
 def test_with_skip_the_others_are_read_on(kind):
-    loader = loader_of(Trouble(20, {7: kind}), num_workers=2, on_error="skip", time_limit=0.5)
+    loader = loader_of(Trouble(20, {7: kind}), num_workers=2, on_error="skip", video_timeout=0.5)
     assert epoch_of(loader, 0) == without(WHOLE, 7)
     assert [bad.filename for bad in loader.bad] == ["clip 7.mp4"]
     started = time.monotonic()
@@ -263,7 +263,7 @@ def test_an_epoch_that_was_gone_on_with_is_whole_the_next_time():
 
 
 def test_a_file_that_cost_a_worker_is_known_to_a_resumed_loader():
-    loader = loader_of(Trouble(20, {7: "sleep"}), num_workers=2, on_error="skip", time_limit=0.5)
+    loader = loader_of(Trouble(20, {7: "sleep"}), num_workers=2, on_error="skip", video_timeout=0.5)
     epoch_of(loader, 0)
     assert loader.state_dict()["never_again"] == {7: "not read within 0.5 s"}
     other = loader_of(Trouble(20, {7: "sleep"}), on_error="skip")  # without workers it would sleep
@@ -299,14 +299,6 @@ def test_ctrl_c_leaves_the_workers_to_the_main_process():
     time.sleep(0.3)
     assert all(worker.is_alive() for worker in loader._workers)
     assert [[index for _, index in batch] for batch in given + list(batches)] == WHOLE
-
-
-@pytest.mark.parametrize("batch_bytes, num_workers, prefetch", [
-    (8_000_000, 2, 2), (8_000_001, 2, 1), (8_000_000, 4, 1), (0, 0, 2),
-])
-def test_batches_ahead_fit_into_shared_memory(batch_bytes, num_workers, prefetch, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 64_000_000})())
-    assert fitting_prefetch(batch_bytes, num_workers) == prefetch
 
 
 def test_the_epoch_is_gone_on_with():

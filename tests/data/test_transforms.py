@@ -10,8 +10,8 @@ from toys import telling_frames
 import tinyaction as ta
 from tinyaction.data.augment import VideoMultiScaleCrop, VideoThreeCrop
 from tinyaction.inference.sources import MemoryReader
-from tinyaction.prepare.synthetic import write_video
 from tinyaction.video import VideoReader
+from tinyaction.video.writer import write_video
 
 
 class FakeReader(VideoReader):
@@ -474,3 +474,9 @@ def test_counts_are_checked_when_a_sampler_is_made(sample):
         sample(0, 1)
     with pytest.raises(ValueError, match="num_clips is -1; it must be at least 1"):
         sample(8, -1)
+
+
+def test_a_reader_that_is_already_there_is_kept():
+    reader = MemoryReader(telling_frames(5, 4, 6))
+    results = ta.VideoInit()({"filename": "memory", "video_reader": reader})
+    assert results["video_reader"] is reader and results["total_frames"] == 5

@@ -1,5 +1,6 @@
 """An exported file gives the original's scores for pixels, for any number of videos, and says what it needs."""
 
+import json
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ from toys import CLASSES, save_toy, write_clip
 from tinyaction import Predictor
 from tinyaction.cli.export import main as export
 from tinyaction.inference import export as exporting
-from tinyaction.inference.export import SUFFIXES, export_model, generated_clips, read_metadata
+from tinyaction.inference.export import SUFFIXES, export_model, generated_clips
 
 NETWORKS = ["conv2d", "tsn-resnet18", "tsm-resnet18", "tsm-mobilenet_v2", "r3d_18"]
 
@@ -28,14 +29,31 @@ def calibrated(path, name, **pipeline) -> Predictor:
     return predictor
 
 
+def metadata_in(path) -> dict:
+    """The metadata of an exported file, as its user reads it."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        found = {item.key: item.value for item in onnx.load(str(path), load_external_data=False).metadata_props}
+    else:
+        found = dict.fromkeys(("class_names", "shape", "eval_pipeline", "views", "frames", "pixels"), "")
+        if path.suffix == ".pt2":
+            torch.export.load(path, extra_files=found)
+        else:
+            torch.jit.load(str(path), _extra_files=found)
+    texts = {name: text.decode() if isinstance(text, bytes) else text for name, text in found.items()}
+    return {name: json.loads(text) if text[:1] in "[{" else text for name, text in texts.items()}
+
+
 def check(predictor, path, format):
     clips = generated_clips(predictor, num_clips=2)
     difference = export_model(predictor, path, format=format, clips=clips)
     assert difference <= 1e-4
-    metadata = read_metadata(path)
+    with exporting._quiet():
+        metadata = metadata_in(path)
     assert metadata["class_names"] == list(CLASSES)
     assert metadata["shape"] == list(clips[0].shape)
-    assert metadata["eval_pipeline"] == predictor.content["eval_pipeline"]
+    assert metadata["eval_pipeline"] == predictor.checkpoint.eval_pipeline
     batch = torch.stack([*clips, clips[0].flip(2), clips[1].flip(0)])  # (4, V, C, T, H, W), another B
     with torch.inference_mode():
         expected = predictor.model(batch, mode="logits").softmax(dim=2).mean(dim=1)
@@ -65,6 +83,48 @@ def test_every_network_of_the_promise(tmp_path, name, format):
     check(calibrated(tmp_path, name, clip_len=8, size=64), tmp_path / f"model{SUFFIXES[format]}", format)
 
 
+@pytest.mark.parametrize("format", ["torch-export", "torchscript"])
+def test_a_model_with_bounded_views_takes_any_number_of_videos(tmp_path, format):
+    """The bound splits a batch in a loop that an exported file would repeat for the traced size only."""
+    predictor = calibrated(tmp_path, "conv2d", num_clips=3)
+    predictor.model.max_views = 2
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    clips = generated_clips(predictor, num_clips=1)
+    assert export_model(predictor, path, format=format, clips=clips) <= 1e-4
+    assert predictor.model.max_views == 2
+    batch = torch.stack([clips[0], clips[0].flip(1), clips[0].flip(2), clips[0].flip(0), clips[0]])
+    with exporting._quiet(), torch.inference_mode():
+        scores = exporting.OPENERS[format](path)(batch)
+        expected = predictor.model.cls_head.video_scores(predictor.model(batch, mode="logits"))
+    assert scores.numpy() == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+def test_one_clip_is_checked_in_a_batch_of_three_too():
+    seen = []
+
+    def run(batch):
+        seen.append(len(batch))
+        return batch.flatten(1).float().mean(dim=1, keepdim=True)
+
+    difference = exporting.largest_difference(run, run, [torch.ones(1, 3, 2, 4, 4)])
+    assert difference == 0 and sorted(set(seen)) == [1, 3]
+
+
+def test_the_metadata_names_every_view(tmp_path):
+    predictor = calibrated(tmp_path, "conv2d", num_clips=2, num_crops=3)
+    path = tmp_path / "model.torchscript"
+    export_model(predictor, path, format="torchscript", clips=generated_clips(predictor, num_clips=1))
+    with exporting._quiet():
+        metadata = metadata_in(path)
+    assert metadata["shape"][0] == 6 and metadata["frames"].startswith("2 clips of 4 frames")
+    assert metadata["pixels"] == ("short side resized to 32, bilinear, then three squares of 32 along the long side, "
+                                  "see views")
+    assert metadata["views"] == [{"clip": clip, "crop": crop} for crop in ("first end", "last end", "centre")
+                                 for clip in (0, 1)]
+    other = Predictor(tmp_path / "model.pt", device="cpu", num_clips=1)
+    assert '"num_clips": 1' in exporting.metadata_of(other, torch.zeros(3, 3, 4, 32, 32))["eval_pipeline"]
+
+
 def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch):
     predictor = calibrated(tmp_path, "conv2d")
     path = tmp_path / "model.torchscript"
@@ -85,7 +145,9 @@ def test_the_command_compares_on_real_clips_and_says_so(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "largest difference of a score on 1 videos: 0.0e+00" in out
     assert f"written: {tmp_path / 'model.torchscript'}" in out
-    assert export(["--checkpoint", str(checkpoint), "--format", "torchscript"]) == 0
+    assert export(["--checkpoint", str(checkpoint), "--format", "torchscript"]) == 2
+    assert "which exists; name another file with --out, or add --force" in capsys.readouterr().err
+    assert export(["--checkpoint", str(checkpoint), "--format", "torchscript", "--force"]) == 0
     assert "generated clips" in capsys.readouterr().out
 
 

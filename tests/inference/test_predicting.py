@@ -1,8 +1,10 @@
 """What can be predicted besides a file: folders, arrays, generators, long videos in windows, frames as they come."""
 
 import json
+import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,11 @@ from toys import CLASSES, bar_frames, save_toy, write_clip, write_set
 from tinyaction import Predictor, create_model, open_video
 from tinyaction.cli.embed import main as embed
 from tinyaction.cli.predict import main as predict
-from tinyaction.data.sampling import window_starts
+from tinyaction.data.sampling import window_frames
 from tinyaction.inference.prediction import Prediction, Window
+from tinyaction.inference.sources import MemoryReader
 from tinyaction.inference.timeline import clock, merge_windows, segment_at
-from tinyaction.prepare.synthetic import write_video
+from tinyaction.video.writer import write_video
 
 
 @pytest.fixture(scope="module")
@@ -93,54 +96,77 @@ def test_in_a_folder_a_broken_file_is_told_and_the_rest_predicted(predictor, fol
         predictor(tmp_path / "empty")
 
 
-@pytest.mark.parametrize(("arguments", "starts"), [
-    ((11, 4, 3), [0, 3, 6, 7]),
-    ((10, 4, 3), [0, 3, 6]),
-    ((4, 4, 1), [0]),
-    ((9, 2, 4), [0, 4, 7]),
-    ((3, 1, 5), [0, 2]),
+@pytest.mark.parametrize(("fps", "num_frames", "window", "stride", "expected"), [
+    (10, 11, 0.4, 0.3, [(0.0, 0, 4), (0.3, 3, 7), (0.6, 6, 10), (0.7, 7, 11)]),
+    (10, 10, 0.4, 0.3, [(0.0, 0, 4), (0.3, 3, 7), (0.6, 6, 10)]),
+    (1, 4, 4.0, 1.0, [(0.0, 0, 4)]),
+    (1, 9, 2.0, 4.0, [(0.0, 0, 2), (4.0, 4, 6), (7.0, 7, 9)]),         # what lies between is not seen
+    (1, 3, 9.0, 5.0, [(0.0, 0, 3)]),                                   # shorter than a window
+    (2, 4, 0.1, 1.0, [(0.0, 0, 1), (1.0, 2, 3), (1.9, 3, 4)]),         # a window of less than a frame has one
 ])
-def test_window_starts(arguments, starts):
-    assert window_starts(*arguments).tolist() == starts
+def test_frames_of_windows(fps, num_frames, window, stride, expected):
+    seconds = np.arange(num_frames) / fps
+    found = window_frames(seconds, num_frames / fps, window_seconds=window, stride_seconds=stride)
+    assert [(pytest.approx(start), first, stop) for start, first, stop in found] == expected
+
+
+def test_frames_of_windows_follow_the_times_of_a_video_with_a_varying_rate():
+    """Ten frames in the first second, then one that stays for two seconds, then ten in the last one."""
+    seconds = np.array([*np.arange(10) / 10, 1.0, *(3 + np.arange(10) / 10)])
+    found = window_frames(seconds, 4.0, window_seconds=1.0, stride_seconds=0.5)
+    assert [frames[1:] for frames in found] == [(0, 10), (5, 11), (10, 11), (10, 16), (11, 21)]
+    assert [start for start, *_ in found] == [0, 0.5, 1.0, 2.5, 3.0]   # the frame that stays is predicted once
 
 
 @pytest.mark.parametrize(("window", "stride"), [(1.0, 0.4), (1.0, None), (1.3, 2.1), (60.0, 1.0)])
 def test_a_window_is_predicted_as_if_it_had_been_cut_out(predictor, long_clip, window, stride):
     frames = open_video(long_clip).get_batch(range(50))
     found = list(predictor.windows(long_clip, window_seconds=window, stride_seconds=stride))
-    assert found[0].start_seconds == 0 and found[-1].end_seconds == 5.0
+    assert found[0].start_seconds == 0 and found[-1].end_seconds == pytest.approx(5.0)
     for part in found:
         first, end = round(part.start_seconds * 10), round(part.end_seconds * 10)
         assert part.prediction.scores == predictor(frames[first:end]).scores
-    assert len(found) == len(window_starts(50, min(50, round(window * 10)), round((stride or window) * 10)))
+
+
+class TimedFrames(MemoryReader):
+    """Frames with times of their own, as a reader of a file gives them."""
+
+    def __init__(self, frames, seconds):
+        super().__init__(frames, fps=len(frames) / seconds[-1])
+        self.seconds = np.array(seconds)
+
+
+def test_windows_take_their_times_from_the_reader(predictor, long_clip):
+    """The second half plays at half the speed: a second of it has 5 frames and not 10."""
+    frames = open_video(long_clip).get_batch(range(50))
+    times = [*np.arange(25) / 10, *(2.5 + np.arange(25) / 5)]
+    found = list(predictor.windows(TimedFrames(frames, times), window_seconds=1.0))
+    assert found[3].start_seconds == 3.0                               # while frame 27 is shown, from 2.9 s on
+    assert found[3].prediction.scores == predictor(frames[27:33]).scores
+    again = list(predictor.windows(TimedFrames(frames, times), window_seconds=1.0, fps=10))
+    assert [w.prediction.scores for w in again] == [
+        w.prediction.scores for w in predictor.windows(long_clip, window_seconds=1.0)]
+
+
+def test_windows_of_frames_without_a_rate_need_one(predictor):
+    with pytest.raises(ValueError, match="array: it does not say how many frames a second has; give fps"):
+        list(predictor.windows(np.zeros((8, 40, 40, 3), np.uint8), window_seconds=1))
+    assert len(list(predictor.windows(np.zeros((8, 40, 40, 3), np.uint8), window_seconds=1, fps=4))) == 2
 
 
 def test_windows_keep_a_few_small_frames_only(predictor):
     """The frames of a video of 100,000 full-size ones are made when asked for, and never many at a time."""
-    class Endless:
-        shape, ndim, dtype = (100_000, 480, 640, 3), 4, np.dtype(np.uint8)
+    class Endless(MemoryReader):
         asked = 0
-
-        def __array__(self, dtype=None, copy=None):
-            raise AssertionError("all frames at once")
-
-        def __len__(self):
-            return 100_000
-
-        fps = 25.0
 
         def read(self, indices):
             for index in indices:
                 type(self).asked += 1
                 yield np.full((480, 640, 3), index % 256, np.uint8)
 
-    predictor._reader, usual = lambda source: ("endless", Endless()), predictor._reader
-    try:
-        windows = predictor.windows("endless", window_seconds=4.0, stride_seconds=1.0)
-        for _ in range(20):
-            next(windows)
-    finally:
-        predictor._reader = usual
+    windows = predictor.windows(Endless({}, num_frames=100_000, fps=25.0), window_seconds=4.0, stride_seconds=1.0)
+    for _ in range(20):
+        next(windows)
     assert Endless.asked <= 20 * 8                                     # 2 clips of 4 frames a window
 
 
@@ -178,24 +204,21 @@ def test_live_features_are_those_of_one_long_clip(tmp_path, name, lag):
     with torch.no_grad():
         model.train()(predictor.frames_to_inputs(frames)[None])
     model.eval()
-    live = predictor.live(fps=4, window_seconds=1)                     # clip_len is 4: every frame is taken
-    found = []
-    for number, frame in enumerate(frames):
-        prediction = live.push(frame)
-        assert (prediction is not None) == (number >= 3 + lag)         # a full window, after the lag
-        found += [live._newest[-1]] if live._newest else []
-    assert live.num_lagging == lag
+    live = predictor.live(fps=4, window_seconds=1)                     # clip_len is 4: every frame is sampled
+    found = [live.push(frame) for frame in frames]
+    assert [prediction is not None for prediction in found] == [number >= 3 + lag for number in range(18)]
+    assert live.latency_frames == lag
     with torch.inference_mode():
         whole = model(predictor.frames_to_inputs(frames)[None]).mean(dim=(3, 4))  # (1, 18, F)
-        last = model.cls_head(whole[:, 14 - lag:18 - lag, :, None, None]).softmax(dim=1)[0]
-    assert torch.allclose(torch.cat(found, dim=1), whole[:, :18 - lag], atol=1e-3)  # of values up to 3
+        for number in range(3 + lag, 18):                              # a full window, late by the network's latency
+            clip = whole[:, number - 3 - lag:number + 1 - lag, :, None, None]
+            assert found[number].scores == pytest.approx(model.cls_head(clip).softmax(dim=1)[0].tolist(), abs=1e-3)
     assert whole.std(dim=1).max() > 1e-3                               # the frames do differ
-    assert prediction.scores == pytest.approx(last.tolist(), abs=1e-3)
     assert isinstance(getattr(model.backbone, "shift", None), type(create_model(name, 2).backbone.shift) if lag
                       else type(None))                                 # the network is as it was
     if lag == 0:
         clip = predictor.frames_to_inputs(frames[-4:])[None]
-        assert prediction.scores == pytest.approx(model(clip, mode="logits").softmax(2)[0, 0].tolist(), abs=1e-6)
+        assert found[-1].scores == pytest.approx(model(clip, mode="logits").softmax(2)[0, 0].tolist(), abs=1e-6)
 
 
 def test_live_with_a_network_on_clips_gives_the_score_of_the_last_clip(tmp_path):
@@ -237,7 +260,7 @@ def test_the_command_prints_a_table_json_and_csv(folder, tmp_path, capsys):
     assert row == {"source": video, "class": expected.label, "score": expected.score,
                    "scores": dict(zip(CLASSES, expected.scores, strict=True))}
     assert predict([str(folder / "val"), "--checkpoint", checkpoint, "--csv", str(tmp_path / "out.csv")]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 9              # the table is there too
+    assert len(capsys.readouterr().out.splitlines()) == 5              # the table is there too
     rows = (tmp_path / "out.csv").read_text().splitlines()
     assert rows[0] == "source,class,score,lying,standing" and len(rows) == 4
     assert rows[1] == f"{video},{expected.label},{expected.score:.6f}," + ",".join(f"{s:.6f}" for s in expected.scores)
@@ -263,20 +286,102 @@ def test_the_command_writes_a_timeline_and_an_overlay(folder, long_clip, tmp_pat
     (["nowhere.mp4"], "nowhere.mp4: no such file"),
     (["VIDEO", "--json", "VIDEO"], "it must end in .json (put the sources before --json)"),
     (["VIDEO", "--overlay", "out.avi"], "--overlay is out.avi; it must end in .mp4"),
-    (["VIDEO", "--overlay", "no/where/out.mp4"], "no such folder to write out.mp4 into"),
+    (["VIDEO", "--overlay", "no/where/out.mp4"], "no such folder to write"),
     (["VIDEO", "VIDEO", "--overlay", "out.mp4"], "--overlay is for one video; 2 sources"),
     (["VIDEO", "--stride", "1"], "--stride and --timeline are for windows"),
     (["VIDEO", "--window", "0"], "--window is 0.0; it must be above 0 seconds"),
     (["VIDEO", "--top", "0"], "--top is 0; it must be at least 1"),
     (["987"], "camera 987: there is none"),
+    (["0", "--overlay", "out.mp4"], "--overlay is for video files, not for a camera"),
     (["VIDEO", "--json", "--csv"], "cannot both go to the screen"),
+    (["http://example.com/a.mp4"], "http://example.com/a.mp4: addresses are not read; download the video"),
+    (["photo.JPG"], "photo.JPG: a picture is no video"),
+    ([], "the following arguments are required: SOURCE"),
+    (["VIDEO", "--overlay", "VIDEO"], "which this command also reads or writes"),
+    (["VIDEO", "--csv", "LIST"], "which exists and was not written by tinyaction"),
 ])
 def test_a_wrong_call_is_one_sentence_and_exit_code_2(folder, capsys, arguments, message):
-    video = str(folder / "val" / "clip 0.mp4")
-    words = [video if word == "VIDEO" else word for word in arguments]
+    video, table = str(folder / "val" / "clip 0.mp4"), folder / "table.csv"
+    table.write_text("mine")
+    words = [{"VIDEO": video, "LIST": str(table)}.get(word, word) for word in arguments]
     assert predict([*words, "--checkpoint", str(folder / "model.pt"), "--device", "cpu"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert table.read_text() == "mine"
+
+
+def test_a_missing_checkpoint_is_named_before_all_else(capsys):
+    assert predict(["--json", "clip.mp4"]) == 2                        # where --json takes the source for its file
+    assert capsys.readouterr().err.startswith("error: the following arguments are required: --checkpoint;")
+
+
+def test_a_run_folder_is_its_best_checkpoint(folder, tmp_path, capsys):
+    video = str(folder / "val" / "clip 0.mp4")
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"run/best\.pt: no such checkpoint"):
+        Predictor(run)
+    (run / "best.pt").write_bytes((folder / "model.pt").read_bytes())
+    assert Predictor(run, device="cpu")(video).scores == Predictor(folder / "model.pt", device="cpu")(video).scores
+    assert predict([video, "--checkpoint", str(run)]) == 0
+
+
+def test_a_folder_is_a_line_a_video_under_one_heading_and_a_summary(folder, capsys):
+    words = [str(folder / "val"), "--checkpoint", str(folder / "model.pt")]
+    expected = Predictor(folder / "model.pt", device="cpu")(folder / "val")
+    assert predict(words) == 0
+    heading, *lines, summary = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["score", "class", "video"]
+    assert [line.split()[:2] for line in lines] == [[f"{p.score:.3f}", p.label] for p in expected]
+    assert all(len(line) <= 80 and line.endswith(Path(p.source).name) for line, p in zip(lines, expected, strict=True))
+    counts = Counter(p.label for p in expected)
+    assert summary == "3 videos: " + ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    assert predict([*words, "--verbose"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 9              # source and two classes each, no summary
+
+
+def test_windows_have_one_heading(folder, long_clip, capsys):
+    assert predict([str(long_clip), str(long_clip), "--checkpoint", str(folder / "model.pt"), "--window", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["from", "-", "to"] and len(lines) == 1 + 2 * 4
+    assert [line for line in lines if line == str(long_clip)] == [str(long_clip)] * 2
+
+
+def test_a_terminal_that_lacks_a_letter_shows_its_code(folder, tmp_path):
+    """As on Windows with code page 1252: no UnicodeEncodeError, and JSON stays JSON."""
+    video = write_clip(tmp_path / "\u6253\u5b57.mp4", 0, 1)
+    code = "import sys; from tinyaction.cli.predict import main; sys.exit(main(sys.argv[1:]))"
+    for flags in ([], ["--json"]):
+        result = subprocess.run([sys.executable, "-c", code, video, "--checkpoint", folder / "model.pt", *flags],
+                                capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+        assert result.returncode == 0, result.stderr.decode("cp1252")
+        shown = result.stdout.decode("cp1252")
+        assert json.loads(shown)["source"] == str(video) if flags else "\\u6253\\u5b57.mp4" in shown
+
+
+def test_scores_leave_the_device_before_they_become_doubles(folder, monkeypatch):
+    """Apple's MPS has no float64."""
+    usual_cpu, usual_double, on_cpu = torch.Tensor.cpu, torch.Tensor.double, set()
+
+    def cpu(tensor):
+        result = usual_cpu(tensor).clone()
+        on_cpu.add(result.untyped_storage().data_ptr())
+        return result
+
+    def double(tensor):
+        assert tensor.untyped_storage().data_ptr() in on_cpu, "a double on the device"
+        return usual_double(tensor)
+
+    predictor = Predictor(folder / "model.pt", device="cpu")
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    monkeypatch.setattr(torch.Tensor, "double", double)
+    predictor(folder / "val" / "clip 0.mp4")
+    live = predictor.live(fps=4, window_seconds=1)
+    assert [live.push(np.zeros((40, 40, 3), np.uint8)) for _ in range(4)][-1] is not None
+
+
+def test_a_predictor_says_what_it_is(predictor):
+    assert repr(predictor) == "Predictor(conv2d, 2 classes, clip_len 4, size 32, num_clips 2, on cpu)"
 
 
 def test_a_checkpoint_of_an_older_layout_is_one_sentence(folder, tmp_path, capsys):
@@ -291,7 +396,7 @@ def test_a_checkpoint_of_an_older_layout_is_one_sentence(folder, tmp_path, capsy
 def test_predicting_with_the_guides_network_does_not_wait_for_torchvision(folder):
     """Importing torchvision takes over a second, as long as all the rest together."""
     code = ("import sys, torch; from tinyaction.cli.predict import main; code = main(sys.argv[1:]); "
-            "late = {'torchvision', 'matplotlib', 'onnx', 'av'} & set(sys.modules); sys.exit(str(late or code))")
+            "late = {'torchvision', 'onnx'} & set(sys.modules); sys.exit(str(late or code))")
     words = [str(folder / "val" / "clip 0.mp4"), "--checkpoint", str(folder / "model.pt")]
     result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert result.stderr.strip() == "0"

@@ -5,19 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import CLASSES, write_clip, write_set
+from toys import CLASSES, save_toy, write_clip, write_set
 
 from tinyaction import (
     Predictor,
     VideoDataset,
     VideoError,
     build_dataloader,
-    create_model,
     eval_pipeline,
     evaluate,
     find_data,
     load_model,
-    save_checkpoint,
 )
 
 CPU = torch.device("cpu")
@@ -27,12 +25,7 @@ CPU = torch.device("cpu")
 def folder(tmp_path_factory) -> Path:
     """Five videos that are told apart, and a checkpoint with weights that tell them apart."""
     folder = write_set(tmp_path_factory.mktemp("bars"), num_train=2, num_val=5)
-    torch.manual_seed(1)
-    model = create_model("conv2d", 2)
-    torch.nn.init.normal_(model.cls_head.fc.weight, std=1)  # scores that differ clearly
-    save_checkpoint(folder / "model.pt", {
-        "model": {"name": "conv2d", "num_classes": 2}, "state_dict": model.state_dict(), "class_names": list(CLASSES),
-        "eval_pipeline": {"clip_len": 4, "size": 32, "num_clips": 2}, "stand_in": False})
+    save_toy(folder / "model.pt")
     return folder
 
 
@@ -40,7 +33,7 @@ def folder(tmp_path_factory) -> Path:
 def test_prediction_equals_evaluation(folder, num_clips):
     model, checkpoint = load_model(folder / "model.pt")
     videos = find_data(folder).val
-    arguments = checkpoint["eval_pipeline"] | ({} if num_clips is None else {"num_clips": num_clips})
+    arguments = checkpoint.eval_pipeline | ({} if num_clips is None else {"num_clips": num_clips})
     loader = build_dataloader(VideoDataset(videos, eval_pipeline(**arguments), test_mode=True), batch_size=3)
     evaluation = evaluate(model, loader, device=CPU)
 

@@ -176,6 +176,16 @@ def test_views_are_averaged(average_clips, expected):
     assert sample.label.tolist() == [1]  # what is known stays
 
 
+@pytest.mark.parametrize("average_clips, expected", [
+    ("prob", [[0.5 * (0.8 + 0.25), 0.5 * (0.2 + 0.75)]]), ("score", [[0.5 * math.log(4), 0.5 * math.log(3)]]),
+    (None, [[0.5 * math.log(4), 0.5 * math.log(3)]]),
+])
+def test_a_video_has_one_score_per_class_however_its_views_are_kept(average_clips, expected):
+    head = ta.TemporalAverageHead(2, 3, average_clips=average_clips)
+    logits = torch.tensor([[[math.log(4), 0.0], [0.0, math.log(3)]]])  # (1, 2, 2): softmax 0.8 0.2 and 0.25 0.75
+    assert torch.allclose(head.video_scores(logits), torch.tensor(expected))
+
+
 def test_each_sample_gets_the_prediction_of_its_own_video():
     inputs = torch.cat([coloured([0.0, 0.0, 1.0]), coloured([0.0, 1.0, 0.0]), coloured([1.0, 0.0, 0.0])])
     samples = samples_of(0, 0, 0)
@@ -331,3 +341,9 @@ def test_training_sees_all_views_at_once():
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     model(torch.zeros(2, 2, 3, 4, 32, 32, dtype=torch.uint8), mode="logits")
     assert seen == [16]
+
+
+def test_a_head_for_another_number_of_channels_is_one_sentence():
+    model = ta.Recognizer(ta.ConvBackbone(), ta.TemporalAverageHead(2, 64))
+    with pytest.raises(ValueError, match="128 channels, the head was made for 64; make it with in_channels=128"):
+        model(torch.zeros(1, 1, 3, 2, 16, 16), mode="logits")

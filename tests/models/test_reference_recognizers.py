@@ -23,7 +23,7 @@ def model(shared):
     """The inputs of the reference are normalized already, so the model must not do it again."""
     model = create_model("tsm-resnet18", 10, mean=(0, 0, 0), std=(1, 1, 1)).eval()
     loaded = load_weights(model, "tsm-resnet18", shared / "reference" / "g_tsm_r18_state.pt")
-    assert loaded.origin == "MMAction2 (TSM)" and loaded.left_over == loaded.missing == []
+    assert loaded.origin == "MMAction2 (TSM)" and loaded.unexpected_keys == loaded.missing == []
     return model
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model
 
-from tinyaction.models import MODELS, check_input, create_model, input_rule, model_arguments
+from tinyaction.models import all_models, check_input, create_model, input_rule, model_arguments
 from tinyaction.models.create import normalization
 from tinyaction.models.torchvision import CLASSIFICATION_NETS, VIDEO_NETS, build_net, frame_backbone
 from tinyaction.models.weights import fit_state_dict
@@ -37,7 +37,7 @@ def test_the_scores_are_torchvisions(name, shape):
     net = lively_net(net_name, inputs, num_classes=5, **options.get(net_name, {}))
     model = create_model(name, 5).eval()
     loaded = fit_state_dict(model, name, net.state_dict(), source="net")
-    assert loaded.missing == [] and all(key.lower().startswith("aux") for key in loaded.left_over)
+    assert loaded.missing == [] and all(key.lower().startswith("aux") for key in loaded.unexpected_keys)
     features = model.backbone(inputs)
     features = features.transpose(1, 2) if inputs.ndim == 5 else features[:, None]  # (N, T, F, h, w)
     assert features.shape[2] == model.cls_head.in_channels
@@ -51,7 +51,7 @@ def test_every_name_of_torchvisions_weights_has_its_place(name):
     with torch.device("meta"):
         net, model = get_model(name.removeprefix("tsn-").removeprefix("tsm-"), num_classes=5), create_model(name, 5)
     loaded = fit_state_dict(model, name, net.state_dict(), source="net")
-    assert loaded.left_over == loaded.missing == [] and loaded.notes == ["its head of 5 classes is loaded too"]
+    assert loaded.unexpected_keys == loaded.missing == [] and loaded.notes == ["its head of 5 classes is loaded too"]
 
 
 @pytest.mark.parametrize("net_name, classify", [
@@ -69,7 +69,7 @@ def test_the_features_are_those_before_the_classifier(net_name, classify):
     model = create_model(f"tsn-{net_name}", 5).eval()
     loaded = fit_state_dict(model, f"tsn-{net_name}", net.state_dict(), source="net")
     assert loaded.missing == ["cls_head.fc.weight", "cls_head.fc.bias"]
-    assert loaded.left_over and all(key.startswith("classifier") for key in loaded.left_over)
+    assert loaded.unexpected_keys and all(key.startswith("classifier") for key in loaded.unexpected_keys)
     assert classify(net, model.backbone(frames)).allclose(net(frames), rtol=1e-3, atol=1e-3)
 
 
@@ -88,18 +88,18 @@ def test_a_resnets_features_are_exactly_torchvisions():
 
 
 def test_every_network_of_torchvision_has_a_name():
-    assert {f"tsn-{net}" for net in torchvision.models.list_models(module=torchvision.models)} <= set(MODELS)
-    assert set(torchvision.models.list_models(module=torchvision.models.video)) <= set(MODELS)
+    assert {f"tsn-{net}" for net in torchvision.models.list_models(module=torchvision.models)} <= set(all_models())
+    assert set(torchvision.models.list_models(module=torchvision.models.video)) <= set(all_models())
     assert {"conv2d", "conv3d", "tsm-conv2d", "tsm-mobilenet_v2", *(f"tsm-resnet{n}" for n in (18, 34, 50, 101))} <= \
-        set(MODELS)
+        set(all_models())
 
 
 def meta_backbone(name):
     try:
         with torch.device("meta"):
-            return MODELS[name]()
+            return all_models()[name]()
     except NotImplementedError:  # RegNet computes its widths with tensors
-        return MODELS[name]().to("meta")
+        return all_models()[name]().to("meta")
 
 
 HUGE = {"regnet_y_128gf", "regnet_y_32gf"}

@@ -103,7 +103,7 @@ def test_mmaction2s_tables_map_without_a_leftover(shared, table, name, num_class
     shapes = json.loads((shared / "reference" / "g_state_keys.json").read_text())[table]
     model = create_model(name, num_classes)
     loaded = fit_state_dict(model, name, {key: torch.zeros(shape) for key, shape in shapes.items()}, source="table")
-    assert loaded.left_over == loaded.missing == []
+    assert loaded.unexpected_keys == loaded.missing == []
     assert sorted(loaded.loaded) == sorted(model.state_dict())
 
 
@@ -135,7 +135,7 @@ def test_torchvisions_weights_give_torchvisions_scores(tmp_path, net_name, name,
     torch.save(net.state_dict(), tmp_path / "net.pth")
     model = model_of(name)
     loaded = load_weights(model, name, tmp_path / "net.pth")
-    assert loaded.origin == "torchvision" and loaded.left_over == loaded.missing == []
+    assert loaded.origin == "torchvision" and loaded.unexpected_keys == loaded.missing == []
     assert loaded.notes == ["its head of 3 classes is loaded too"]
     clips = frames()[:, :, None]                                       # (N, C, T=1, H, W)
     if is_shifted:
@@ -169,14 +169,14 @@ def test_the_tsm_repositorys_checkpoint_is_the_same_network(tmp_path):
     ours, theirs = model_of("tsm-resnet18"), model_of("tsm-resnet18")
     load_weights(ours, "tsm-resnet18", tmp_path / "net.pth")
     loaded = load_weights(theirs, "tsm-resnet18", tmp_path / "ckpt.best.pth.tar")
-    assert loaded.origin == "the TSM repository (TSM)" and loaded.left_over == loaded.missing == []
+    assert loaded.origin == "the TSM repository (TSM)" and loaded.unexpected_keys == loaded.missing == []
     assert all(ours.state_dict()[key].equal(theirs.state_dict()[key]) for key in ours.state_dict())
 
 
 def test_mmengines_checkpoint_of_the_guides_network(shared):
     model = model_of("conv3d", 2)
     loaded = load_weights(model, "conv3d", shared / "reference" / "mmengine_epoch_2.pth")
-    assert len(loaded.loaded) == 16 and loaded.left_over == loaded.missing == []
+    assert len(loaded.loaded) == 16 and loaded.unexpected_keys == loaded.missing == []
     assert model.state_dict()["backbone.conv1.1.num_batches_tracked"].item() == 4
 
 
@@ -186,7 +186,7 @@ def test_the_imagenet_features_of_mobilenet(shared):
     for name in ("tsn-mobilenet_v2", "tsm-mobilenet_v2"):
         model = model_of(name)
         loaded = load_weights(model, name, path)
-        assert len(loaded.loaded) == 312 and loaded.left_over == []
+        assert len(loaded.loaded) == 312 and loaded.unexpected_keys == []
         assert loaded.missing == ["cls_head.fc.weight", "cls_head.fc.bias"]
         own = [value for key, value in model.state_dict().items() if key.startswith("backbone.")]
         assert all(a.equal(b) for a, b in zip(own, state, strict=True))  # key order is torchvision's
@@ -203,14 +203,38 @@ def test_create_model_loads_and_logs(tmp_path, caplog):
 
 def test_our_own_checkpoints_bring_their_mean_and_std(tmp_path):
     made = create_model("tsn-resnet18", 5, mean=(1, 2, 3), std=(4, 5, 6))
-    ta.save_checkpoint(tmp_path / "best.pt", {"model": model_arguments("tsn-resnet18", made),
-                                              "state_dict": made.state_dict()})
+    names = ["a", "b", "c", "d", "e"]
+    ta.Checkpoint(model_arguments("tsn-resnet18", made), made.state_dict(), names, {}).save(tmp_path / "best.pt")
     model = model_of("tsm-resnet18")
     loaded = load_weights(model, "tsm-resnet18", tmp_path / "best.pt")
-    assert loaded.origin == "tinyaction" and loaded.left_over == ["cls_head.fc.weight", "cls_head.fc.bias"]
+    assert loaded.origin == "tinyaction" and loaded.unexpected_keys == ["cls_head.fc.weight", "cls_head.fc.bias"]
     assert model.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
     assert model_arguments("tsm-resnet18", model)["std"] == [4, 5, 6]
     assert model.backbone.layer3[0].conv1.weight.equal(made.backbone.layer3[0].conv1.weight)
+
+
+@pytest.mark.parametrize("weights, mean, std", [
+    ("IMAGENET1K_V1", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+    ("IMAGENET1K_FEATURES", [122.99925, 116.9991, 103.9992], [1.0, 1.0, 1.0]),
+])
+def test_pixels_are_normalized_as_the_weights_ask(tmp_path, monkeypatch, weights, mean, std):
+    made = model_of("tsn-vgg16", 2)
+    torch.save(made.state_dict(), tmp_path / "vgg16.pth")
+    monkeypatch.setattr("tinyaction.models.weights.fetch_published", lambda published: tmp_path / "vgg16.pth")
+    model = create_model("tsn-vgg16", 2, weights=weights)
+    assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx(mean)
+    assert model.data_preprocessor.std.flatten().tolist() == pytest.approx(std)
+    own = create_model("tsn-vgg16", 2, weights=weights, mean=(1, 2, 3), std=(4, 5, 6))
+    assert own.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(tmp_path, value):
+    state = model_of("conv2d").state_dict()
+    state["backbone.conv1.0.bias"][3] = value
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth: its backbone.conv1.0.bias holds NaN or infinite numbers"):
+        load_weights(model_of("conv2d"), "conv2d", tmp_path / "a.pth")
 
 
 def test_what_was_loaded_is_said(tmp_path):
@@ -218,7 +242,7 @@ def test_what_was_loaded_is_said(tmp_path):
     torch.save({"model": state}, tmp_path / "net.pth")
     assert load_weights(model_of("tsn-resnet18"), "tsn-resnet18", tmp_path / "net.pth").lines() == [
         f"weights of torchvision from {tmp_path / 'net.pth'}: 120 tensors loaded",
-        "  left over in the file, 3: fc.weight, fc.bias, extra.weight",
+        "  not used, 3: fc.weight, fc.bias, extra.weight",
         "  missing in the file, 2, kept as initialised: cls_head.fc.weight, cls_head.fc.bias",
         "  its head of 1000 classes is left out: this model has 3",
     ]
@@ -276,7 +300,7 @@ def test_no_such_file_and_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.pth: no such weights; .* imagenet or kinetics, or a file"):
         load_weights(model_of("conv2d"), "conv2d", tmp_path / "nothing.pth")
     (tmp_path / "film.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom")
-    with pytest.raises(ValueError, match=r"film\.mp4: not a readable checkpoint \(not a file of torch\.save\)"):
+    with pytest.raises(ValueError, match=r"film\.mp4: not a readable checkpoint: it is not a file of torch\.save"):
         load_weights(model_of("conv2d"), "conv2d", tmp_path / "film.mp4")
 
 
@@ -349,7 +373,7 @@ def test_training_starts_from_the_weights_and_its_checkpoint_is_whole(tmp_path, 
     assert f"weights of tinyaction from {tmp_path / 'start.pth'}: 14 tensors loaded" in log
     assert "its head of 7 classes is left out: this model has 2" in log
     model, checkpoint = ta.load_model(tmp_path / "run" / "best.pt")
-    assert checkpoint["model"]["name"] == "tsm-conv2d" and checkpoint["model"]["mean"] == [123.675, 116.28, 103.53]
+    assert checkpoint.model["name"] == "tsm-conv2d" and checkpoint.model["mean"] == [123.675, 116.28, 103.53]
     assert type(model.backbone).__name__ == "TemporalShiftConvBackbone"
     assert model.backbone.conv1[0].weight.allclose(start.backbone.conv1[0].weight, atol=1e-6)
 

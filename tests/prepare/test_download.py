@@ -6,7 +6,6 @@ import re
 import stat
 import struct
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,15 +52,18 @@ def server() -> Iterator[Server]:
                 self.send_header("Location", "/content")
                 self.end_headers()
                 return
+            if self.path in ("/slow-header", "/drops", "/endless"):
+                self.pour()
+                return
             kind, content = self.path, CONTENT
-            if kind not in ("/truncated", "/stalls", "/header-only", "/no-length"):
+            if kind not in ("/truncated", "/stalls", "/header-only", "/no-length", "/huge"):
                 if kind not in state.contents:
                     self.send_error(404)
                     return
                 content = state.contents[kind]
             self.send_response(200)
             if kind != "/no-length":
-                self.send_header("Content-Length", str(len(content)))
+                self.send_header("Content-Length", str(10**12 if kind == "/huge" else len(content)))
             self.end_headers()
             if kind == "/header-only":
                 state.closing.wait(20)
@@ -72,6 +74,16 @@ def server() -> Iterator[Server]:
                     state.closing.wait(20)
             else:
                 self.wfile.write(content)
+
+        def pour(self) -> None:
+            """A byte now and then, or bytes without end, until the client has gone."""
+            drop = b"HTTP/1.0 200 OK\r\nA: " if self.path == "/slow-header" else b"HTTP/1.0 200 OK\r\n\r\n"
+            try:
+                self.wfile.write(drop)
+                while not state.closing.wait(0 if self.path == "/endless" else 0.05):
+                    self.wfile.write(bytes(1 << 16) if self.path == "/endless" else b"x")
+            except OSError:
+                pass
 
         def log_message(self, *args: object) -> None:
             pass
@@ -111,7 +123,7 @@ def test_a_file_arrives_whole_and_progress_is_told(server, tmp_path):
     counts = []
     fetch_archive(f"{server.url}/content", tmp_path / "file", on_progress=lambda *count: counts.append(count))
     assert (tmp_path / "file").read_bytes() == CONTENT
-    assert counts[0] == (1, 256_000) and counts[-1] == (256_000, 256_000)
+    assert counts[-1] == (256_000, 256_000)
     assert counts == sorted(counts) and len(counts) > 3
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -136,20 +148,23 @@ def test_a_file_url(tmp_path):
         ("/missing", "/missing: the server answers 404"),
         ("/truncated", "/truncated: the connection (ended after 1000 of 256000 bytes|broke)"),
         ("/silent", "/silent: no answer within 0.3 s"),
-        ("/header-only", "/header-only: no answer within 0.3 s"),
+        ("/header-only", "/header-only: the connection broke .*timed out"),
+        ("/slow-header", "/slow-header: no answer within 0.3 s"),
+        ("/drops", "/drops: too slow, [0-9]+ bytes in 0.3 s"),
+        ("/endless", "/endless: larger than 1 MB; nothing is kept"),
+        ("/huge", "/huge: larger than 1 MB; nothing is kept"),
     ],
 )
 def test_what_does_not_arrive_is_an_error_and_leaves_nothing(server, tmp_path, path, message):
-    started = time.monotonic()
     with pytest.raises(OSError, match=message):
-        fetch_archive(f"{server.url}{path}", tmp_path / "file", first_byte_timeout_seconds=0.3)
-    assert time.monotonic() - started < 5
+        fetch_archive(f"{server.url}{path}", tmp_path / "file", answer_seconds=0.3, stall_seconds=0.3,
+                      max_bytes=1_000_000)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stall_after_the_first_byte(server, tmp_path):
     with pytest.raises(OSError, match="/stalls: the connection broke .*timed out"):
-        fetch_archive(f"{server.url}/stalls", tmp_path / "file", stall_timeout_seconds=0.3)
+        fetch_archive(f"{server.url}/stalls", tmp_path / "file", stall_seconds=0.3)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,47 +197,44 @@ def test_an_archive_is_unpacked(write_zip, tmp_path):
     assert files == {"top/a.txt": b"a", "top/deep/er/b c.txt": CONTENT, "dot..s.txt": b"fine"}
 
 
-@pytest.mark.parametrize(
-    "name", ["../outside", "a/../../outside", "a/..", "/outside", "//outside", "C:outside", "C:/outside",
-             "..\\outside", "a\\b", "\\outside", "file:stream"]
-)
-def test_names_that_could_lead_out_are_refused(write_zip, tmp_path, name):
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/outside", "//outside", "a/..", "C:outside",
+                                  "..\\outside", "\\outside", "file:stream"])
+def test_nothing_is_written_outside_the_folder(write_zip, tmp_path, name):
     archive = write_zip({"good.txt": b"good", name: b"bad"})
-    with pytest.raises(ValueError, match="member '.*': a name must"):
-        unpack_zip(archive, tmp_path / "deep" / "out")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["archive.zip"]
+    unpack_zip(archive, tmp_path / "deep" / "out")
+    inside = tmp_path / "deep" / "out"
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(path.is_relative_to(inside) for path in files if path != archive)
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
-def test_links_and_devices_are_refused(tmp_path, kind):
+def test_links_and_devices_become_plain_files(tmp_path, kind):
     member = zipfile.ZipInfo("odd")
     member.create_system = 3  # Unix
     member.external_attr = (kind | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr(member, "/etc/passwd")
-    with pytest.raises(ValueError, match="member 'odd': only plain files"):
-        unpack_zip(tmp_path / "archive.zip", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    unpack_zip(tmp_path / "archive.zip", tmp_path / "out")
+    assert stat.S_ISREG((tmp_path / "out" / "odd").lstat().st_mode)
 
 
 def test_what_is_unpacked_is_limited(write_zip, tmp_path):
     archive = write_zip({"a": bytes(60_000), "b": bytes(60_000)})
     unpack_zip(archive, tmp_path / "fits", max_bytes=120_000, max_members=2)
-    with pytest.raises(ValueError, match="member 'b' goes past the limit"):
+    with pytest.raises(ValueError, match="2 files of 120000 bytes; at most 100000 of 119999 are"):
         unpack_zip(archive, tmp_path / "out", max_bytes=119_999)
-    with pytest.raises(ValueError, match="2 members; at most 1"):
+    with pytest.raises(ValueError, match="2 files of 120000 bytes; at most 1 of"):
         unpack_zip(archive, tmp_path / "out", max_members=1)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("claimed", [10, 200_000])
-def test_an_archive_that_lies_about_a_size(write_zip, tmp_path, claimed):
-    """100,000 zeros of which the headers say something else: neither trusted nor unpacked in part."""
+def test_an_archive_that_lies_about_a_size(write_zip, tmp_path):
+    """100,000 zeros of which the headers say 10: not a byte more is unpacked, and what is cut is found."""
     archive = write_zip({"bomb": bytes(100_000)})
     content = archive.read_bytes()
     assert content.count(struct.pack("<L", 100_000)) == 2  # local header, central directory
-    archive.write_bytes(content.replace(struct.pack("<L", 100_000), struct.pack("<L", claimed)))
-    with pytest.raises(ValueError, match="member 'bomb' is damaged"):
+    archive.write_bytes(content.replace(struct.pack("<L", 100_000), struct.pack("<L", 10)))
+    with pytest.raises(ValueError, match="not a whole zip archive .*bomb"):
         unpack_zip(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -232,22 +244,13 @@ def test_damaged_archives(write_zip, tmp_path):
     content = bytearray(archive.read_bytes())
     content[40] ^= 0xFF  # within the packed bytes
     archive.write_bytes(content)
-    with pytest.raises(ValueError, match="member 'a' is damaged"):
+    with pytest.raises(ValueError, match="archive.zip: not a whole zip archive"):
         unpack_zip(archive, tmp_path / "out")
     for broken in (b"", b"<html>log in first</html>", bytes(content[: len(content) // 2])):
         archive.write_bytes(broken)
         with pytest.raises(ValueError, match="archive.zip: not a whole zip archive"):
             unpack_zip(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_is_there_twice(tmp_path):
-    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
-        archive.writestr("a", "one")
-        archive.writestr("a", "two")
-    with pytest.raises(ValueError, match="member 'a' is there twice"):
-        unpack_zip(tmp_path / "archive.zip", tmp_path / "out")
 
 
 # ---- prepare_kinetics400_tiny ---------------------------------------------------------------------------------------
@@ -305,7 +308,6 @@ def without(*names: str) -> dict[str, bytes]:
         (zipped(without("with space.mp4")), "lists with space.mp4 but does not hold it"),
         (zipped({**REAL_SET, f"kinetics400_tiny/{VAL}": b"/etc/hostname 0\n"}), "lists hostname but does not hold it"),
         (zipped({**REAL_SET, f"kinetics400_tiny/{TRAIN}": b"no label\n"}), "label"),
-        (zipped({**REAL_SET, "../../outside": b""}), "member '../../outside'"),
     ],
 )
 def test_where_the_real_set_cannot_be_had_there_is_a_stand_in(quick_stand_in, server, tmp_path, content, reason):
@@ -336,7 +338,15 @@ def test_where_the_real_set_cannot_be_had_there_is_a_stand_in(quick_stand_in, se
 def test_a_server_that_says_nothing_is_waited_for_no_longer_than_asked(quick_stand_in, server, tmp_path):
     folder = tmp_path / "kinetics400_tiny"
     url = f"{server.url}/silent"
-    assert prepare_kinetics400_tiny(folder, url=url, first_byte_timeout_seconds=0.2) == "stand-in"
+    assert prepare_kinetics400_tiny(folder, url=url, answer_seconds=0.2) == "stand-in"
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next_one(quick_stand_in, server, tmp_path):
+    left = tmp_path / f".kinetics400_tiny.{2**22 + 1}.part"             # of a process that cannot be alive
+    (left / "unpacked").mkdir(parents=True)
+    (left / "archive.zip").write_bytes(CONTENT)
+    assert prepare_kinetics400_tiny(tmp_path / "kinetics400_tiny", url=f"{server.url}/missing") == "stand-in"
+    assert [path.name for path in tmp_path.iterdir()] == ["kinetics400_tiny"]
 
 
 def test_nobody_elses_files_are_touched(quick_stand_in, server, tmp_path):
@@ -426,7 +436,7 @@ def test_direction_from_the_command(tmp_path, capsys):
     assert capsys.readouterr().out == f"{folder}: 4 training and 2 validation clips\n"
     assert len(list((folder / "train").iterdir())) == 4
     assert prepare.main(argv) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "a folder that is not empty" in capsys.readouterr().err
     assert prepare.main(["direction", "--data", str(tmp_path / "odd"), "--num-train", "3"]) == 2
     assert capsys.readouterr().err == "error: num_train is 3; it must be even and at least 2: clips come in twins\n"
 
@@ -434,7 +444,7 @@ def test_direction_from_the_command(tmp_path, capsys):
 @pytest.mark.parametrize("argv", [["nonsense"], ["--nonsense"], ["direction", "--force"], ["--forc"]])
 def test_unknown_words_and_flags_exit_with_2(argv, capsys):
     assert prepare.main(argv) == 2
-    assert re.fullmatch(r"error: .*; see prepare.py( \w+)? --help\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: .*; see tinyaction prepare --help\n", capsys.readouterr().err)
 
 
 def test_progress_on_a_terminal_is_one_line(monkeypatch, capsys):

@@ -17,7 +17,6 @@ from tinyaction.prepare.synthetic import (
     make_direction_set,
     make_stand_in,
     stand_in_clip,
-    write_video,
 )
 from tinyaction.video import open_video
 
@@ -54,45 +53,6 @@ def read_with_opencv(path: Path) -> np.ndarray:
         if not decoded:
             return np.stack(frames)
         frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-
-
-# ---- write_video ----------------------------------------------------------------------------------------------------
-
-
-def test_a_written_video_holds_its_frames_in_rgb(tmp_path):
-    frames = [np.full((48, 64, 3), color, np.uint8) for color in ([200, 40, 40], [40, 200, 40], [40, 40, 200])]
-    assert write_video(tmp_path / "a.mp4", frames, fps=12.5) == 3
-    video = open_video(tmp_path / "a.mp4")
-    assert video.fps == 12.5
-    means = video.get_batch([0, 1, 2]).mean((1, 2))
-    np.testing.assert_allclose(means, [[200, 40, 40], [40, 200, 40], [40, 40, 200]], atol=6)
-
-
-def test_ffv1_is_lossless(tmp_path):
-    frames = np.random.default_rng(0).integers(0, 256, (5, 20, 30, 3), dtype=np.uint8)
-    write_video(tmp_path / "a.avi", frames, fps=25, fourcc="FFV1")
-    np.testing.assert_array_equal(read_all(tmp_path / "a.avi"), frames)
-    np.testing.assert_array_equal(read_with_opencv(tmp_path / "a.avi"), frames)
-
-
-@pytest.mark.parametrize(
-    ("frames", "message"),
-    [
-        ([], "no frames"),
-        ([np.zeros((48, 63, 3), np.uint8)], r"even height, even width, 3\), got \(48, 63, 3\)"),
-        ([np.zeros((48, 64), np.uint8)], r"got \(48, 64\)"),
-        ([np.zeros((48, 64, 3), np.float32)], "frame 0 is float32"),
-        ([np.zeros((48, 64, 3), np.uint8), np.zeros((48, 66, 3), np.uint8)], r"frame 1 is uint8 \(48, 66, 3\)"),
-    ],
-)
-def test_frames_that_cannot_be_written(tmp_path, frames, message):
-    with pytest.raises(ValueError, match=message):
-        write_video(tmp_path / "a.mp4", frames, fps=25)
-
-
-def test_a_video_that_cannot_be_opened_for_writing(tmp_path):
-    with pytest.raises(OSError, match="missing.*cannot write"):
-        write_video(tmp_path / "missing" / "a.mp4", [np.zeros((48, 64, 3), np.uint8)], fps=25)
 
 
 # ---- the stand-in ---------------------------------------------------------------------------------------------------

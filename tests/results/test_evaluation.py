@@ -120,3 +120,12 @@ def test_a_model_can_be_trained_after_an_evaluation():
     model = create_model("conv2d", 2)
     evaluate(model, loader_of(random_videos(2), 2), device=CPU)
     train_one_epoch(model, loader_of(random_videos(2), 2), sgd(model), device=CPU)
+
+
+def test_scores_that_are_nan_name_the_video():
+    with pytest.raises(ValueError, match=r"x=nan\.mp4: the network's scores are NaN; its weights are not finite"):
+        evaluate(sign_model(), FakeLoader(batch_of((1, 0), (math.nan, 0))), device=CPU)
+
+
+def test_without_a_device_the_model_stays_where_it_is():
+    assert evaluate(sign_model(), FakeLoader(batch_of((1, 0)))).top1 == 1

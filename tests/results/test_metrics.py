@@ -90,3 +90,10 @@ def test_wrong_scores_and_labels_are_named(metric, scores, labels, rule):
 def test_a_wrong_confusion_matrix_is_named(predicted, labels, options, rule):
     with pytest.raises(ValueError, match=rule):
         confusion_matrix(predicted, labels, **options)
+
+
+@pytest.mark.parametrize("accuracy", [top_k_accuracy, mean_class_accuracy])
+def test_a_score_that_is_nan_is_no_accuracy(accuracy):
+    """A row of NaN counted as right in one figure and as wrong in another."""
+    with pytest.raises(ValueError, match="a score of video 1 is NaN"):
+        accuracy([[0.1, 0.9], [np.nan, np.nan]], [1, 0])

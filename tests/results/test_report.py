@@ -18,9 +18,9 @@ import toys
 import tinyaction as ta
 from tinyaction.cli import main
 from tinyaction.cli.train import parse_args
-from tinyaction.prepare.synthetic import write_video
-from tinyaction.results import charts, plots
-from tinyaction.results.charts import (
+from tinyaction.results import plots
+from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
+from tinyaction.results.plots import (
     Series,
     columns_of,
     confusion_chart,
@@ -29,11 +29,11 @@ from tinyaction.results.charts import (
     shortened,
     whole_ticks,
 )
-from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.report import _find, _spread_over_classes, wilson_interval, write_report
-from tinyaction.results.run import RunFolder, goodness, read_run
+from tinyaction.results.run import RunFolder, epoch_sort_key, read_run
 from tinyaction.results.sheets import MARGIN, PAPER, Strip, clip_frames, data_uri, draw_sheet, fonts_here, has_letter
 from tinyaction.training.config import RunConfig
+from tinyaction.video.writer import write_video
 
 NAMES = ["<b>bold</b> & brave", "打字", "left, \"right\"", "typing"]
 
@@ -67,8 +67,8 @@ def points_of(svg: str) -> list[list[tuple[float, float]]]:
 
 def test_a_line_goes_through_its_values() -> None:
     svg = line_chart([1, 2, 3], [Series("training", [0.0, 1.0, 0.5], "train")], label="accuracy", lowest=0, highest=1)
-    left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
-    top, bottom = charts.TOP, charts.HEIGHT - charts.BOTTOM
+    left, right = plots.LEFT, plots.WIDTH - plots.RIGHT
+    top, bottom = plots.TOP, plots.HEIGHT - plots.BOTTOM
     assert points_of(svg) == [[(left, bottom), ((left + right) / 2, top), (right, (top + bottom) / 2)]]
     assert "<title>epoch 2: training 1</title>" in svg
 
@@ -83,12 +83,12 @@ def test_a_line_is_broken_where_a_value_is_missing() -> None:
 
 def test_bars_stand_on_one_another() -> None:
     parts = [Series("computing", [3.0], "computing"), Series("waiting", [1.0], "waiting")]
-    svg = charts.stacked_bars([1], parts, label="seconds")
+    svg = plots.stacked_bars([1], parts, label="seconds")
     bars = re.findall(r'class="bar (\w+)" x="[\d.]+" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', svg)
     (_, low_y, low_height), (_, high_y, high_height) = ((name, float(y), float(height)) for name, y, height in bars)
     assert low_height == pytest.approx(3 * high_height, abs=0.2)
     assert high_y + high_height == pytest.approx(low_y, abs=0.2)
-    assert low_y + low_height == pytest.approx(charts.HEIGHT - charts.BOTTOM)
+    assert low_y + low_height == pytest.approx(plots.HEIGHT - plots.BOTTOM)
 
 
 def test_the_matrix_draws_what_is_there_and_escapes_names() -> None:
@@ -146,6 +146,12 @@ def test_the_frames_of_a_strip_are_spread_over_the_middle_view() -> None:
     assert len(clip_frames(inputs[:, :, :2], num_frames=6)) == 2  # a short clip is not stretched
 
 
+def test_of_several_crops_the_centre_of_the_middle_clip_is_shown() -> None:
+    inputs = torch.arange(9, dtype=torch.uint8)[:, None, None, None, None].expand(9, 3, 2, 4, 4).contiguous()
+    frames = clip_frames(inputs, num_crops=3)  # views 6, 7, 8 are the centres of clips 0, 1, 2
+    assert {int(pixel) for frame in frames for pixel in frame.flat} == {7}
+
+
 def test_float_inputs_are_no_picture() -> None:
     with pytest.raises(ValueError, match=r"torch.float32 \(1, 3, 2, 4, 4\)"):
         clip_frames(torch.zeros(1, 3, 2, 4, 4))
@@ -197,7 +203,7 @@ def run(tmp_path: Path) -> Path:
     files = [str(tmp_path / "videos" / f"clip, {number}.avi") for number in range(4)]
     (tmp_path / "videos").mkdir()
     for name, colour in zip(files, COLOURS, strict=True):
-        write_video(name, [np.full((16, 16, 3), colour, dtype=np.uint8)] * 3, fps=5, fourcc="FFV1")
+        write_video(name, [np.full((16, 16, 3), colour, dtype=np.uint8)] * 3, fps=5, codec="ffv1")
     scores = np.array([[0.7, 0.1, 0.1, 0.1], [0.6, 0.3, 0.05, 0.05], [0.02, 0.04, 0.04, 0.9], [0.1, 0.1, 0.3, 0.5]])
     val = Evaluation(0.5, scores, np.arange(4), files, 1.0, 2.0)
     folder = RunFolder(tmp_path / "a run")
@@ -288,35 +294,28 @@ def test_a_report_can_be_made_again_and_names_what_is_lost(run: Path) -> None:
     assert not (run / "mistakes.png").exists()  # an older picture would be taken for this report's
 
 
-def test_without_matplotlib_the_charts_are_on_the_page_and_the_sheets_are_there(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    page = Page(write_report(run, val_set=dataset_of(run)))
-    assert "pip install 'tinyaction[plots]'" in page.text
-    assert (run / "mistakes.png").exists() and not (run / "curves.png").exists()
-    assert (run / "report.html").read_text(encoding="utf-8").count('<svg class="chart"') == 3
-
-
-def test_the_charts_as_png(run: Path) -> None:
-    pytest.importorskip("matplotlib")
-    page = Page(write_report(run))
-    assert "pip install" not in page.text
-    for name in ("curves", "confusion", "classes"):
-        picture = cv2.imread(str(run / f"{name}.png"))
-        assert picture is not None
-        for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
-            assert (edge == 255).all(), f"{name}.png is cut at its edge"
-
-
-def test_extras_are_imported_only_where_they_are_used_and_pyplot_never(run: Path) -> None:
-    pytest.importorskip("matplotlib")
+def test_the_page_draws_its_charts_itself(run: Path) -> None:
+    """Charts are part of the page; no other file holds them, and nothing outside the core draws them."""
     code = ("import sys, tinyaction.results.report, tinyaction.cli.train\n"
-            "assert not {'matplotlib', 'tensorboard'} & set(sys.modules)\n"
+            "sys.modules['matplotlib'] = None\n"
             "tinyaction.results.report.write_report(sys.argv[1])\n"
-            "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules")
+            "assert 'tensorboard' not in sys.modules")
     subprocess.run([sys.executable, "-c", code, str(run)], check=True)
-    assert plots.plots_available()
+    assert (run / "report.html").read_text(encoding="utf-8").count('<svg class="chart"') == 3
+    assert [path.name for path in run.glob("*.png")] == []  # no videos were given, so there are no sheets either
+
+
+def test_an_interrupted_report_leaves_the_old_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = write_report(run)
+    before = page.read_bytes()
+
+    def fail(*arguments: object) -> None:
+        raise OSError("the power fails")
+
+    monkeypatch.setattr("tinyaction.files.os.replace", fail)
+    with pytest.raises(OSError, match="the power fails"):
+        write_report(run, notice="another page")
+    assert page.read_bytes() == before and not list(run.glob("*.part"))
 
 
 def test_predictions_come_back_as_they_were_written(run: Path) -> None:
@@ -330,7 +329,7 @@ def test_predictions_come_back_as_they_were_written(run: Path) -> None:
 def test_the_better_epoch() -> None:
     rows = [{"val_top1": 0.5, "val_loss": 1.0}, {"val_top1": 0.6, "val_loss": 2.0},
             {"val_top1": 0.6, "val_loss": 1.5}, {"val_top1": 0.6, "val_loss": float("nan")}, {}]
-    assert max(rows, key=goodness) is rows[2]
+    assert max(rows, key=epoch_sort_key) is rows[2]
 
 
 def test_a_folder_that_is_no_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -398,7 +397,7 @@ def test_a_report_that_fails_does_not_lose_the_run(
     def fail(*arguments: object, **named: object) -> Path:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("tinyaction.cli.train.write_report", fail)
+    monkeypatch.setattr("tinyaction.training.run.write_report", fail)
     data = toys.write_set(tmp_path / "bars", num_train=2, num_val=2)
     assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), "--epochs", "1", "--size", "16",
                  "--clip-len", "2", "--num-workers", "0", "--device", "cpu"]) == 0

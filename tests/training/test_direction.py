@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tinyaction import (
+    Updater,
     VideoDataset,
     build_dataloader,
     create_model,
@@ -34,12 +35,14 @@ def accuracy_after(model_name, data, *, num_epochs):
     train_set = VideoDataset(data.train, train_pipeline(clip_len=8, size=32, flip_ratio=0))
     val_set = VideoDataset(data.val, eval_pipeline(clip_len=8, size=32), test_mode=True)
     loader = build_dataloader(train_set, batch_size=6, shuffle=True)
-    optimizer = create_optimizer("adam", model, lr=3e-3)
+    updater = Updater(
+        create_optimizer("adam", model, lr=3e-3),
+        lambda step: learning_rate(step, base_lr=3e-3, total_steps=10 * num_epochs, warmup_steps=10),
+        clip_grad_norm=40.0,
+    )
     for epoch in range(num_epochs):
         loader.set_epoch(epoch)
-        train_one_epoch(model, loader, optimizer, device=CPU, state=TrainState(step=10 * epoch), clip_grad_norm=40.0,
-                        lr_at=lambda step: learning_rate(step, base_lr=3e-3, total_steps=10 * num_epochs,
-                                                         warmup_steps=10))
+        train_one_epoch(model, loader, updater, device=CPU, state=TrainState(step=10 * epoch))
     return evaluate(model, build_dataloader(val_set, batch_size=20), device=CPU)
 
 

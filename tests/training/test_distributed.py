@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from toys import write_set
 
-from tinyaction import distributed
 from tinyaction.data.loader import rank_batches
+from tinyaction.training import distributed
 
 # Evaluates a fixed network, then trains it for an epoch; process 0 writes what came out.
 PROGRAM = """
 import json, sys, torch
-from torch.nn.parallel import DistributedDataParallel
 import tinyaction as ta
-from tinyaction.distributed import num_processes, rank, start_processes, stop_processes
+from tinyaction.training.distributed import gather_in_order, num_processes, rank, start_processes, stop_processes
 
 folder, out, batch_size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)
@@ -36,14 +35,13 @@ val = ta.build_dataloader(val_set, batch_size=2, **share)
 train_set = ta.VideoDataset(data.train, ta.eval_pipeline(**arguments))
 train = ta.build_dataloader(train_set, batch_size=batch_size, shuffle=True, **share)
 seen = [sample.filename for batch in train for sample in batch["data_samples"]]
-before = ta.evaluate(model, val, device=device)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-parallel = DistributedDataParallel(model) if num_processes() > 1 else None
+before = ta.evaluate(model, val, device=device, gather=gather_in_order)
+updater = ta.Updater(torch.optim.SGD(model.parameters(), lr=0.1))
 if len(sys.argv) > 4:  # a process that runs out of batches early
     if rank() == 1:
         train._bounds = train._bounds[:-1]
-result = ta.train_one_epoch(model, train, optimizer, device=device, parallel=parallel)
-after = ta.evaluate(model, val, device=device)
+result = ta.train_one_epoch(model, train, updater, device=device)
+after = ta.evaluate(model, val, device=device, gather=gather_in_order)
 torch.save({"seen": seen, "scores": before.scores, "labels": before.labels, "filenames": before.filenames,
             "loss": before.loss, "after": after.scores, "trained": result.num_videos, "train_loss": result.loss,
             "weights": model.state_dict()}, f"{out}-{rank()}.pt")
@@ -122,6 +120,70 @@ def test_the_command_has_one_writer(toys, tmp_path):
     assert json.loads((tmp_path / "run/config.json").read_text())["lr_of_the_batch"] == pytest.approx(0.01 * 2 * 2 / 8)
 
 
+# Trains a network of four numbers on given batches, alone or as one of several processes, in many cases.
+STEPS_PROGRAM = """
+import itertools, sys
+sys.path.insert(0, sys.argv[2])
+import torch
+from loops import CPU, FakeLoader, batch_of, tiny_model
+from tinyaction import Criterion, Updater, create_average, train_one_epoch
+from tinyaction.data.loader import rank_batches
+from tinyaction.training.distributed import num_processes, rank, start_processes, stop_processes
+
+torch.set_num_threads(1)
+start_processes(CPU)
+results = {}
+ranks = [2, 3] if num_processes() == 1 else [num_processes()]
+for R, N, size, accum, early in itertools.product(ranks, [3, 7, 8, 13], [1, 2, 3], [1, 2, 3], [False, True]):
+    torch.manual_seed(N)
+    videos = [(x, int(x > 0)) for x in torch.randn(N).tolist()]
+    parts = [[videos[start:stop] for start, stop in rank_batches(N, size, rank=r, num_ranks=R, even=True)]
+             for r in range(R)]
+    if early:  # a video that is skipped can take a batch away from one process
+        if len(parts[1]) == 1:
+            continue
+        parts[1] = parts[1][:-1]
+    if num_processes() == 1:  # all videos of a step as one batch
+        last = max(map(len, parts))
+        batches = [sum((video for part in parts for video in part[step : step + accum]), []) for step in
+                   range(0, last, accum)]
+        accum_here = 1
+    else:
+        batches, accum_here = parts[rank()], accum
+    torch.manual_seed(0)
+    model = tiny_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=0.01)
+    average = create_average(model, 0.9)
+    updater = Updater(optimizer, lambda step: 0.5 / (step + 1), 0.4, accum_here, average=average)
+    criterion = Criterion(label_smoothing=0.1, class_weights=torch.tensor([0.5, 2.0]))
+    out = train_one_epoch(model, FakeLoader(*(batch_of(*batch) for batch in batches)), updater, device=CPU,
+                          criterion=criterion)
+    momenta = [optimizer.state[weight]["momentum_buffer"].flatten() for weight in model.parameters()]
+    tensors = [*model.state_dict().values(), *average.module.state_dict().values()]
+    results[R, N, size, accum, early] = torch.cat([*(t.flatten() for t in tensors), *momenta,
+                                                   torch.tensor([out.loss, out.top1, out.num_videos])])
+torch.save(results, f"{sys.argv[1]}-{rank()}.pt")
+stop_processes()
+"""
+
+
+def test_a_step_of_several_processes_is_that_of_one_on_all_their_videos(tmp_path):
+    """For uneven batches, accumulation, and a process that runs out of batches: weights, momentum and average."""
+    import torch
+
+    (tmp_path / "program.py").write_text(STEPS_PROGRAM)
+    outcomes = {}
+    for num in (1, 2, 3):
+        launch(num, tmp_path / "program.py", tmp_path / str(num), Path(__file__).parents[1])
+        outcomes[num] = [torch.load(tmp_path / f"{num}-{rank}.pt") for rank in range(num)]
+    (alone,) = outcomes[1]
+    assert len(alone) > 100
+    for case, expected in alone.items():
+        results = [outcome[case] for outcome in outcomes[case[0]]]
+        assert all(torch.equal(result, results[0]) for result in results), case
+        torch.testing.assert_close(results[0], expected, rtol=1e-6, atol=1e-6, msg=lambda text, c=case: f"{c}: {text}")
+
+
 # ---- arithmetic ----------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +228,6 @@ def test_too_few_videos_for_the_processes():
 
 def test_one_process_needs_no_torchrun():
     assert (distributed.rank(), distributed.num_processes()) == (0, 1)
-    assert distributed.dealt_back(["a", "b"]) == ["a", "b"]
-    assert distributed.summed(1, 2.5) == [1, 2.5]
-    assert distributed.from_first("x") == distributed.first_before_others(lambda: "x") == "x"
+    assert distributed.gather_in_order(["a", "b"]) == ["a", "b"]
+    assert distributed.all_reduce_sum(1, 2.5) == [1, 2.5]
+    assert distributed.broadcast_from_main("x") == distributed.main_process_first(lambda: "x") == "x"

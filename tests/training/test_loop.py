@@ -16,7 +16,8 @@ from torch import nn
 from tinyaction.models import Recognizer, TemporalAverageHead, create_model
 from tinyaction.results import progress
 from tinyaction.results.evaluation import evaluate
-from tinyaction.training.loop import TrainState, create_optimizer, fit, train_one_epoch
+from tinyaction.training.loop import Callbacks, TrainState, fit, train_one_epoch
+from tinyaction.training.updater import Updater, create_optimizer
 
 # ---- training ------------------------------------------------------------------------------------------------------
 
@@ -61,15 +62,15 @@ def test_defect_8_each_view_carries_the_label_of_its_video():
 
 def test_the_rate_is_set_before_each_step():
     model = tiny_model()
-    optimizer = sgd(model)
     asked, used = [], []
 
     def lr_at(step):
         asked.append(step)
         return 0.1 * step
 
-    optimizer.register_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
-    train_one_epoch(model, FakeLoader(batch_of((1, 0)), batch_of((2, 1))), optimizer, device=CPU, lr_at=lr_at,
+    updater = sgd(model, lr_at=lr_at)
+    updater.optimizer.register_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
+    train_one_epoch(model, FakeLoader(batch_of((1, 0)), batch_of((2, 1))), updater, device=CPU,
                     state=TrainState(step=7))
     assert asked == [7, 8]
     assert used == pytest.approx([0.7, 0.8])
@@ -79,7 +80,7 @@ def test_the_rate_is_set_before_each_step():
 def test_clipping(limit, norm):
     """The first gradient is (-1/2, 1/2, -1/2, 1/2), of norm 1."""
     model = tiny_model()
-    train_one_epoch(model, FakeLoader(batch_of((1, 0))), sgd(model), device=CPU, clip_grad_norm=limit)
+    train_one_epoch(model, FakeLoader(batch_of((1, 0))), sgd(model, clip_grad_norm=limit), device=CPU)
     assert math.hypot(*weights_of(model)) == pytest.approx(norm, rel=1e-5)
 
 
@@ -133,18 +134,17 @@ def test_fit_by_hand():
     train_loader = FakeLoader(batch_of((1, 0)), batch_of((2, 1)))
     val_loader = FakeLoader(batch_of((1, 0)))
     seen = []
-    history = fit(model, train_loader, val_loader, sgd(model), num_epochs=2, device=CPU,
-                  lr_at=lambda step: 1 / (step + 1), on_epoch=seen.append)
+    history = fit(model, train_loader, val_loader, sgd(model, lr_at=lambda step: 1 / (step + 1)), num_epochs=2,
+                  device=CPU, callbacks=Callbacks(on_epoch=seen.append))
     assert history == seen
     assert [record.epoch for record in history] == [0, 1]
     assert [record.lr for record in history] == [1 / 2, 1 / 4]
     assert train_loader.epochs == [0, 1]
 
     by_hand = tiny_model()
-    optimizer = sgd(by_hand)
+    updater = sgd(by_hand, lr_at=lambda step: 1 / (step + 1))
     for epoch in (0, 1):
-        train = train_one_epoch(by_hand, train_loader, optimizer, device=CPU, lr_at=lambda step: 1 / (step + 1),
-                                state=TrainState(step=2 * epoch))
+        train = train_one_epoch(by_hand, train_loader, updater, device=CPU, state=TrainState(step=2 * epoch))
         assert history[epoch].train.loss == train.loss
         assert history[epoch].val.loss == evaluate(by_hand, val_loader, device=CPU).loss
     assert weights_of(model) == weights_of(by_hand)
@@ -157,7 +157,7 @@ def test_on_epoch_can_stop_the_run():
     model = tiny_model()
     loader = FakeLoader(batch_of((1, 0)))
     with pytest.raises(KeyboardInterrupt):
-        fit(model, loader, loader, sgd(model), num_epochs=5, device=CPU, on_epoch=stop)
+        fit(model, loader, loader, sgd(model), num_epochs=5, device=CPU, callbacks=Callbacks(on_epoch=stop))
     assert loader.epochs == [0]
 
 
@@ -181,10 +181,10 @@ def test_waiting_and_computing_are_told_apart(monkeypatch):
     model = Recognizer(nn.Identity(), SlowHead(2, 1, dropout=0), AsFloat())
     loader = Slow(batch_of((1, 0), (1, 0)), batch_of((1, 0), (1, 0)), batch_of((1, 0), (1, 0)))
     seen = []
-    train = train_one_epoch(model, loader, sgd(model), device=CPU, on_batch=seen.append)
-    assert (train.seconds_waiting, train.seconds_computing) == (3 * 3 + 0.5, 3 * 1)
+    train = train_one_epoch(model, loader, sgd(model), device=CPU, callbacks=Callbacks(on_batch=seen.append))
+    assert (train.data_seconds, train.compute_seconds) == (3 * 3 + 0.5, 3 * 1)
     val = evaluate(model, loader, device=CPU, on_batch=seen.append)
-    assert (val.seconds_waiting, val.seconds_computing) == (3 * 3 + 0.5, 3 * 1)
+    assert (val.data_seconds, val.compute_seconds) == (3 * 3 + 0.5, 3 * 1)
     assert [(p.kind, p.batch, p.num_batches) for p in seen] == [
         ("train", 1, 3), ("train", 2, 3), ("train", 3, 3), ("val", 1, 3), ("val", 2, 3), ("val", 3, 3)]
     assert [p.videos_per_second for p in seen] == [2 / 4] * 6
@@ -222,8 +222,8 @@ def test_on_cuda_everything_moves_there():
     on_cpu = evaluate(model, loader_of(videos, 2), device=CPU)
     on_cuda = evaluate(model, loader_of(videos, 2), device=cuda)
     assert on_cuda.scores == pytest.approx(on_cpu.scores, abs=1e-3)
-    optimizer = create_optimizer("sgd", model, lr=0.1)
-    history = fit(model, loader_of(videos, 2), loader_of(videos, 2), optimizer, num_epochs=2, device=cuda)
+    updater = Updater(create_optimizer("sgd", model, lr=0.1))
+    history = fit(model, loader_of(videos, 2), loader_of(videos, 2), updater, num_epochs=2, device=cuda)
     assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
     assert history[1].train.loss < history[0].train.loss
 

@@ -3,23 +3,32 @@
 import csv
 import multiprocessing
 import os
+import pty
 import random
 import resource
+import shlex
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from toys import write_set
+from toys import write_clip, write_set
 
-import tinyaction.cli.train
-from tinyaction.cli.train import main
-from tinyaction.models.checkpoint import load_checkpoint, load_newest, previous_of, save_checkpoint
+import tinyaction.training.run
+from tinyaction.cli.train import main, parse_args
+from tinyaction.models.checkpoint import Checkpoint, load_newest, previous_of
 from tinyaction.results.run import RunFolder
+from tinyaction.training.config import RunConfig
+from tinyaction.training.identity import ListIdentity, RunIdentity, differences
 from tinyaction.training.loop import TrainState
 from tinyaction.training.resume import random_state, restore_training, set_random_state, training_state
+from tinyaction.training.run import train
 
 FLAGS = ("--size 16 --clip-len 2 --batch-size 2 --epochs 3 --num-workers 1 --optimizer adamw --lr 0.001 "
          "--save-every 1 --device cpu").split()
@@ -52,7 +61,7 @@ def start(*words: object, max_file_bytes: int = 0):
 def train_here(argv: list[str], max_file_bytes: int) -> None:
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as in a process of its own
-    tinyaction.cli.train.report = lambda *_, **__: None  # pictures take longer than these runs
+    tinyaction.training.run.write_report = lambda *_, **__: "none"  # pictures take longer than these runs
     if max_file_bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     raise SystemExit(main(argv))
@@ -79,12 +88,12 @@ def time_of(path: Path) -> int:
 
 def assert_same_outcome(run: Path, whole: Path) -> None:
     for name in ("last.pt", "best.pt"):
-        ours, theirs = load_checkpoint(run / name), load_checkpoint(whole / name)
-        assert ours["epoch"] == theirs["epoch"]
-        for key, tensor in theirs["state_dict"].items():
-            assert torch.equal(ours["state_dict"][key], tensor), f"{name}: {key}"
+        ours, theirs = Checkpoint.load(run / name), Checkpoint.load(whole / name)
+        assert ours.epoch == theirs.epoch
+        for key, tensor in theirs.state_dict.items():
+            assert torch.equal(ours.state_dict[key], tensor), f"{name}: {key}"
     assert metrics_of(run) == metrics_of(whole)
-    adam, other = (load_checkpoint(folder / "last.pt")["training"]["objects"]["optimizer"] for folder in (run, whole))
+    adam, other = (Checkpoint.load(folder / "last.pt").training.objects["optimizer"] for folder in (run, whole))
     for number, values in adam["state"].items():
         assert torch.equal(values["exp_avg_sq"], other["state"][number]["exp_avg_sq"])
 
@@ -92,7 +101,7 @@ def assert_same_outcome(run: Path, whole: Path) -> None:
 def metrics_of(run: Path) -> list[list[str]]:
     with open(run / "metrics.csv", newline="") as file:
         rows = list(csv.reader(file))
-    keep = [place for place, name in enumerate(rows[0]) if not name.startswith("seconds")]
+    keep = [place for place, name in enumerate(rows[0]) if "seconds" not in name]
     return [[row[place] for place in keep] for row in rows]
 
 
@@ -134,7 +143,7 @@ def test_killed_at_twenty_random_moments(bars, whole, tmp_path):
     assert_same_outcome(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_says_how_to_go_on(signum, bars, whole, tmp_path):
     run = tmp_path / "run"
     process = start("--data", bars, "--out", run)
@@ -153,26 +162,202 @@ def test_a_signal_saves_and_says_how_to_go_on(signum, bars, whole, tmp_path):
 
 
 def test_a_finished_run_has_nothing_to_go_on_with(whole, capsys):
-    before = load_checkpoint(whole / "last.pt")["state_dict"]
+    before = Checkpoint.load(whole / "last.pt").state_dict
     assert main(["--resume", str(whole)]) == 0
     assert "best epoch" in capsys.readouterr().out
-    after = load_checkpoint(whole / "last.pt")["state_dict"]
+    after = Checkpoint.load(whole / "last.pt").state_dict
     assert all(torch.equal(after[key], before[key]) for key in before)
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["--resume", "{run}", "--lr", "1"], "--lr belongs to the run and cannot change with --resume"),
-    (["--resume", "{run}/none"], "{run}/none/config.json: no such file; --resume names the folder of a run"),
+def test_a_run_that_is_not_there(tmp_path, capsys):
+    assert main(["--resume", str(tmp_path / "none")]) == 2
+    assert f"{tmp_path}/none/config.json: no such file; a run folder has a config.json" in capsys.readouterr().err
+
+
+def test_a_closed_terminal_saves_too(bars, whole, tmp_path):
+    """The kernel sends SIGHUP to the session of a terminal that goes away, and every write to it then fails."""
+    run = tmp_path / "run"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        script = Path(__file__).parents[2] / "scripts" / "train.py"
+        os.execv(sys.executable, [sys.executable, str(script), "--data", str(bars), "--out", str(run), *FLAGS])
+    wait_for(lambda: (run / "metrics.csv").exists())
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert "stopped by SIGHUP in epoch " in (run / "log.txt").read_text()
+    process = start("--resume", run)
+    process.join()
+    assert process.exitcode == 0
+    assert_same_outcome(run, whole)
+
+
+def test_nohup_is_respected(bars, tmp_path):
+    script = Path(__file__).parents[2] / "scripts" / "train.py"
+    run = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, script, "--data", bars, "--out", run, *FLAGS], stderr=subprocess.PIPE,
+                               stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    wait_for((run / "metrics.csv").exists)
+    process.send_signal(signal.SIGHUP)
+    process.communicate()
+    assert process.returncode == 0
+    assert "best epoch" in (run / "log.txt").read_text()
+
+
+# ---- what must be the same -----------------------------------------------------------------------------------------
+
+
+def swap_names(data: Path) -> None:
+    (data / "classes.txt").write_text("standing\nlying\n")
+
+
+def reorder(split: str):
+    def change(data: Path) -> None:
+        path = data / f"bars_{split}_list.txt"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([*lines[2:], *lines[:2]]))
+    return change
+
+
+def relabel(data: Path) -> None:
+    path = data / "bars_val_list.txt"
+    path.write_text(path.read_text().replace("clip 0.mp4 0", "clip 0.mp4 1"))
+
+
+def shorten(split: str):
+    def change(data: Path) -> None:
+        path = data / f"bars_{split}_list.txt"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    return change
+
+
+def replace(split: str):
+    def change(data: Path) -> None:
+        write_clip(data / split / "clip 0.mp4", 0, seed=77, num_frames=12)
+    return change
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (swap_names, "its classes were lying, standing, now they are standing, lying"),
+    (shorten("train"), "it had 11 training videos, now there are 10"),
+    (shorten("val"), "it had 4 validation videos, now there are 3"),
+    (reorder("train"), "its training videos have other names, or another order"),
+    (reorder("val"), "its validation videos have other names, or another order"),
+    (relabel, "its validation videos have other labels"),
+    (replace("train"), "files of its training videos were replaced: their sizes differ"),
+    (replace("val"), "files of its validation videos were replaced: their sizes differ"),
 ])
-def test_wrong_ways_to_resume(argv, words, whole, capsys):
-    assert main([word.format(run=whole) for word in argv]) == 2
-    assert words.format(run=whole) in capsys.readouterr().err
+def test_other_data_are_refused_with_the_difference(change, words, bars, whole, tmp_path, capsys):
+    data = tmp_path / "moved"
+    shutil.copytree(bars, data)
+    change(data)
+    before = (whole / "last.pt").read_bytes()
+    assert main(["--resume", str(whole), "--data", str(data), "--num-workers", "0"]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {whole} cannot go on: {words}. Put that back, or start a new run with --weights " in error
+    assert error.count("\n") == 1
+    assert (whole / "last.pt").read_bytes() == before
 
 
-def test_other_videos_are_refused(bars, whole, tmp_path, capsys):
-    other = write_set(tmp_path / "other", num_train=10, num_val=4)
-    assert main(["--resume", str(whole), "--data", str(other)]) == 2
-    assert f"{whole} began with other training videos" in capsys.readouterr().err
+def test_the_same_data_in_another_folder_are_the_same_run(bars, whole, tmp_path):
+    shutil.copytree(bars, tmp_path / "moved")
+    shutil.copytree(whole, tmp_path / "run")
+    assert main(["--resume", str(tmp_path / "run"), "--data", str(tmp_path / "moved"), "--num-workers", "0"]) == 0
+
+
+def test_each_difference_of_two_runs_is_a_clause():
+    videos = ListIdentity(5, "names", "labels", "sizes")
+    run = RunIdentity(["a", "b"], videos, videos, {"lr": 0.1, "model": "conv2d"}, 2, "bfloat16")
+    assert differences(run, run) == []
+    assert RunIdentity.load(asdict(run)) == run
+    other = RunIdentity(["a", "b"], videos, videos, {"lr": 0.2, "model": "conv2d"}, 1, "float32")
+    assert differences(run, other) == [
+        "--lr was 0.1, now it is 0.2", "it was trained by 2 processes, now there are 1",
+        "it computed in bfloat16, this device would in float32 (--device)"]
+
+
+def test_flags_from_python_are_held_to_the_run(bars, whole):
+    flags = {**Checkpoint.load(whole / "last.pt").config, "lr": 0.5, "resume": str(whole), "num_workers": 0}
+    with pytest.raises(ValueError, match=r"cannot go on: --lr was 0\.001, now it is 0\.5\."):
+        train(RunConfig(**flags))
+
+
+def test_a_config_edited_by_hand_changes_nothing(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace('"lr": 0.001', '"lr": 7.5').replace('"epochs": 3', '"epochs": 4'))
+    assert main(["--resume", str(tmp_path / "run"), "--num-workers", "0"]) == 0
+    out = capsys.readouterr().out
+    assert f"note: {path} says --lr 7.5; the 0.001 in last.pt holds" in out
+    assert f"note: {path} says --epochs 4; the 3 in last.pt holds" in out
+    assert len(metrics_of(tmp_path / "run")) == 1 + 3
+
+
+def test_a_flag_that_cannot_change_says_what_does_work(whole, capsys):
+    assert main(["--resume", str(whole), "--lr", "1", "--balanced"]) == 2
+    error = capsys.readouterr().err
+    command = error.split("start a new run from its weights: tinyaction train ")[1].strip()
+    config = parse_args(shlex.split(command))
+    assert (config.lr, config.balanced, config.weights, config.out) == (1.0, True, str(whole / "best.pt"), "")
+    assert config.optimizer == "adamw" and config.size == 16  # of the run
+
+
+def set_in(*keys, value):
+    def change(training):
+        place = training
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+    return change
+
+
+def without_key(*keys):
+    def change(training):
+        place = training
+        for key in keys[:-1]:
+            place = place[key]
+        del place[keys[-1]]
+    return change
+
+
+@pytest.mark.parametrize("change", [
+    without_key("objects"), without_key("state"), without_key("random"), without_key("best"), without_key("identity"),
+    without_key("state", "step"), without_key("objects", "optimizer"), without_key("identity", "train"),
+    set_in("objects", value=[1, 2]), set_in("state", value="x"), set_in("best", value={"epoch": "first"}),
+    set_in("best", value={"epoch": 1}), set_in("state", "epoch", value="2"), set_in("state", "num_batches", value=-5),
+    set_in("state", "total_loss", value=float("nan")), set_in("state", "extra", value=1),
+    set_in("objects", "optimizer", value={}), set_in("objects", "optimizer", "state", value={0: {"exp_avg": 1}}),
+    set_in("objects", "optimizer", "param_groups", 0, "lr", value="fast"),
+    set_in("objects", "optimizer", "state", 0, "exp_avg", value=torch.zeros(3)),
+    set_in("objects", "train_loader", value={"epoch": 1}), set_in("objects", "train_loader", "position", value=99),
+    set_in("objects", "train_loader", "bad", value=[{"name": "x"}]), set_in("objects", "model", value=None),
+    set_in("random", "numpy", value=("MT19937",)), set_in("random", "torch", value=torch.zeros(3)),
+    set_in("random", "python", value=(3, (1, 2), None)), set_in("identity", "train", value=7),
+    set_in("identity", value=None),
+])
+def test_a_tampered_training_state_is_one_sentence(change, whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.json", "best.pt", "metrics.csv"):
+        shutil.copy(whole / name, run / name)
+    saved = torch.load(whole / "last.pt", weights_only=True)
+    change(saved["training"])
+    torch.save(saved, run / "last.pt")
+    assert main(["--resume", str(run), "--num-workers", "0"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {run / 'last.pt'}: ") and error.count("\n") == 1
+
+
+def test_a_run_of_an_earlier_version_says_what_to_do(whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(whole / "config.json", run)
+    saved = torch.load(whole / "last.pt", weights_only=True)
+    saved["training"]["videos"] = saved["training"].pop("identity")["train"]["names"]
+    saved["config"]["max_bad"] = saved["config"].pop("max_skipped")
+    torch.save(saved, run / "last.pt")
+    assert main(["--resume", str(run), "--num-workers", "0"]) == 2
+    assert "resume with the version that wrote it, or start a new run with --weights" in capsys.readouterr().err
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------------------------
@@ -184,22 +369,26 @@ def test_a_full_disk_leaves_the_checkpoint_before(bars, tmp_path):
     process = start("--data", bars, "--out", run, max_file_bytes=600_000)
     process.join()
     assert process.exitcode == 2
-    saved = load_checkpoint(run / "last.pt")
-    assert saved["training"]["state"]["step"] == 0
+    saved = Checkpoint.load(run / "last.pt")
+    assert saved.training.state["step"] == 0
     assert [path.name for path in run.iterdir() if path.name.endswith(".part")] == []
+
+
+def checkpoint_of(epoch: int, **tensors: torch.Tensor) -> Checkpoint:
+    return Checkpoint({"name": "conv2d", "num_classes": 2}, tensors, ["a", "b"], {"clip_len": 2}, epoch)
 
 
 def test_a_failed_write_keeps_the_one_before(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
-    save_checkpoint(path, {"epoch": 1}, keep_previous=True)
+    checkpoint_of(1).save(path, keep_previous=True)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left on device; the checkpoint could not be saved, the one before is"):
-        save_checkpoint(path, {"epoch": 2}, keep_previous=True)
-    assert load_checkpoint(path)["epoch"] == 1
+        checkpoint_of(2).save(path, keep_previous=True)
+    assert Checkpoint.load(path).epoch == 1
     assert [child.name for child in tmp_path.iterdir()] == ["last.pt"]
 
 
@@ -207,12 +396,12 @@ def test_a_failed_write_keeps_the_one_before(tmp_path, monkeypatch):
 def test_a_cut_checkpoint_falls_back_to_the_one_before(share, tmp_path):
     path = tmp_path / "last.pt"
     for epoch in (1, 2):
-        save_checkpoint(path, {"epoch": epoch, "w": torch.arange(1000)}, keep_previous=True)
-    assert load_newest(path)[0]["epoch"] == 2
+        checkpoint_of(epoch, w=torch.arange(1000)).save(path, keep_previous=True)
+    assert load_newest(path)[0].epoch == 2
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     checkpoint, note = load_newest(path)
-    assert checkpoint["epoch"] == 1
+    assert checkpoint.epoch == 1
     assert note.endswith("going on from last.previous.pt")
     previous_of(path).unlink()
     with pytest.raises(ValueError, match=r"last\.pt: not a readable checkpoint"):
@@ -221,9 +410,9 @@ def test_a_cut_checkpoint_falls_back_to_the_one_before(share, tmp_path):
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
     path = tmp_path / "last.pt"
-    save_checkpoint(path, {"epoch": 1})
+    checkpoint_of(1).save(path)
     path.rename(previous_of(path))
-    assert load_newest(path)[0]["epoch"] == 1
+    assert load_newest(path)[0].epoch == 1
 
 
 class Code:
@@ -235,7 +424,7 @@ def test_a_checkpoint_that_carries_code_is_refused_and_not_run(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     torch.save({"format": "tinyaction-1", "epoch": Code()}, "last.pt")
     with pytest.raises(ValueError, match=r"last\.pt: .* reading it would run code, \w+\.system"):
-        load_checkpoint("last.pt")
+        Checkpoint.load("last.pt")
     assert not Path("carried_out").exists()
 
 

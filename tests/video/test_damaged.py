@@ -12,7 +12,7 @@ import pytest
 from toys import telling_frames
 
 from tinyaction.prepare.check import CheckedFile, check_files
-from tinyaction.prepare.synthetic import write_video
+from tinyaction.video.writer import write_video
 
 KINDS = ("cut", "bits flipped", "range of zeros", "header damaged")
 REAL = ("weizmann4/bend/p0_orig.mp4", "odd/test.avi", "odd/decord__video_90.mov", "odd/torchcodec__h265_video.mp4",
@@ -40,10 +40,10 @@ def damaged(content: bytes, kind: str, rng: random.Random) -> bytes:
 def clips(folder: Path) -> list[tuple[Path, int]]:
     """(clip, its true number of frames): generated ones, and real ones where they are there."""
     found = []
-    for fourcc, suffix, num_frames in (("mp4v", ".mp4", 30), ("XVID", ".avi", 25), ("MJPG", ".avi", 20),
-                                       ("mp4v", ".mov", 21), ("FFV1", ".mkv", 12)):
-        path = folder / f"{fourcc}{suffix}"
-        write_video(path, telling_frames(num_frames, 64, 96), fps=25, fourcc=fourcc)
+    for codec, suffix, num_frames in (("mpeg4", ".mp4", 30), ("mpeg4", ".avi", 25), ("mjpeg", ".avi", 20),
+                                      ("mpeg4", ".mov", 21), ("ffv1", ".mkv", 12)):
+        path = folder / f"{codec}{suffix}"
+        write_video(path, telling_frames(num_frames, 64, 96), fps=25, codec=codec)
         found.append((path, num_frames))
     shared = os.environ.get("TINYACTION_SHARED", "")
     if shared:

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,14 +14,14 @@ COMMANDS = {
     "train": "train a recognizer on a folder of videos",
     "check": "find damaged, missing and doubled videos, and what is wrong with lists",
     "evaluate": "accuracy of a checkpoint on a folder of videos",
-    "report": "make the page and the pictures of a run again",
+    "report": "make the page of a run again",
     "predict": "classes and scores of videos, folders, long videos over time, cameras",
     "explain": "where in the frames a network found its class",
     "embed": "a feature vector a video",
     "export": "a checkpoint as ONNX, torch.export or TorchScript, checked",
     "models": "the recognizers there are: parameters, input, GFLOPs, weights",
     "store": "decode videos once, to frames that read ten times faster",
-    "bench": "clips a second and memory, stage by stage",
+    "bench": "clips a second, stage by stage",
 }
 
 
@@ -59,10 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def errors_to_exit_code(command: Callable[[Sequence[str] | None], int]) -> Main:
-    """What a user or a file got wrong becomes one sentence on stderr and exit code 2; Ctrl-C becomes 130."""
+    """Turn errors of users and files into one sentence on stderr and exit code 2, and Ctrl-C into 130."""
 
     @functools.wraps(command)
     def wrapped(argv: Sequence[str] | None = None) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal cannot show becomes its code
+                stream.reconfigure(errors="backslashreplace")
         try:
             return command(argv)
         except BrokenPipeError:  # the reader of our output has gone, as in "... | head"

@@ -13,7 +13,7 @@ from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import CLEAN_FILE, DataFolder, find_data
 from tinyaction.device import default_num_workers
-from tinyaction.files import write_whole
+from tinyaction.files import check_output, write_whole
 from tinyaction.prepare.check import Check, check_data, clean_lines, summary
 
 CACHE = ".check.jsonl"
@@ -22,7 +22,7 @@ CACHE = ".check.jsonl"
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 1 where something was found."""
-    parser = Parser(prog="check.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction check", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
     parser.add_argument("--clip-len", type=int, default=8, help="frames of a clip; shorter is told (default 8)")
     parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="files that are read at once")
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help=f"write {CLEAN_FILE} into the folder: the lists without the bad videos")
     parser.add_argument("--drop-concealed", action="store_true",
                         help="with --write-clean: without files of concealed damage, too; they can be trained on")
+    parser.add_argument("--force", action="store_true", help="replace outputs that tinyaction wrote before")
     args = parser.parse_args(argv)
     for name, least in (("clip_len", 1), ("num_workers", 1)):
         if getattr(args, name) < least:
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--video-timeout is {args.video_timeout:g}; it must be above 0 seconds")
     data = find_data(args.data, allow_outside=args.allow_outside)
     folder = data.folder or Path(args.data)
+    if args.write_clean:
+        check_output(folder / CLEAN_FILE, flag="--write-clean", inputs=[args.data], force=args.force)
     cache = folder / CACHE if os.access(folder, os.W_OK) else None
     if cache is not None and args.again:
         cache.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""``embed.py``: one feature vector a video, as a ``.npy`` file with the names beside it."""
+"""``tinyaction embed``: one feature vector a video, as a ``.npy`` file with the names beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,32 +6,36 @@ from pathlib import Path
 import numpy as np
 
 from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.files import check_output, whole_file, write_whole
 from tinyaction.inference.predictor import Predictor
 
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="embed.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction embed", description=__doc__, allow_abbrev=False)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folders of videos, files, or quoted patterns")
-    parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")
+    parser.add_argument("--checkpoint", required=True, help="the folder of a run, or a best.pt or last.pt in it")
     parser.add_argument("--out", default="features.npy",
                         help="(N, F) float32; the names go into the same name with .txt (default features.npy)")
+    parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
     parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     arguments = parser.parse_args(argv)
     if arguments.num_clips is not None and arguments.num_clips < 1:
         raise ValueError(f"--num-clips is {arguments.num_clips}; it must be at least 1")
     path = Path(arguments.out)
+    names_path = path.with_suffix(".txt")
     if path.suffix != ".npy":
         raise ValueError(f"--out is {path}; it must end in .npy")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} into")
+    for output in (path, names_path):
+        check_output(output, flag="--out", inputs=[*arguments.sources, arguments.checkpoint], force=arguments.force)
     predictor = Predictor(arguments.checkpoint, device=arguments.device, num_clips=arguments.num_clips)
     features, names = predictor.embed(arguments.sources)
     broken = [name for name in names if "\n" in name]
     if broken:
         raise ValueError(f"{broken[0]!r}: a name with a line break cannot stand in a list of names; rename the file")
-    np.save(path, features)
-    path.with_suffix(".txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    print(f"{path}: {len(features)} videos of {features.shape[1]} features; names in {path.with_suffix('.txt')}")
+    with whole_file(path) as part, open(part, "wb") as file:
+        np.save(file, features)
+    write_whole(names_path, "".join(f"{name}\n" for name in names))
+    print(f"{path}: {len(features)} videos of {features.shape[1]} features; names in {names_path}")
     return 0

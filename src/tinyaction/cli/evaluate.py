@@ -1,21 +1,18 @@
-"""``evaluate.py``: the accuracy of a checkpoint on the validation videos of a folder."""
+"""``tinyaction evaluate``: the accuracy of a checkpoint on the validation videos of a folder."""
 
 import argparse
-import shlex
 from collections.abc import Sequence
-from pathlib import Path
-
-import numpy as np
 
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.progress import ProgressLine
-from tinyaction.data.annotations import DataFolder, VideoList, find_data
-from tinyaction.data.dataset import VideoDataset, build_dataloader
+from tinyaction.data.annotations import DataFolder, find_data
+from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
 from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixels
 from tinyaction.device import choose_device, default_num_workers
 from tinyaction.models.checkpoint import Checkpoint, load_model
 from tinyaction.prepare.store import check_store
-from tinyaction.results.evaluation import Evaluation, evaluate
+from tinyaction.results.evaluation import evaluate
+from tinyaction.results.summary import result_lines
 
 
 @errors_to_exit_code
@@ -27,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_classes(data, checkpoint, arguments)
     videos = data.train if arguments.split == "train" else data.val
     if arguments.on_error == "raise":
-        check_files(videos)
-    pipeline_arguments = dict(checkpoint["eval_pipeline"])
+        check_files_exist(videos)
+    pipeline_arguments = dict(checkpoint.eval_pipeline)
     for name in ("num_clips", "num_crops"):
         if getattr(arguments, name) is not None:
             pipeline_arguments[name] = getattr(arguments, name)
@@ -38,23 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = VideoDataset(videos, eval_pipeline(**pipeline_arguments), test_mode=True)
     loader = build_dataloader(dataset, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
                               pin_memory=device.type == "cuda", on_error=arguments.on_error,
-                              max_bad_share=arguments.max_bad, time_limit=arguments.time_limit)
-    if checkpoint["stand_in"]:
+                              max_skipped=arguments.max_skipped, video_timeout=arguments.video_timeout)
+    if checkpoint.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.")
     progress = ProgressLine()
     try:
         result = evaluate(model, loader, device=device, on_batch=progress)
     finally:
         progress.close()
-    for line in result_lines(result, checkpoint["class_names"]):
+    for line in result_lines(result, checkpoint.class_names):
         print(line)
     return 0
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="evaluate.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction evaluate", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
-    parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")
+    parser.add_argument("--checkpoint", required=True, help="the folder of a run, or a best.pt or last.pt in it")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which videos (default val)")
     parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
     parser.add_argument("--num-crops", type=int, choices=NUM_CROPS, help="squares of a clip; default as in the run")
@@ -64,8 +61,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     parser.add_argument("--on-error", choices=("raise", "skip"), default="raise",
                         help="raise: stop at a video that cannot be read; skip: leave it out, and say so")
-    parser.add_argument("--max-bad", type=float, default=0.1, help="share that may be left out (default 0.1)")
-    parser.add_argument("--time-limit", type=float, default=300.0, help="seconds for one video (default 300)")
+    parser.add_argument("--max-skipped", type=float, default=0.1, help="share that may be left out (default 0.1)")
+    parser.add_argument("--video-timeout", type=float, default=300.0, help="seconds for one video (default 300)")
     parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
     arguments = parser.parse_args(argv)
     for name, least in (("num_clips", 1), ("max_views", 0), ("batch_size", 1), ("num_workers", 0)):
@@ -77,7 +74,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def check_classes(data: DataFolder, checkpoint: Checkpoint, arguments: argparse.Namespace) -> None:
     """Raise ValueError where the data and the checkpoint do not speak of the same classes."""
-    known, given = checkpoint["class_names"], data.class_names
+    known, given = checkpoint.class_names, data.class_names
     if len(known) != len(given):
         raise ValueError(f"{arguments.checkpoint} knows {len(known)} classes ({_some(known)}), {arguments.data} has "
                          f"{len(given)} ({_some(given)}); use the data that the checkpoint was trained for")
@@ -85,52 +82,6 @@ def check_classes(data: DataFolder, checkpoint: Checkpoint, arguments: argparse.
     if len(named) == 2 and known != given:
         raise ValueError(f"{arguments.checkpoint} knows the classes {_some(known)}, {arguments.data} has "
                          f"{_some(given)}; the order counts too")
-
-
-def check_files(*lists: VideoList) -> None:
-    """Raise FileNotFoundError for the first video that is not there, before anything is computed."""
-    for videos in lists:
-        missing = [name for name, _ in (videos[i] for i in range(len(videos))) if not Path(name).exists()]
-        if missing:
-            raise FileNotFoundError(f"{missing[0]}: no such file; {len(missing)} of {len(videos)} videos listed in "
-                                    f"{videos.source} are missing")
-
-
-def result_lines(result: Evaluation, class_names: Sequence[str]) -> list[str]:
-    """Accuracy and confusion matrix in text, at most 80 columns wide."""
-    num_listed = len(result.labels) + len(result.bad)
-    of_all = f"{len(result.labels)} of {num_listed}" if result.bad else f"{num_listed}"
-    lines = [f"accuracy {result.top1:.4f} over {of_all} videos, mean over classes {result.mean_class:.4f}"]
-    if result.top5 is not None:
-        lines[0] += f", top-5 {result.top5:.4f}"
-    lines += [f"  skipped: {video.filename}: {video.reason}" for video in result.bad]
-    return lines + confusion_lines(result, class_names)
-
-
-def confusion_lines(result: Evaluation, class_names: Sequence[str]) -> list[str]:
-    """The matrix where it fits into 80 columns, else the pairs that are confused most."""
-    matrix = result.confusion
-    cell = max(4, len(str(int(matrix.max()))) + 1)
-    width = min(24, max(len(name) for name in class_names))
-    if width + 6 + cell * len(class_names) > 80:
-        wrong = matrix - np.diag(np.diag(matrix))
-        order = np.argsort(-wrong, axis=None, kind="stable")[:10]
-        pairs = [np.unravel_index(place, wrong.shape) for place in order if wrong.flat[place] > 0]
-        return ["most confused (true -> predicted):"] + [
-            f"  {int(wrong[true, predicted]):>5}  {class_names[true][:30]} -> {class_names[predicted][:30]}"
-            for true, predicted in pairs
-        ] if pairs else ["no video was confused"]
-    lines = ["confusion matrix (row = true class, column = predicted class):",
-             " " * (width + 6) + "".join(f"{number:>{cell}}" for number in range(len(class_names)))]
-    for number, name in enumerate(class_names):
-        counts = "".join(f"{int(count):>{cell}}" for count in matrix[number])
-        lines.append(f"  {name[:width]:<{width}} {number:>3}{counts}")
-    return lines
-
-
-def command(*words: str | Path) -> str:
-    """A line for a shell."""
-    return shlex.join(map(str, words))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.models.create import (
-    MODELS,
+    all_models,
     check_input,
     check_name,
     create_model,
@@ -29,10 +29,10 @@ classifier; `tinyaction models NAME` counts the recognizer itself."""
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
     if not arguments.names:
-        print(text_of_list(list(MODELS)))
+        print(text_of_list(list(all_models())))
     for word in arguments.names:
-        found = [name for name in MODELS if word in name]
-        if word in MODELS or not found:
+        found = [name for name in all_models() if word in name]
+        if word in all_models() or not found:
             print(text_of_model(word, clip_len=arguments.clip_len, size=arguments.size,
                                 num_classes=arguments.num_classes))
         else:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="models.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction models", description=__doc__, allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a model; or a part of names, to list those models")
     parser.add_argument("--clip-len", type=int, help="count for so many frames; default those of the weights")
     parser.add_argument("--size", type=int, help="count for such a square of pixels; default that of the weights")

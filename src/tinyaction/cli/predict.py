@@ -1,18 +1,27 @@
-"""``predict.py``: classes and scores of videos, folders of them, long videos over time, and cameras."""
+"""``tinyaction predict``: classes and scores of videos, folders of them, long videos over time, and cameras."""
 
 import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.files import check_output, part_of, put_in_place
+from tinyaction.inference.overlay import draw_timeline, with_label
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.predictor import Predictor
 from tinyaction.inference.sources import list_videos
+from tinyaction.inference.timeline import clock, merge_windows, segment_at, write_segments
+from tinyaction.results.plots import columns_of, shortened
+from tinyaction.results.sheets import write_png
 from tinyaction.video import open_video
+
+SUFFIXES = {"json": ".json", "csv": ".csv", "timeline": ".csv", "overlay": ".mp4"}
 
 
 @errors_to_exit_code
@@ -25,18 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     failures: list[str] = []
     try:
         for source in arguments.sources:
-            if source.isdigit() and not Path(source).exists():
+            if _is_camera(source):
                 _watch(predictor, int(source), arguments, output)
             elif arguments.window is not None:
                 for video in list_videos(source) or [source]:
                     _predict_windows(predictor, str(video), arguments, output)
             else:
-                many = list_videos(source) is not None
-                on_error = (lambda error: _note(failures, error)) if many or arguments.skip_errors else None
-                for prediction in predictor.stream(source, batch_size=arguments.batch_size, on_error=on_error):
-                    output.add(prediction)
-                    if arguments.overlay:
-                        _write_overlay(arguments.overlay, source, [Window(0.0, float("inf"), prediction)])
+                _predict_whole(predictor, source, arguments, output, failures)
     finally:
         output.close()
     if failures:
@@ -45,13 +49,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2 if failures else 0
 
 
+# ---- flags ---------------------------------------------------------------------------------------------------------
+
+
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="predict.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("sources", nargs="+", metavar="SOURCE",
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.checkpoint is None:  # before all else: "--json VIDEO" takes the source for the name of a file
+        parser.error("the following arguments are required: --checkpoint")
+    _check_numbers(arguments)
+    if arguments.window is None and (arguments.stride is not None or arguments.timeline):
+        raise ValueError("--stride and --timeline are for windows; say with --window how many seconds one has")
+    if arguments.json and arguments.csv == arguments.json == "-":
+        raise ValueError("--json and --csv cannot both go to the screen; name a file for one of them")
+    _check_outputs(arguments)
+    if not arguments.sources:
+        parser.error("the following arguments are required: SOURCE")
+    arguments.many = len(arguments.sources) > 1 or (
+        not _is_camera(arguments.sources[0]) and list_videos(arguments.sources[0]) is not None)
+    for name in ("timeline", "overlay"):
+        if getattr(arguments, name) and arguments.many:
+            raise ValueError(f"--{name} is for one video; {len(arguments.sources)} sources or a folder were given")
+        if getattr(arguments, name) and _is_camera(arguments.sources[0]):
+            raise ValueError(f"--{name} is for video files, not for a camera")
+    return arguments
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="tinyaction predict", description=__doc__, allow_abbrev=False)
+    parser.add_argument("sources", nargs="*", metavar="SOURCE",
                         help="video files, folders of videos, quoted patterns such as 'clips/*.mp4', or a camera's "
                         "number")
-    parser.add_argument("--checkpoint", required=True, help="best.pt or last.pt of a run")
-    parser.add_argument("--top", type=int, default=5, help="classes to show (default 5)")
+    parser.add_argument("--checkpoint", help="the folder of a run, or a best.pt or last.pt in it; required")
+    parser.add_argument("--top", type=int, default=5, help="classes to show of each video (default 5)")
+    parser.add_argument("--verbose", action="store_true", help="show the classes of each video of a folder, too")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE.json",
                         help="all scores, one JSON object a line, to the screen or into a file")
     parser.add_argument("--csv", nargs="?", const="-", metavar="FILE.csv",
@@ -64,13 +95,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--timeline", metavar="FILE.csv",
                         help="with --window: segments of one class as CSV, and as a picture beside it")
     parser.add_argument("--overlay", metavar="FILE.mp4", help="the video with the label drawn on")
+    parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
     parser.add_argument("--seconds", type=float, help="stop watching a camera after this time; default Ctrl-C")
     parser.add_argument("--skip-errors", action="store_true",
                         help="go on after a file that cannot be read, as is done within folders")
     parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
     parser.add_argument("--batch-size", type=int, default=1, help="videos that are computed together (default 1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
     for name in ("num_clips", "top", "batch_size"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
@@ -79,147 +114,198 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"--{name} is {value}; it must be above 0 seconds")
-    if arguments.window is None and (arguments.stride is not None or arguments.timeline):
-        raise ValueError("--stride and --timeline are for windows; say with --window how many seconds one has")
-    if arguments.json and arguments.csv == arguments.json == "-":
-        raise ValueError("--json and --csv cannot both go to the screen; name a file for one of them")
-    for name, suffix in (("json", ".json"), ("csv", ".csv"), ("timeline", ".csv"), ("overlay", ".mp4")):
-        _check_output(name, getattr(arguments, name), suffix)
-    for name in ("timeline", "overlay"):
-        single = len(arguments.sources) == 1 and list_videos(arguments.sources[0]) is None
-        if getattr(arguments, name) and not single:
-            raise ValueError(f"--{name} is for one video; {len(arguments.sources)} sources or a folder were given")
-    return arguments
 
 
-def _check_output(name: str, path: str | None, suffix: str) -> None:
-    """A flag whose file is left out would take the next source for it: the end of the name tells."""
-    if path is None or path == "-":
-        return
-    if Path(path).suffix.lower() != suffix:
-        raise ValueError(f"--{name} is {path}; it must end in {suffix} (put the sources before --{name})")
-    if not Path(path).parent.is_dir():
-        raise FileNotFoundError(f"{Path(path).parent}: no such folder to write {Path(path).name} into")
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Refuse outputs of another suffix, such as a source that was taken for one, and files that are there already."""
+    others: list[str | Path] = [*arguments.sources, arguments.checkpoint]
+    for name, suffix in SUFFIXES.items():
+        path = getattr(arguments, name)
+        if path is None or path == "-":
+            continue
+        if Path(path).suffix.lower() != suffix:
+            raise ValueError(f"--{name} is {path}; it must end in {suffix} (put the sources before --{name})")
+        paths = [Path(path), Path(path).with_suffix(".png")] if name == "timeline" else [Path(path)]
+        for each in paths:
+            others.append(check_output(each, flag=f"--{name}", inputs=others, force=arguments.force))
 
 
-class Output:
-    """Predictions as they come: a table with bars, JSON lines, or CSV; each to the screen or into a file."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.top = arguments.top
-        self.num_written = 0
-        self._to_screen = "-" not in (arguments.json, arguments.csv)
-        self._json = self._open(arguments.json)
-        self._csv = self._open(arguments.csv)
-        self._has_header = False
-
-    @staticmethod
-    def _open(path: str | None) -> Any:
-        return sys.stdout if path == "-" else path and open(path, "w", encoding="utf-8", newline="")
-
-    def add(self, prediction: Prediction, start: float | None = None, end: float | None = None) -> None:
-        self.num_written += 1
-        scores = dict(zip(prediction.class_names, prediction.scores, strict=True))
-        times: dict[str, float] = {}
-        if start is not None and end is not None:
-            times = {"start_seconds": round(start, 3), "end_seconds": round(end, 3)}
-        if self._json:
-            row = {"source": prediction.source, **times, "class": prediction.label, "score": prediction.score,
-                   "scores": scores}
-            print(json.dumps(row, ensure_ascii=False), file=self._json, flush=True)
-        if self._csv:
-            writer = csv.writer(self._csv)
-            if not self._has_header:
-                writer.writerow(("source", *times, "class", "score", *scores))
-                self._has_header = True
-            writer.writerow((prediction.source, *times.values(), prediction.label,
-                             *(f"{score:.6f}" for score in (prediction.score, *scores.values()))))
-            self._csv.flush()
-        if self._to_screen:
-            for line in table_lines(prediction, self.top, start, end):
-                print(line, flush=True)
-
-    def close(self) -> None:
-        for file in (self._json, self._csv):
-            if file and file is not sys.stdout:
-                file.close()
+def _is_camera(source: str) -> bool:
+    return source.isdigit() and not Path(source).exists()
 
 
-def table_lines(prediction: Prediction, top: int, start: float | None = None, end: float | None = None) -> list[str]:
-    """A line a class with a bar, under the source; of a window one line; at most 80 columns."""
-    from tinyaction.inference.timeline import clock
-
-    if start is None or end is None:
-        return [prediction.source, *(f"  {score:6.3f}  {'#' * round(30 * score):<30}  {_short(name, 38)}"
-                                     for name, score in prediction.top(top))]
-    names = "  ".join(f"{_short(name, 20)} {score:.3f}" for name, score in prediction.top(min(top, 2)))
-    bar = "#" * round(10 * prediction.score)
-    return [f"{clock(start):>9} - {clock(end):<9} {bar:<10}  {names}"[:80]]
+# ---- what is predicted ---------------------------------------------------------------------------------------------
 
 
-def _short(name: str, columns: int) -> str:
-    return name if len(name) <= columns else name[: columns - 1] + "…"
+def _predict_whole(predictor: Predictor, source: str, arguments: argparse.Namespace, output: "Output",
+                   failures: list[str]) -> None:
+    """Predict a file or the files of a folder, each as a whole."""
+    def note(error: Exception) -> None:
+        failures.append(str(error))
+        print(f"error: {error}", file=sys.stderr)
+
+    goes_on = arguments.skip_errors or list_videos(source) is not None
+    for prediction in predictor.stream(source, batch_size=arguments.batch_size, on_error=note if goes_on else None):
+        output.add(prediction)
+        if arguments.overlay:
+            _write_overlay(arguments, source, [Window(0.0, float("inf"), prediction)])
 
 
-def _predict_windows(predictor: Predictor, source: str, arguments: argparse.Namespace, output: Output) -> None:
-    if output._to_screen:
-        print(source)
+def _predict_windows(predictor: Predictor, source: str, arguments: argparse.Namespace, output: "Output") -> None:
+    output.begin_windows(source)
     windows: list[Window] = []
     for window in predictor.windows(source, window_seconds=arguments.window, stride_seconds=arguments.stride):
         output.add(window.prediction, window.start_seconds, window.end_seconds)
         if arguments.timeline or arguments.overlay:
             windows.append(window)
     if arguments.timeline:
-        _write_timeline(arguments.timeline, source, windows)
+        segments = merge_windows(windows)
+        write_segments(arguments.timeline, segments)
+        picture = Path(arguments.timeline).with_suffix(".png")
+        write_png(picture, draw_timeline(Path(source).name, windows))
+        print(f"{len(segments)} segments: {arguments.timeline}, {picture}", file=sys.stderr)
     if arguments.overlay:
-        _write_overlay(arguments.overlay, source, windows)
+        _write_overlay(arguments, source, windows)
 
 
-def _write_timeline(path: str, source: str, windows: list[Window]) -> None:
-    import numpy as np
-
-    from tinyaction.inference.overlay import draw_timeline
-    from tinyaction.inference.timeline import merge_windows, write_segments
-    from tinyaction.results.sheets import write_png
-
-    segments = merge_windows(windows)
-    write_segments(path, segments)
-    picture = Path(path).with_suffix(".png")
-    scores = np.array([window.prediction.scores for window in windows])
-    write_png(picture, draw_timeline(Path(source).name, segments, scores, windows[0].prediction.class_names))
-    print(f"{len(segments)} segments: {path}, {picture}", file=sys.stderr)
-
-
-def _write_overlay(path: str, source: str, windows: list[Window]) -> None:
-    from tinyaction.inference.overlay import with_label
-    from tinyaction.inference.timeline import merge_windows, segment_at
+def _write_overlay(arguments: argparse.Namespace, source: str, windows: list[Window]) -> None:
     from tinyaction.video.writer import VideoFile
 
     segments = merge_windows(windows)
     reader = open_video(source)
-    fps = reader.fps or 25.0
-    with VideoFile(path, fps=fps) as video:
-        for index, frame in enumerate(reader.read(range(len(reader)))):
-            segment = segment_at(segments, index / fps)
+    with VideoFile(arguments.overlay, fps=reader.fps or 25.0, replace=arguments.force) as video:
+        for seconds, frame in zip(reader.seconds.tolist(), reader.read(range(len(reader))), strict=True):
+            segment = segment_at(segments, seconds)
             video.write(with_label(frame, f"{segment.label} {segment.score:.2f}"))
-    print(f"{path}: {video.players}", file=sys.stderr)
+    print(f"{video.path}: {video.players}", file=sys.stderr)
 
 
-def _watch(predictor: Predictor, camera: int, arguments: argparse.Namespace, output: Output) -> None:
+def _watch(predictor: Predictor, camera: int, arguments: argparse.Namespace, output: "Output") -> None:
     """Print the scores of a camera until Ctrl-C or ``--seconds``."""
-    import time
-
-    if arguments.overlay or arguments.timeline:
-        raise ValueError("--overlay and --timeline are for video files, not for a camera")
+    window_seconds = arguments.window or 2.0
+    predictions = predictor.watch(camera, window_seconds=window_seconds)
+    output.begin_windows(f"camera {camera}")
     begin = time.monotonic()
-    predictions: Iterator[Prediction] = predictor.watch(camera, window_seconds=arguments.window or 2.0)
     for prediction in predictions:
         now = time.monotonic() - begin
-        output.add(prediction, max(0.0, now - (arguments.window or 2.0)), now)
+        output.add(prediction, max(0.0, now - window_seconds), now)
         if arguments.seconds is not None and now >= arguments.seconds:
             break
 
 
-def _note(failures: list[str], error: Exception) -> None:
-    failures.append(str(error))
-    print(f"error: {error}", file=sys.stderr)
+# ---- what is shown and written -------------------------------------------------------------------------------------
+
+
+class Output:
+    """Predictions as they come: a table, JSON lines, or CSV; each to the screen or into a file.
+
+    One video is shown with a bar a class, several with a line each and a summary, windows with a line each.
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.top = arguments.top
+        self.one_line_each = arguments.many and not arguments.verbose
+        self.num_written = 0
+        self._counts: Counter[str] = Counter()
+        self._to_screen = "-" not in (arguments.json, arguments.csv)
+        self._parts: list[tuple[IO[str], Path, str]] = []  # (file that is written, its path, its name in the end)
+        self._json = self._open(arguments.json)
+        self._csv = self._open(arguments.csv)
+        self._csv_heading: list[str] = []
+        self._heading = ""
+
+    def begin_windows(self, source: str) -> None:
+        """Name the source of the windows that follow."""
+        if self._to_screen:
+            self._print_heading(f"{'from':>9} - {'to':<9} {'':<10}  best classes")
+            print(source)
+
+    def add(self, prediction: Prediction, start: float | None = None, end: float | None = None) -> None:
+        """Show and write the prediction of a video, or of the window from ``start`` to ``end``, in seconds."""
+        self.num_written += 1
+        times: dict[str, float] = {}
+        if start is not None and end is not None:
+            times = {"start_seconds": round(start, 3), "end_seconds": round(end, 3)}
+        else:
+            self._counts[prediction.label] += 1
+        if self._json:
+            self._write_json(prediction, times)
+        if self._csv:
+            self._write_csv(prediction, times)
+        if self._to_screen:
+            if times:
+                print(window_line(prediction, self.top, *times.values()), flush=True)
+            elif self.one_line_each:
+                self._print_heading(f"{'score':>6}  {'class':<{CLASS_COLUMNS}}  video")
+                print(video_line(prediction), flush=True)
+            else:
+                print("\n".join(table_lines(prediction, self.top)), flush=True)
+
+    def close(self) -> None:
+        """Show the summary and give the files their names, also after Ctrl-C; without a prediction there are none."""
+        if self._to_screen and self.one_line_each and self._counts:
+            print(summary_line(self._counts))
+        for file, part, path in self._parts:
+            file.close()
+            if self.num_written:
+                put_in_place(part, path)
+            part.unlink(missing_ok=True)
+
+    def _open(self, path: str | None) -> IO[str] | None:
+        if path is None or path == "-":
+            return sys.stdout if path else None
+        part = part_of(path)
+        file = open(part, "w", encoding="utf-8", newline="")
+        self._parts.append((file, part, path))
+        return file
+
+    def _print_heading(self, heading: str) -> None:
+        if heading != self._heading:
+            print(heading)
+        self._heading = heading
+
+    def _write_json(self, prediction: Prediction, times: dict[str, float]) -> None:
+        row = {"source": prediction.source, **times, "class": prediction.label, "score": prediction.score,
+               "scores": dict(zip(prediction.class_names, prediction.scores, strict=True))}
+        is_unicode = str(getattr(self._json, "encoding", "")).lower().startswith("utf")
+        print(json.dumps(row, ensure_ascii=not is_unicode), file=self._json, flush=True)
+
+    def _write_csv(self, prediction: Prediction, times: dict[str, float]) -> None:
+        assert self._csv is not None
+        writer = csv.writer(self._csv)
+        heading = ["source", *times, "class", "score", *prediction.class_names]
+        if not self._csv_heading:
+            writer.writerow(heading)
+            self._csv_heading = heading
+        writer.writerow((prediction.source, *times.values(), prediction.label,
+                         *(f"{score:.6f}" for score in (prediction.score, *prediction.scores))))
+        self._csv.flush()
+
+
+CLASS_COLUMNS = 24
+
+
+def table_lines(prediction: Prediction, top: int) -> list[str]:
+    """A line a class with a bar, under the source; at most 80 columns but for the source."""
+    return [prediction.source, *(f"  {score:6.3f}  {'#' * round(30 * score):<30}  {shortened(name, 38)}"
+                                 for name, score in prediction.top(top))]
+
+
+def video_line(prediction: Prediction) -> str:
+    """Score, class and source in 80 columns; of a long source the middle is left out."""
+    name = shortened(prediction.label, CLASS_COLUMNS)
+    padding = " " * (CLASS_COLUMNS - columns_of(name))
+    return f"{prediction.score:6.3f}  {name}{padding}  {shortened(prediction.source, 80 - 10 - CLASS_COLUMNS)}"
+
+
+def window_line(prediction: Prediction, top: int, start: float, end: float) -> str:
+    """The times of a window, a bar of its best score, and its two best classes; at most 80 columns."""
+    names = "  ".join(f"{shortened(name, 13)} {score:.3f}" for name, score in prediction.top(min(top, 2)))
+    return f"{clock(start):>9} - {clock(end):<9} {'#' * round(10 * prediction.score):<10}  {names}"
+
+
+def summary_line(counts: Counter[str]) -> str:
+    """How many videos were predicted as which class, the most frequent classes first."""
+    shown = ", ".join(f"{shortened(name, 30)} {count}" for name, count in counts.most_common(8))
+    more = f", and {len(counts) - 8} more classes" if len(counts) > 8 else ""
+    return f"{counts.total()} videos: {shown}{more}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tinyaction.cli import Parser, errors_to_exit_code, store
 from tinyaction.cli.progress import CountLine
+from tinyaction.files import check_output
 from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.synthetic import STAND_IN_TITLE, is_stand_in, make_direction_set
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = Parser(prog="prepare.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction prepare", description=__doc__, allow_abbrev=False)
     sets = parser.add_subparsers(metavar="SET", help="left out: kinetics400_tiny")
 
     tiny = sets.add_parser("kinetics400_tiny", help="the tutorial's 40 clips", allow_abbrev=False)
@@ -50,7 +51,7 @@ def run_kinetics400_tiny(args: argparse.Namespace) -> None:
     state = put_kinetics400_tiny(args.data, force=args.force)
     print(f"{args.data}: {state}")
     if is_stand_in(args.data):
-        print(f"{STAND_IN_TITLE}\nprepare.py --force tries again to replace it by the real set")
+        print(f"{STAND_IN_TITLE}\ntinyaction prepare --force tries again to replace it by the real set")
 
 
 def put_kinetics400_tiny(folder: str | os.PathLike[str], *, force: bool = False) -> str:
@@ -62,6 +63,7 @@ def put_kinetics400_tiny(folder: str | os.PathLike[str], *, force: bool = False)
 
 
 def run_direction(args: argparse.Namespace) -> None:
+    check_output(args.data, flag="--data", is_folder=True)
     line = CountLine()
     make_direction_set(
         args.data,

@@ -3,10 +3,13 @@
 Other commands count on one line of stdout.
 """
 
+import errno
+import os
+import stat
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 from tinyaction.results.progress import Progress
 
@@ -56,6 +59,27 @@ class ProgressLine:
         elif self._on:
             sys.stderr.write("\r" + " " * 79 + "\r")
             sys.stderr.flush()
+
+
+Arguments = ParamSpec("Arguments")
+
+
+def unless_hung_up(write: Callable[Arguments, object]) -> Callable[Arguments, None]:
+    """Wrap a function that writes to the terminal: where that is gone (a closed ssh session), it writes nowhere."""
+
+    def wrapped(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> None:
+        try:
+            write(*arguments, **keywords)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for descriptor in (1, 2):
+                if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                    os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+
+    return wrapped
 
 
 class CountLine:

@@ -1,21 +1,21 @@
-"""``report.py``: make the page and the pictures of a run again, from its folder and its videos."""
+"""``tinyaction report``: make the page of a run again, from its folder and its videos."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.cli.train import STAND_IN, datasets
 from tinyaction.data.annotations import find_data
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.results.report import write_report
 from tinyaction.results.run import Run, read_run
-from tinyaction.training.config import RunConfig
+from tinyaction.training.build import build_datasets
+from tinyaction.training.config import RunConfig, known_flags
+from tinyaction.training.run import STAND_IN
 
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="report.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction report", description=__doc__, allow_abbrev=False)
     parser.add_argument("run", help="folder of a run, as runs/conv2d-1")
     parser.add_argument("--data", help="folder of its videos, where they have moved since")
     arguments = parser.parse_args(argv)
@@ -33,10 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _datasets(run: Run, data: str) -> tuple[VideoDataset, VideoDataset]:
-    known = {item.name for item in fields(RunConfig)}
-    config = RunConfig(**{name: value for name, value in run.config.items() if name in known})
+    config = RunConfig(**known_flags(run.config, source=str(run.folder / "config.json")))
     found = find_data(data)
     if found.class_names != run.class_names:
         raise ValueError(f"{data}: its classes are not those of the run ({len(found.class_names)} and "
                          f"{len(run.class_names)}); name the folder that the run was trained on with --data")
-    return datasets(config, found)
+    return build_datasets(config, found)

@@ -11,15 +11,17 @@ from pathlib import Path
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.progress import CountLine
 from tinyaction.device import default_num_workers
+from tinyaction.files import check_output, write_whole
 from tinyaction.prepare.store import SECONDS_PER_VIDEO, default_store, fill_store, plan_store
 from tinyaction.prepare.stored_file import StoreSettings
+from tinyaction.video.store_info import STORE_FILE
 
 BAD_FILES = "bad_files.txt"
 
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="store.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="tinyaction store", description=__doc__, allow_abbrev=False)
     add_flags(parser)
     run(parser.parse_args(argv))
     return 0
@@ -48,7 +50,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--video-timeout is {arguments.video_timeout:g}; it must be above 0 seconds")
     settings = StoreSettings(format=arguments.format, short_side=arguments.short_side,
                              frame_stride=arguments.frame_stride, quality=arguments.quality)
-    folder = make_store(arguments.data, arguments.out or default_store(arguments.data, settings), settings,
+    target = Path(arguments.out or default_store(arguments.data, settings))
+    if not (target / STORE_FILE).is_file():  # a store that is there is brought up to date
+        check_output(target, flag="--out", inputs=[arguments.data], is_folder=True)
+    folder = make_store(arguments.data, target, settings,
                         num_workers=arguments.num_workers, video_timeout=arguments.video_timeout,
                         skip_bad=arguments.on_error == "skip", allow_outside=arguments.allow_outside)
     print(f"train with: tinyaction train --data {folder}")
@@ -69,7 +74,7 @@ def make_store(
         line.print(f"{plan.folder}: {result.num_stored} videos stored, {result.num_bytes / 1e6:.0f} MB")
     if result.bad:
         bad_files = plan.folder / BAD_FILES
-        bad_files.write_text("".join(f"{reason}\n" for reason in result.bad.values()), encoding="utf-8")
+        write_whole(bad_files, "".join(f"{reason}\n" for reason in result.bad.values()))
         line.print(f"{plan.folder}: {len(result.bad)} of {len(plan.targets)} videos cannot be read and are left out "
                    f"of the lists; {bad_files} names them")
     return plan.folder

@@ -5,7 +5,7 @@ every frame alike.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ class TorchvisionAugment:
         TorchvisionAugment(v2.RandAugment(num_ops=2, magnitude=7))
         TorchvisionAugment(v2.ColorJitter(0.4, 0.4, 0.4, 0.1))
 
-    torchvision draws from torch's global random state: it is set from the item's own generator for the moment of the
-    call and put back afterwards, so that a draw depends on the item alone and touches nobody else's.
+    torchvision draws from torch's global generator of the CPU. It is seeded from the item's own generator for the
+    call and restored afterwards, so a draw depends on the item alone; generators of other devices are not touched.
 
     Raises:
         ValueError: the transform gives frames that are not uint8.
@@ -34,7 +34,7 @@ class TorchvisionAugment:
         frames = torch.from_numpy(np.stack(list(results["imgs"]))).permute(0, 3, 1, 2)  # (V*T, C, H, W)
         seed = int(rng_of(results).randint(2**31 - 1))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
             frames = self.transform(frames)
         if frames.dtype != torch.uint8:
             raise ValueError(f"{self.transform} gives {frames.dtype} frames; pixels stay uint8 until the model, leave "
@@ -98,8 +98,8 @@ class VideoMultiScaleCrop:
 class VideoThreeCrop:
     """Three squares of ``c_size`` pixels for evaluation: both ends and the middle of the frame's long side.
 
-    The short side must be ``c_size``. Views are three times ``num_clips``: all clips of the first square, then of the
-    second, then of the third. Source: MMAction2's ``ThreeCrop``; the protocol of Wang et al. 2018, "Non-local".
+    The short side must be ``c_size``. Views are three times ``num_clips``, see :func:`view_order`.
+    Source: MMAction2's ``ThreeCrop``; the protocol of Wang et al. 2018, "Non-local".
     """
 
     def __init__(self, c_size: int) -> None:
@@ -111,7 +111,7 @@ class VideoThreeCrop:
             raise ValueError(f"{results.get('filename', 'video')}: three crops of {self.c_size} pixels need frames "
                              f"with a short side of {self.c_size}, they are {width}x{height}; resize to it first")
         x, y = (width - self.c_size) // 2, (height - self.c_size) // 2
-        return _several_crops(results, [(0, 0), (2 * x, 2 * y), (x, y)], self.c_size, mirrored=False)
+        return _several_crops(results, [(0, 0), (2 * x, 2 * y), (x, y)], self.c_size)
 
     def __repr__(self) -> str:
         return f"VideoThreeCrop(c_size={self.c_size})"
@@ -120,7 +120,7 @@ class VideoThreeCrop:
 class VideoTenCrop:
     """Ten squares of ``c_size`` pixels for evaluation: the corners and the centre, each also mirrored.
 
-    Views are ten times ``num_clips``, crop by crop. Source: Krizhevsky et al. 2012; MMAction2's ``TenCrop``.
+    Views are ten times ``num_clips``, see :func:`view_order`. Source: Krizhevsky et al. 2012; MMAction2's ``TenCrop``.
     """
 
     def __init__(self, c_size: int) -> None:
@@ -133,21 +133,47 @@ class VideoTenCrop:
                              f"frame of {width}x{height} (width x height); resize first, or crop less")
         x, y = (width - self.c_size) // 4, (height - self.c_size) // 4
         places = [(0, 0), (4 * x, 0), (0, 4 * y), (4 * x, 4 * y), (2 * x, 2 * y)]
-        return _several_crops(results, places, self.c_size, mirrored=True)
+        return _several_crops(results, [place for place in places for _ in range(2)], self.c_size)
 
     def __repr__(self) -> str:
         return f"VideoTenCrop(c_size={self.c_size})"
 
 
-def _several_crops(results: Results, places: Sequence[tuple[int, int]], side: int, *, mirrored: bool) -> Results:
+CROPS = {  # number of crops -> their names, in the order in which they are cut
+    1: ("centre",),
+    3: ("first end", "last end", "centre"),
+    10: tuple(f"{place}{mirrored}" for place in ("upper left", "upper right", "lower left", "lower right", "centre")
+              for mirrored in ("", " mirrored")),
+}
+
+
+class View(NamedTuple):
+    """One of the V views of a video: a clip (frames of one stretch of time) and the crop that is cut from it."""
+
+    clip: int
+    crop: str
+
+
+def view_order(num_clips: int, num_crops: int) -> list[View]:
+    """The views of a video in the order in which they stand in ``inputs`` (V, C, T, H, W).
+
+        num_clips = 2, num_crops = 3  ->  clips 0 1 of the first end, 0 1 of the last end, 0 1 of the centre
+    """
+    return [View(clip, crop) for crop in CROPS[num_crops] for clip in range(num_clips)]
+
+
+def _several_crops(results: Results, places: Sequence[tuple[int, int]], side: int) -> Results:
+    """Cut a square at each (left, top) of ``places``, named as in :data:`CROPS`; views stand in view_order."""
+    names = CROPS[len(places)]
     frames = list(results["imgs"])
+    T = len(frames) // results["num_clips"]
     crops: list[UInt8Array] = []
-    for left, top in places:
-        crop = [frame[top : top + side, left : left + side] for frame in frames]
-        crops += crop
-        if mirrored:
-            crops += [frame[:, ::-1] for frame in crop]
-    results["num_clips"] *= len(crops) // len(frames)
+    for clip, crop in view_order(results["num_clips"], len(places)):
+        left, top = places[names.index(crop)]
+        for frame in frames[clip * T : (clip + 1) * T]:
+            square = frame[top : top + side, left : left + side]
+            crops.append(square[:, ::-1] if crop.endswith("mirrored") else square)
+    results["num_clips"] *= len(places)
     results["imgs"] = crops
     results["img_shape"] = (side, side)
     return results

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tinyaction.files import write_whole
+
 # What PyAV opens and people use, in any case. Pictures are no videos: folders of them are frames of one.
 VIDEO_SUFFIXES = frozenset((
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v", ".m4v", ".mkv",
@@ -93,7 +95,7 @@ def write_split(path: Path, videos: Sequence[tuple[str, str]], splits: Sequence[
     lines = [f"{_quoted(name)},{_quoted(label)},{split}\n"
              for (name, label), split in zip(videos, splits, strict=True)]
     try:
-        path.write_bytes(("path,label,split\n" + "".join(lines)).encode("utf-8"))
+        write_whole(path, ("path,label,split\n" + "".join(lines)).encode("utf-8"))
     except UnicodeEncodeError:
         wrong = next(name for name, _ in videos if not name.isprintable())
         raise ValueError(f"{str(path.parent / wrong)!a}: the file name is not UTF-8; rename it") from None

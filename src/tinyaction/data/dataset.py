@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from tinyaction.data.annotations import VideoList, read_list
 from tinyaction.data.loader import BadVideo, EpochSampler, OnError, VideoLoader
 from tinyaction.data.transforms import Transform
-from tinyaction.notebook import table
 from tinyaction.sample import DataSample
 from tinyaction.video import VideoError
 
@@ -86,18 +85,9 @@ class VideoDataset(Dataset[Item]):
 
     def __repr__(self) -> str:
         mode = "test" if self.test_mode else "train"
-        return f"VideoDataset({len(self)} videos from {self.videos.source}, {mode} mode)\n{self.pipeline!r}"
-
-    def _repr_html_(self) -> str:
-        mode = "test" if self.test_mode else "train"
-        counts = np.bincount(self.videos.labels, minlength=len(self.class_names or []))
-        rows: list[tuple[object, ...]] = [(label, self.class_names[label] if self.class_names else "", count)
-                                          for label, count in enumerate(counts.tolist()[:20])]
-        if len(counts) > 20:
-            rows.append(("...", f"{len(counts) - 20} more classes", int(counts[20:].sum())))
-        pipeline = getattr(self.pipeline, "_repr_html_", None)
-        return table(f"VideoDataset, {len(self)} videos from {self.videos.source}, {mode} mode", rows,
-                     head=("label", "class", "videos")) + (pipeline() if pipeline else "")
+        num_classes = len(self.class_names or np.unique(self.videos.labels))
+        return (f"VideoDataset({len(self)} videos of {num_classes} classes from {self.videos.source}, {mode} mode)\n"
+                f"{self.pipeline!r}")
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -129,8 +119,8 @@ def build_dataloader(
     rank: int = 0,
     num_ranks: int = 1,
     on_error: OnError = "raise",
-    max_bad_share: float = 0.1,
-    time_limit: float = 300.0,
+    max_skipped: float = 0.1,
+    video_timeout: float = 300.0,
 ) -> VideoLoader:
     """Batches of a dataset; call ``loader.set_epoch(epoch)`` before each training epoch.
 
@@ -145,18 +135,29 @@ def build_dataloader(
         prefetch: batches that each worker makes ahead.
         rank, num_ranks: which of several processes this is; see :func:`tinyaction.data.loader.rank_batches`.
         on_error: "raise" a video's error, or "skip" it: its batch is smaller by one, and ``loader.bad`` lists it.
-        max_bad_share: share of an epoch's videos that may be skipped.
-        time_limit: seconds in which a worker must have read one video; it is stopped after that. Without workers
+        max_skipped: share of an epoch's videos that may be skipped.
+        video_timeout: seconds in which a worker must have read one video; it is stopped after that. Without workers
             nothing watches.
 
     Iterating raises what an item raised: :class:`VideoError`, or ``ValueError`` of a transform.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=dataset.seed if seed is None else seed,
                            labels=dataset.videos.labels if balanced else None)
     return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=collate, num_workers=num_workers,
                        pin_memory=pin_memory, prefetch=prefetch, rank=rank, num_ranks=num_ranks, on_error=on_error,
-                       max_bad_share=max_bad_share, time_limit=time_limit)
+                       max_skipped=max_skipped, video_timeout=video_timeout)
+
+
+def check_files_exist(*lists: VideoList) -> None:
+    """Raise FileNotFoundError for the first video that is not there, before anything is computed."""
+    for videos in lists:
+        missing = [name for name, _ in (videos[i] for i in range(len(videos))) if not Path(name).exists()]
+        if missing:
+            raise FileNotFoundError(f"{missing[0]}: no such file; {len(missing)} of {len(videos)} videos listed in "
+                                    f"{videos.source} are missing")
 
 
 __all__ = ["BadVideo", "Batch", "DataSample", "EpochSampler", "Item", "VideoDataset", "VideoError", "VideoLoader",
-           "build_dataloader", "collate"]
+           "build_dataloader", "check_files_exist", "collate"]

@@ -12,7 +12,6 @@ torch's DataLoader does the work: processes, queues, shared and pinned memory. W
 import logging
 import multiprocessing
 import multiprocessing.process
-import shutil
 import signal
 import threading
 import time
@@ -47,6 +46,8 @@ IntArray = npt.NDArray[np.int64]
 OnError = Literal["raise", "skip"]
 
 POLL_SECONDS = 1.0  # how often a waiting loader looks at its workers
+
+
 @dataclass(frozen=True)
 class BadVideo:
     """A video that was dropped, and why."""
@@ -118,18 +119,6 @@ def rank_batches(num_items: int, batch_size: int, *, rank: int, num_ranks: int, 
     return np.concatenate([bounds[: num_full * num_ranks][rank::num_ranks], [last[rank : rank + 2]]])
 
 
-def fitting_prefetch(batch_bytes: int, num_workers: int) -> int:
-    """Batches that each worker makes ahead, 2 or 1: 1 where 2 would fill half the memory through which they travel.
-
-    On Linux that is /dev/shm, of which containers often have 64 MB.
-    """
-    try:
-        free = shutil.disk_usage("/dev/shm").free
-    except OSError:
-        return 2
-    return 2 if 2 * num_workers * batch_bytes <= free // 2 else 1
-
-
 class VideoLoader:
     """Batches of a dataset; see :func:`tinyaction.data.dataset.build_dataloader` for the arguments.
 
@@ -152,15 +141,15 @@ class VideoLoader:
         rank: int = 0,
         num_ranks: int = 1,
         on_error: OnError = "raise",
-        max_bad_share: float = 0.1,
-        time_limit: float = 300.0,
+        max_skipped: float = 0.1,
+        video_timeout: float = 300.0,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
-        if not 0 <= max_bad_share <= 1:
-            raise ValueError(f"max_bad_share is {max_bad_share}; it must be a share, 0 to 1")
-        if not time_limit > 0:
-            raise ValueError(f"time_limit is {time_limit}; it must be above 0 seconds")
+        if not 0 <= max_skipped <= 1:
+            raise ValueError(f"max_skipped is {max_skipped}; it must be a share, 0 to 1")
+        if not video_timeout > 0:
+            raise ValueError(f"video_timeout is {video_timeout}; it must be above 0 seconds")
         self.dataset = dataset
         self.batch_size = batch_size
         self.sampler = sampler
@@ -169,8 +158,8 @@ class VideoLoader:
         self.prefetch = prefetch
         self._bounds = rank_batches(len(sampler), batch_size, rank=rank, num_ranks=num_ranks, even=sampler.shuffle)
         self.on_error = on_error
-        self.max_bad_share = max_bad_share
-        self.time_limit = time_limit
+        self.max_skipped = max_skipped
+        self.video_timeout = video_timeout
         self.position = 0
         self.bad: list[BadVideo] = []
         self.on_wait: Callable[[], None] | None = None
@@ -205,6 +194,8 @@ class VideoLoader:
         if state["num_items"] != len(self.dataset):
             raise ValueError(f"the run was made with {state['num_items']} videos, now there are {len(self.dataset)}; "
                              "a run resumes only with the videos that it began with")
+        if not 0 <= state["position"] <= len(self):
+            raise ValueError(f"position is {state['position']}; an epoch has {len(self)} batches")
         self.sampler.epoch = state["epoch"]
         self.position = self._first = state["position"]
         self.bad = [BadVideo(**video) for video in state["bad"]]
@@ -251,10 +242,10 @@ class VideoLoader:
 
     def _drop(self, video: BadVideo) -> None:
         self.bad.append(video)
-        if len(self.bad) > self.max_bad_share * len(self.sampler):
+        if len(self.bad) > self.max_skipped * len(self.sampler):
             raise ValueError(
-                f"{len(self.bad)} of {len(self.sampler)} videos are bad; at most a share of {self.max_bad_share:g} "
-                "may be skipped (max_bad_share):"
+                f"{len(self.bad)} of {len(self.sampler)} videos are bad; at most a share of {self.max_skipped:g} "
+                "may be skipped (max_skipped):"
                 + "".join(f"\n  {bad.filename}: {bad.reason}" for bad in self.bad[:20])
                 + (f"\n  and {len(self.bad) - 20} more" if len(self.bad) > 20 else "")
             )
@@ -267,7 +258,7 @@ class VideoLoader:
             if index < 0:
                 continue
             filename = self.dataset.filename(index)
-            reason = (f"not read within {self.time_limit:g} s" if was_stuck
+            reason = (f"not read within {self.video_timeout:g} s" if was_stuck
                       else f"the worker process that read it was {how}")
             if self.on_error == "raise":
                 raise VideoError(filename, reason)
@@ -345,12 +336,16 @@ class VideoLoader:
             row = rows.get(process.pid or 0, [0.0, -1.0, now])
             if not process.is_alive():
                 lost.append((int(row[INDEX]), how_it_ended(process.exitcode), False))
-            elif row[INDEX] >= 0 and now - row[STARTED] > self.time_limit:
+            elif row[INDEX] >= 0 and now - row[STARTED] > self.video_timeout:
                 lost.append((int(row[INDEX]), "stopped", True))
         if lost:
             self.close()
             raise LostWorkersError(lost)
         return str(error).startswith("DataLoader timed out")
+
+    def __repr__(self) -> str:
+        return (f"VideoLoader({len(self)} batches of up to {self.batch_size} of {len(self.sampler)} videos, "
+                f"{self.num_workers} workers)")
 
     def close(self) -> None:
         """End the workers at once; the next iteration starts new ones."""

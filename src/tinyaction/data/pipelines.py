@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
+
+from tinyaction.data.augment import CROPS as CROP_NAMES
 from tinyaction.data.augment import TorchvisionAugment, VideoMultiScaleCrop, VideoTenCrop, VideoThreeCrop
 from tinyaction.data.transforms import (
     Compose,
+    Results,
     Transform,
     UniformSample,
     VideoCrop,
@@ -16,10 +21,11 @@ from tinyaction.data.transforms import (
     VideoRandomResizedCrop,
     VideoResize,
 )
+from tinyaction.video import UInt8Array
 
 AUGMENTATIONS = ("none", "basic", "randaugment", "color")
 CROPS = ("resized", "multiscale")
-NUM_CROPS = (1, 3, 10)
+NUM_CROPS = tuple(CROP_NAMES)  # 1, 3 or 10
 
 
 def train_pipeline(
@@ -95,6 +101,32 @@ def eval_pipeline(*, clip_len: int, size: int, num_clips: int = 1, num_crops: in
         VideoFormat(),
         VideoPack(),
     ])
+
+
+def sampled_frames(pipeline: Compose, total_frames: int) -> npt.NDArray[np.int64]:
+    """(V*T,) the frames that a pipeline chooses from a video of ``total_frames``, clip after clip; none is read."""
+    results: Results = {"filename": "", "total_frames": total_frames, "fps": 0.0}
+    for transform in pipeline.transforms:
+        if not isinstance(transform, VideoInit):
+            results = transform(results)
+        if "frame_inds" in results:
+            return np.asarray(results["frame_inds"])
+    raise ValueError(f"no transform of this pipeline chooses frames: {pipeline!r}")
+
+
+def steps_after_decoding(pipeline: Compose) -> Compose:
+    """What a pipeline does with frames that are decoded already: the transforms behind its VideoDecode."""
+    kinds = [type(transform) for transform in pipeline.transforms]
+    return Compose(pipeline.transforms[kinds.index(VideoDecode) + 1 :])
+
+
+def resize_early(pipeline: Compose, frame: UInt8Array) -> UInt8Array:
+    """A full-size frame as the pipeline's own VideoResize makes it; there it is then left as it is.
+
+    Frames that have to wait in memory are small this way.
+    """
+    resize = next((transform for transform in pipeline.transforms if isinstance(transform, VideoResize)), None)
+    return frame if resize is None else resize.resize_frame(frame)
 
 
 def short_side_pixels(size: int) -> int:

@@ -186,23 +186,31 @@ def _random_starts(
     return np.zeros(num_clips)
 
 
-def window_starts(total_frames: int, window: int, stride: int) -> IntArray:
-    """First frames of windows that slide over a video; the last one is moved back to end with it.
+def window_frames(
+    seconds: npt.NDArray[np.float64], end_seconds: float, *, window_seconds: float, stride_seconds: float
+) -> list[tuple[float, int, int]]:
+    """Windows that slide over the time of a video: (start in seconds, first frame, the frame after its last one).
 
-        total_frames = 11, window = 4, stride = 3   ->  0 3 6 7    (0123, 3456, 6789, 789A)
-        total_frames = 4, window = 4, stride = 1    ->  0
-        total_frames = 9, window = 2, stride = 4    ->  0 4 7      (01, 45, 78: what lies between is not seen)
+        10 frames a second, 11 of them; window_seconds = 0.4, stride_seconds = 0.3
+            ->  0.0: 0123   0.3: 3456   0.6: 6789   0.7: 789A   (the last window ends with the video)
 
-    Raises:
-        ValueError: a number below 1, or a window that is longer than the video.
+    A window's first frame is the one that is shown when it begins; a moment less than half a usual frame before the
+    next frame counts as that frame's. A video that is shorter than a window is one window.
+
+    Args:
+        seconds: (N,) when each frame is shown, ascending from 0.
+        end_seconds: when the last frame ends.
     """
-    for name, value in (("total_frames", total_frames), ("window", window), ("stride", stride)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
-    if window > total_frames:
-        raise ValueError(f"window is {window}; it must be at most total_frames, {total_frames}")
-    last = total_frames - window
-    return np.unique(np.append(np.arange(0, last, stride), last)).astype(np.int64)
+    tolerance = float(np.median(np.diff(seconds, append=end_seconds))) / 2
+    last_start = max(0.0, end_seconds - window_seconds)
+    starts = [*np.arange(0, last_start, stride_seconds).tolist(), last_start]
+    windows: list[tuple[float, int, int]] = []
+    for start in starts:
+        first = max(0, int(np.searchsorted(seconds, start + tolerance, side="right")) - 1)
+        stop = max(first + 1, int(np.searchsorted(seconds, start + window_seconds - tolerance)))
+        if not windows or windows[-1][1:] != (first, stop):            # rounding may give the last start twice
+            windows.append((start, first, stop))
+    return windows
 
 
 def repeated_indices(total_frames: int, clip_len: int) -> IntArray:

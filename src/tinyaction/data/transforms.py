@@ -42,8 +42,7 @@ class Compose:
     """Run transforms one after the other.
 
     Raises:
-        TypeError: a transform gives something that is no dict.
-        ValueError: a transform misses a key that an earlier one would have put in.
+        ValueError: a transform misses what an earlier one would have put in, or gives something that is no dict.
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
@@ -51,17 +50,33 @@ class Compose:
 
     def __call__(self, results: Results) -> Results:
         for transform in self.transforms:
-            try:
-                results = transform(results)
-            except KeyError as error:
-                raise ValueError(f"{transform!r} finds no {error} among the results; a transform that puts it in must "
-                                 "stand before it in the pipeline") from error
-            if not isinstance(results, dict):
-                raise TypeError(f"{transform!r} gives {type(results).__name__}; a transform returns a dict")
+            results = _apply(transform, results)
         return results
 
     def __repr__(self) -> str:
         return "Compose([\n" + "".join(f"    {transform!r},\n" for transform in self.transforms) + "])"
+
+
+MADE_BY = {  # key -> the transform that puts it in
+    "video_reader": "VideoInit", "total_frames": "VideoInit", "frame_inds": "UniformSample or another sampler",
+    "clip_len": "UniformSample or another sampler", "num_clips": "UniformSample or another sampler",
+    "imgs": "VideoDecode", "img_shape": "VideoDecode",
+}
+
+
+def _apply(transform: Transform, results: Results) -> Results:
+    """Call a transform. Raises ValueError where one before it is missing, or where it returns no dict."""
+    try:
+        changed = transform(results)
+    except KeyError as error:
+        key = error.args[0] if error.args else None
+        if key not in MADE_BY or key in results:
+            raise
+        raise ValueError(f"{transform!r} needs {key!r}, which no transform before it has put in; add {MADE_BY[key]} "
+                         "before it") from error
+    if not isinstance(changed, dict):
+        raise ValueError(f"{transform!r} returned {type(changed).__name__}; a transform must return the dict")
+    return changed
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What is done with a trained model."""
+"""Use a trained model: predict, explain, export."""

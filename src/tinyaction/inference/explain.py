@@ -1,9 +1,8 @@
-"""Why a class was predicted: Grad-CAM, the places of the frames that speak for it."""
+"""Explain a prediction with Grad-CAM: the places of the frames that speak for the class."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,9 +10,12 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from tinyaction.data.transforms import Compose
+from tinyaction.data.augment import view_order
+from tinyaction.data.dataset import collate
+from tinyaction.data.pipelines import sampled_frames
 from tinyaction.inference.overlay import enlarged, with_heat, with_label
 from tinyaction.inference.predictor import Predictor
+from tinyaction.inference.sources import list_videos
 from tinyaction.models import Recognizer
 from tinyaction.results.sheets import Strip, draw_sheet
 from tinyaction.video import UInt8Array, open_video
@@ -22,7 +24,7 @@ from tinyaction.video.writer import VideoFile
 
 @dataclass
 class Explanation:
-    """What the network saw of a video, and where it found the class.
+    """The frames that the network saw of a video, and where in them it found the class.
 
     Attributes:
         label, score: the class that is explained, and its score for the whole video.
@@ -69,32 +71,45 @@ def class_heat(model: Recognizer, inputs: torch.Tensor, label: int) -> torch.Ten
 def explain(predictor: Predictor, path: str | Path, *, class_name: str | None = None) -> Explanation:
     """Explain the predicted class of a video file, or the class given.
 
+    With several crops of a clip, the centre is explained; the score is that of all views.
+
     Raises:
-        ValueError: there is no such class, or the network has no map of places.
+        ValueError: there is no such class, the network has no map of places, or the path is a folder.
         VideoError: the file cannot be read.
     """
-    prediction = predictor(path)
-    label = prediction.label if class_name is None else class_name
-    if label not in predictor.class_names:
-        raise ValueError(f"class {label!r} is not known; this checkpoint has {', '.join(predictor.class_names[:20])}")
-    number = predictor.class_names.index(label)
+    check_one_video(path)
+    if class_name is not None and class_name not in predictor.class_names:
+        raise ValueError(f"class {class_name!r} is not known; this checkpoint has "
+                         f"{', '.join(predictor.class_names[:20])}")
     reader = open_video(path)
-    results: dict[str, Any] = {"filename": str(path), "video_reader": reader, "total_frames": len(reader)}
-    results = Compose(predictor.pipeline.transforms[1:-1])(results)    # all but opening and packing
-    clips = torch.from_numpy(results["imgs"])                          # (V, C, T, H, W)
-    num_clips = len(results["frame_inds"]) // clips.shape[2]
-    if clips.shape[0] > num_clips:                                     # several crops of each clip: the middle one
-        num_crops = clips.shape[0] // num_clips
-        clips = clips[num_crops // 2 :: num_crops]
-    heat = class_heat(predictor.model, clips.to(predictor.device), number).cpu()  # (V, T, H, W)
-    order = np.argsort(results["frame_inds"], kind="stable")
-    frames = clips.permute(0, 2, 3, 4, 1).flatten(0, 1).numpy()        # (V*T, H, W, C)
-    return Explanation(str(path), label, prediction.scores[number], reader.fps, len(reader),
-                       results["frame_inds"][order], frames[order], heat.flatten(0, 1).numpy()[order])
+    item = predictor.pipeline({"filename": str(path), "video_reader": reader})
+    prediction = predictor.predict_batch(collate([item]))[0]
+    label = prediction.label if class_name is None else class_name
+    number = predictor.class_names.index(label)
+    frame_inds = sampled_frames(predictor.pipeline, len(reader))       # (clips*T,)
+    clips = _centre_views(item["inputs"], predictor)                   # (clips, C, T, H, W)
+    heat = class_heat(predictor.model, clips.to(predictor.device), number).cpu()  # (clips, T, H, W)
+    order = np.argsort(frame_inds, kind="stable")
+    frames = clips.permute(0, 2, 3, 4, 1).flatten(0, 1).numpy()        # (clips*T, H, W, C)
+    return Explanation(str(path), label, prediction.scores[number], reader.fps, len(reader), frame_inds[order],
+                       frames[order], heat.flatten(0, 1).numpy()[order])
+
+
+def check_one_video(path: str | Path) -> None:
+    """Raise ValueError unless the path is that of one video."""
+    if list_videos(path) is not None:
+        raise ValueError(f"{path}: a folder or a pattern; explain takes one video file")
+
+
+def _centre_views(inputs: torch.Tensor, predictor: Predictor) -> torch.Tensor:
+    """Select from views (V, C, T, H, W) the centre crop of each clip, in the order of clips."""
+    num_crops = predictor.eval_arguments.get("num_crops", 1)
+    views = view_order(len(inputs) // num_crops, num_crops)
+    return inputs[[place for place, view in enumerate(views) if view.crop == "centre"]]
 
 
 def explanation_sheet(explanation: Explanation, *, num_frames: int = 6, side: int = 160) -> UInt8Array:
-    """A picture (H, W, 3) RGB: frames in the order of time as the network saw them, and below with their heat."""
+    """Draw frames as the network saw them, in the order of time, and below them their heat: (H, W, 3) RGB."""
     N = len(explanation.frames)
     chosen = np.unique(np.linspace(0, N - 1, min(num_frames, N)).round().astype(int))
     plain = [enlarged(explanation.frames[i], side) for i in chosen]
@@ -108,25 +123,25 @@ def explanation_sheet(explanation: Explanation, *, num_frames: int = 6, side: in
 
 
 def explanation_video(
-    explanation: Explanation, predictor: Predictor, path: str | Path, *, side: int = 320
+    explanation: Explanation, predictor: Predictor, path: str | Path, *, side: int = 320, replace: bool = False
 ) -> VideoFile:
-    """Write every frame of the video with its heat; between the frames that the network saw the heat is blended."""
+    """Write every frame of the video with its heat, blended between the frames that the network saw."""
     text = f"{explanation.label} {explanation.score:.2f}"
-    with VideoFile(path, fps=explanation.fps or 25.0) as video:
+    with VideoFile(path, fps=explanation.fps or 25.0, replace=replace) as video:
         for frame, heat in zip(_all_frames(explanation, predictor), _all_heat(explanation), strict=True):
             video.write(with_label(enlarged(with_heat(frame, heat), side), text))
     return video
 
 
 def _all_frames(explanation: Explanation, predictor: Predictor) -> Iterator[UInt8Array]:
-    """Every frame of the file as the network would see it."""
+    """Yield every frame of the file as the network would see it."""
     for frame in open_video(explanation.source).read(range(explanation.num_frames)):
         clips = predictor.frames_to_inputs([frame])                    # (V, C, 1, H, W)
-        yield np.ascontiguousarray(clips[len(clips) // 2, :, 0].permute(1, 2, 0).numpy())
+        yield np.ascontiguousarray(_centre_views(clips, predictor)[0, :, 0].permute(1, 2, 0).numpy())
 
 
 def _all_heat(explanation: Explanation) -> Iterator[npt.NDArray[np.float32]]:
-    """Heat (H, W) of every frame of the file, blended in time."""
+    """Yield the heat (H, W) of every frame of the file, blended in time."""
     seen, places = np.unique(explanation.frame_inds, return_index=True)
     for index in range(explanation.num_frames):
         after = int(np.searchsorted(seen, index))

@@ -1,7 +1,7 @@
-"""Hand a recognizer on: ONNX, torch.export, TorchScript. Pixels in, scores out; nothing of this package needed there.
+"""Write a recognizer as ONNX, torch.export or TorchScript: pixels in, scores out, without this package.
 
-Every form takes ``clips`` (B, V, C, T, H, W) uint8 RGB, with any B, and gives ``scores`` (B, K); the normalization is
-inside. What else the user of the file must know travels in it, see :func:`metadata_of`.
+Every format takes ``clips`` (B, V, C, T, H, W) uint8 RGB, with any B, and gives ``scores`` (B, K); the normalization
+is inside. What else the user of the file must know is stored in it, see :func:`metadata_of`.
 """
 
 import contextlib
@@ -9,20 +9,19 @@ import importlib.util
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from tinyaction.data.augment import view_order
 from tinyaction.data.pipelines import short_side_pixels
+from tinyaction.files import part_of, put_in_place
 from tinyaction.inference.predictor import Predictor
 from tinyaction.models import Recognizer
-from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.version import __version__
 
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".torchscript"}
@@ -42,18 +41,17 @@ class ScoringModel(nn.Module):
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         logits = self.recognizer.compute_logits(clips)                 # (B, V, K)
-        scores = self.recognizer.cls_head.average(logits)
-        return scores.mean(dim=1) if scores.ndim == 3 else scores      # (B, K); average_clips=None keeps views apart
+        return self.recognizer.cls_head.video_scores(logits)           # (B, K)
 
 
 def export_model(
     predictor: Predictor, path: str | Path, *, format: str, clips: Sequence[torch.Tensor],
     tolerance: float = TOLERANCE,
 ) -> float:
-    """Write a predictor's model and return the largest difference of a score, file against original.
+    """Write a predictor's model and return the largest difference of a score between the file and the original.
 
-    The file is written beside its place, opened as its user would, compared on ``clips`` one at a time and all in one
-    batch, and only then given its name.
+    The file is written beside its place, opened as its user would open it, compared on ``clips`` one at a time and in
+    one batch of at least three, and only then renamed.
 
     Args:
         format: "onnx", "torch-export" or "torchscript".
@@ -63,32 +61,42 @@ def export_model(
 
     Raises:
         ValueError: the format is not known or its packages are missing, the network cannot be exported to it, or the
-            file differs; nothing is written then.
+            scores differ; nothing is written then.
     """
     check_format(format)
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} into")
-    model = ScoringModel(predictor.model).cpu().eval()
-    metadata = metadata_of(predictor.content, clips[0])
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{SUFFIXES[format]}")
+    metadata = metadata_of(predictor, clips[0])
+    part = part_of(path, suffix=path.suffix)
     try:
-        with _quiet():
+        with _quiet(), _scoring_model(predictor) as model:
             try:
                 WRITERS[format](model, part, clips[0], metadata)
                 run = OPENERS[format](part)
             except (RuntimeError, TypeError, NotImplementedError, torch.onnx.errors.OnnxExporterError) as error:
-                raise ValueError(f"{predictor.content['model']['name']} cannot be exported as {format}: "
+                raise ValueError(f"{predictor.checkpoint.model['name']} cannot be exported as {format}: "
                                  f"{_first_line(error)}") from None
             difference = largest_difference(model, run, clips)
         if not difference <= tolerance:
             raise ValueError(f"{path}: not written: its scores differ by up to {difference:.1e} from the original's; "
                              f"the largest accepted is {tolerance:.1e}")
-        os.replace(part, path)
+        put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)
-        predictor.model.to(predictor.device)
     return difference
+
+
+@contextlib.contextmanager
+def _scoring_model(predictor: Predictor) -> Iterator[ScoringModel]:
+    """The predictor's model on the CPU, all views at once: a loop over ``max_views`` would fix the batch size."""
+    model, max_views = predictor.model, predictor.model.max_views
+    model.max_views = 0
+    try:
+        yield ScoringModel(model).cpu().eval()
+    finally:
+        model.max_views = max_views
+        model.to(predictor.device)
 
 
 def check_format(format: str) -> None:
@@ -100,30 +108,44 @@ def check_format(format: str) -> None:
         raise ValueError(f'format {format} needs {", ".join(missing)}; pip install "tinyaction[export]"')
 
 
-def metadata_of(checkpoint: Checkpoint, clip: torch.Tensor) -> dict[str, str]:
+def metadata_of(predictor: Predictor, clip: torch.Tensor) -> dict[str, str]:
     """What the user of an exported file must know, as text: classes, shapes, how the pixels are made, versions."""
-    pipeline = checkpoint["eval_pipeline"]
+    checkpoint, pipeline = predictor.checkpoint, predictor.eval_arguments
     V, C, T, H, W = clip.shape
+    num_crops = pipeline.get("num_crops", 1)
+    num_clips = V // num_crops
     values = {
-        "class_names": checkpoint["class_names"],
+        "class_names": checkpoint.class_names,
         "input": f"{INPUT}: uint8 RGB 0..255, (B, V, C, T, H, W) = (any, {V}, {C}, {T}, {H}, {W})",
-        "output": f"{OUTPUT}: float32 (B, {len(checkpoint['class_names'])}), in the order of class_names",
-        "frames": f"{V} clips of {T} frames spread evenly over the whole video",
-        "pixels": f"short side resized to {short_side_pixels(pipeline['size'])}, bilinear, then the centre square",
+        "output": f"{OUTPUT}: float32 (B, {len(checkpoint.class_names)}), in the order of class_names",
+        "frames": f"{num_clips} clips of {T} frames spread evenly over the whole video",
+        "pixels": PIXELS[num_crops].format(size=W, short_side=short_side_pixels(pipeline["size"])),
+        "views": [view._asdict() for view in view_order(num_clips, num_crops)],
         "shape": [V, C, T, H, W],
-        "model": checkpoint["model"],
+        "model": checkpoint.model,
         "eval_pipeline": pipeline,
-        "stand_in": checkpoint["stand_in"],
+        "stand_in": checkpoint.stand_in,
         "tinyaction": __version__,
     }
     return {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             for name, value in values.items()}
 
 
+PIXELS = {  # number of crops -> what is done to a frame
+    1: "short side resized to {short_side}, bilinear, then the centre square of {size}",
+    3: "short side resized to {size}, bilinear, then three squares of {size} along the long side, see views",
+    10: "short side resized to {short_side}, bilinear, then five squares of {size}, each also mirrored, see views",
+}
+
+
 @torch.no_grad()
 def largest_difference(model: nn.Module, run: Run, clips: Sequence[torch.Tensor]) -> float:
-    """Largest absolute difference of scores between ``model`` and ``run``, one clip at a time and all in one batch."""
-    batches = [torch.stack(list(clips)), *(clip[None] for clip in clips)]
+    """Largest absolute difference of scores between ``model`` and ``run``: each clip alone, and at least 3 in a batch.
+
+    The model is exported from a batch of two, so sizes 1 and 3 show that any size works.
+    """
+    several = [clips[i % len(clips)] for i in range(max(3, len(clips)))]
+    batches = [torch.stack(several), *(clip[None] for clip in clips)]
     differences = [float((model(batch) - run(batch)).abs().max()) for batch in batches]
     return float(np.max(differences))                                  # NaN stays NaN, which no tolerance accepts
 
@@ -177,7 +199,7 @@ def _two(clip: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters print and warn about themselves, and say nothing that the check would not find."""
+    """Silence the exporters' prints and warnings about themselves; what is wrong with a file the comparison finds."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -193,28 +215,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def generated_clips(predictor: Predictor, *, num_clips: int = 2) -> list[torch.Tensor]:
-    """What the network is given for generated videos: noise that moves, seeded; where no real one is at hand."""
+    """Inputs made of seeded noise, for where no real video is at hand."""
     rng = np.random.RandomState(0)
-    side = short_side_pixels(predictor.content["eval_pipeline"]["size"])
+    side = short_side_pixels(predictor.eval_arguments["size"])
     return [predictor.inputs_of(rng.randint(0, 256, (16, side, side, 3)).astype(np.uint8)) for _ in range(num_clips)]
-
-
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of an exported file, by its suffix; see :func:`metadata_of`."""
-    suffix = Path(path).suffix
-    names = {"class_names", "input", "output", "frames", "pixels", "shape", "model", "eval_pipeline", "stand_in",
-             "tinyaction"}
-    if suffix == ".onnx":
-        import onnx
-
-        found = {item.key: item.value for item in onnx.load(str(path), load_external_data=False).metadata_props}
-    else:
-        found = dict.fromkeys(names, "")
-        if suffix == ".pt2":
-            torch.export.load(path, extra_files=found)
-        else:
-            with _quiet():
-                torch.jit.load(str(path), _extra_files=found)  # type: ignore[no-untyped-call]
-    texts = {name: text.decode() if isinstance(text, bytes) else text for name, text in found.items() if name in names}
-    return {name: json.loads(text) if text[:1] in '[{"' or text in ("true", "false") else text
-            for name, text in texts.items()}

@@ -1,6 +1,6 @@
-"""Prediction while the frames come: :class:`LivePredictor`.
+"""Predict a stream frame by frame: :class:`LivePredictor`.
 
-Every frame that is taken goes through the network once; the score is that of the newest features.
+Every sampled frame goes through the network once; the score comes from the newest features.
 
     network                          what is kept between frames        score of the newest clip_len frames
     on single frames (tsn-*)         one feature vector a frame         equals that of a clip of these frames
@@ -9,10 +9,10 @@ Every frame that is taken goes through the network once; the score is that of th
                                                                         a clip that is cut out has zeros
     on clips (3D, transformers)      the last clip_len frames           that clip, computed anew each time
 
-The shift reads one frame ahead. So each shift lets a frame wait until the next one has reached it, and the score lags
-behind by as many frames as the network has shifts: 1 for tsm-conv2d, 8 for tsm-resnet18, 10 for tsm-mobilenet_v2.
+The temporal shift reads one frame ahead. So each shift holds a frame until the next one has reached it, and the score
+is late by as many frames as the network has shifts: 1 for tsm-conv2d, 8 for tsm-resnet18, 10 for tsm-mobilenet_v2.
 Nothing is approximated: the features are those of one long clip of all frames. (The online model of Lin et al. 2019
-shifts forwards only; it does not lag, but it is another network and has to be trained as such.)
+shifts forwards only; it has no latency, but it is another network and has to be trained as such.)
 """
 
 from collections import deque
@@ -33,11 +33,11 @@ from tinyaction.video import UInt8Array
 
 
 class FramePredictor(Protocol):
-    """What is asked of a predictor; :class:`tinyaction.inference.predictor.Predictor` is one."""
+    """What :class:`LivePredictor` needs of a predictor; :class:`tinyaction.inference.predictor.Predictor` is one."""
 
     model: Recognizer
     device: torch.device
-    content: Checkpoint
+    checkpoint: Checkpoint
     class_names: list[str]
 
     def frames_to_inputs(self, frames: Sequence[UInt8Array]) -> torch.Tensor: ...
@@ -54,11 +54,12 @@ class LivePredictor:
     Args:
         predictor: its network, pipeline and classes; ``num_clips`` plays no part here.
         fps: frames per second that will be pushed.
-        window_seconds: time that one score covers; ``clip_len`` frames of it, evenly spread, are taken. Take about
-            the length of the training clips.
+        window_seconds: time that one score covers; ``clip_len`` frames, evenly spread over it, are sampled. Choose
+            about the length of the training clips.
 
     Attributes:
-        num_lagging: taken frames by which the score lags behind.
+        latency_frames: sampled frames by which the score is late.
+        frame_stride: pushed frames from one sampled frame to the next; need not be whole.
     """
 
     def __init__(self, predictor: FramePredictor, *, fps: float, window_seconds: float = 2.0) -> None:
@@ -67,10 +68,10 @@ class LivePredictor:
                 raise ValueError(f"{name} is {value}; it must be above 0")
         self.predictor = predictor
         self.model = predictor.model
-        self.clip_len: int = predictor.content["eval_pipeline"]["clip_len"]
-        self.frames_per_take = max(1.0, fps * window_seconds / self.clip_len)
+        self.clip_len: int = predictor.checkpoint.eval_pipeline["clip_len"]
+        self.frame_stride = max(1.0, fps * window_seconds / self.clip_len)
         self.num_pushed = 0
-        self.num_taken = 0
+        self.num_sampled = 0
         self._shape: tuple[int, ...] | None = None
         backbone = self.model.backbone
         usual = getattr(backbone, "shift", None)
@@ -80,20 +81,20 @@ class LivePredictor:
         self._newest: deque[torch.Tensor] = deque(maxlen=self.clip_len)
 
     @property
-    def num_lagging(self) -> int:
+    def latency_frames(self) -> int:
         return 0 if self._shift is None else len(self._shift.places)
 
     def push(self, frame: UInt8Array) -> Prediction | None:
-        """Give the next frame (H, W, 3) uint8 RGB. Returns the new score, or None where there is none yet or none due.
+        """Push the next frame (H, W, 3) uint8 RGB. Returns the new score, or None where none is due yet.
 
         Raises ValueError where the frame is of another kind or size than those before.
         """
-        frame = check_frame(frame, self.num_pushed, self._shape)
+        check_frame(frame, self.num_pushed, self._shape)
         self._shape = frame.shape
         self.num_pushed += 1
-        if self.num_pushed - 1 < self.num_taken * self.frames_per_take:
+        if self.num_pushed - 1 < self.num_sampled * self.frame_stride:
             return None
-        self.num_taken += 1
+        self.num_sampled += 1
         inputs = self.predictor.frames_to_inputs([frame])              # (V, C, 1, H, W)
         if self._by_frame:
             features = self._features(inputs)
@@ -105,7 +106,7 @@ class LivePredictor:
         return self._score() if len(self._newest) == self.clip_len else None
 
     def _features(self, inputs: torch.Tensor) -> torch.Tensor | None:
-        """The features (V, 1, F) of the frame that has just passed the last shift; None where none has yet."""
+        """Features (V, 1, F) of the frame that has just passed the last shift; None before the first one has."""
         backbone, own_shift = self.model.backbone, self._shift
         try:
             if own_shift is not None:
@@ -128,27 +129,27 @@ class LivePredictor:
         with torch.inference_mode():
             clip = torch.cat(list(self._newest), dim=1)                # (V, T, F)
             logits = self.model.cls_head(clip[..., None, None])[None]  # (1, V, K)
-            scores = self.model.cls_head.average(logits)[0]            # (K,), or (V, K) with average_clips=None
-        scores = scores.mean(dim=0) if scores.ndim == 2 else scores
-        return Prediction("live", self.predictor.class_names, scores.double().tolist())
+            scores = self.model.cls_head.video_scores(logits)[0]       # (K,)
+        return Prediction("live", self.predictor.class_names, scores.cpu().double().tolist())
 
 
 class NextFrameNeededError(Exception):
-    """The frame stays at a shift until the next one has come that far; what was before it is done."""
+    """A shift holds this frame until the next one reaches it; the layers before the shift are done."""
 
 
 class DelayedShift(nn.Module):
-    """The temporal shift for frames that come one at a time; takes the place of a :class:`TemporalShift`.
+    """A :class:`TemporalShift` for frames that come one at a time.
 
-    It remembers, for each place where the network calls it, the last frame (which has not gone on yet) and a part of
-    the one before. When frame t comes, frame t-1 goes on: with channels of frame t, of frame t-2, and its own. The
-    network adds the shift's *input* to the branch that reads its output, so the input becomes frame t-1 too, in place.
+    For each place where the network calls it, it holds the last frame (whose layers after the shift are not computed
+    yet) and a part of the frame before. When frame t comes, frame t-1 goes on: with channels of frame t, of frame t-2,
+    and its own. The network adds the shift's *input* to the branch that reads its output, so the input is overwritten
+    with frame t-1 too.
     """
 
     def __init__(self, usual: TemporalShift) -> None:
         super().__init__()
         self.fold_div = usual.fold_div
-        self.places: list[tuple[torch.Tensor, torch.Tensor]] = []  # (frame t-1, its predecessor's part), each (V, ...)
+        self.places: list[tuple[torch.Tensor, torch.Tensor]] = []  # (frame t-1, a part of frame t-2), each (V, ...)
         self._place = 0
 
     def begin(self) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(repr=False)
 class Prediction:
     """Scores of one video; ``scores`` (K,) in the order of ``class_names``."""
 
@@ -24,6 +24,10 @@ class Prediction:
     def score(self) -> float:
         """The score of ``label``."""
         return max(self.scores)
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{name} {score:.3f}" for name, score in self.top(3))
+        return f"Prediction({self.source}: {best})"
 
     def __str__(self) -> str:
         """The source, then the five best classes with a bar each, at most 80 columns wide."""

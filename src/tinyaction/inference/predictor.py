@@ -1,7 +1,7 @@
 """Prediction on videos that are not in any list: :class:`Predictor`.
 
 A file goes the way of evaluation, step by step: the same pipeline, the same forward pass, the same averaging. A long
-video is a row of windows, each of them predicted as if it had been cut out; see also :mod:`tinyaction.inference.live`.
+video is a row of windows, each predicted as if it had been cut out; see also :mod:`tinyaction.inference.live`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,26 +15,25 @@ import numpy.typing as npt
 import torch
 
 from tinyaction.data.dataset import Batch, Item, collate
-from tinyaction.data.pipelines import eval_pipeline
-from tinyaction.data.sampling import window_starts
-from tinyaction.data.transforms import Compose, Results, VideoDecode, VideoResize
+from tinyaction.data.pipelines import eval_pipeline, resize_early, sampled_frames, steps_after_decoding
+from tinyaction.data.sampling import window_frames
 from tinyaction.device import choose_device
 from tinyaction.inference.live import LivePredictor
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.sources import Camera, MemoryReader, check_array, checked_frames, list_videos
 from tinyaction.models import Recognizer
-from tinyaction.models.checkpoint import Checkpoint, load_model
+from tinyaction.models.checkpoint import load_model
 from tinyaction.video import UInt8Array, VideoReader, open_video
 
 
 class Predictor:
     """A checkpoint that is ready to predict, with the evaluation pipeline it was trained with.
 
-        predictor = Predictor("runs/conv2d-1/best.pt")
+        predictor = Predictor("runs/conv2d-1")
         predictor("clip.mp4").top(3)
 
     Args:
-        checkpoint: a file that training wrote.
+        checkpoint: a file that training wrote, or the folder of a run, for its best.pt.
         device: "auto", "cpu", "cuda", "mps".
         num_clips: views of a video whose scores are averaged; default as in the run's evaluation.
 
@@ -45,22 +44,29 @@ class Predictor:
 
     def __init__(self, checkpoint: str | Path, *, device: str = "auto", num_clips: int | None = None) -> None:
         self.device = choose_device(device)
-        model, content = load_model(checkpoint)
+        model, self.checkpoint = load_model(checkpoint)
         self.model: Recognizer = model.to(self.device)
-        self.content: Checkpoint = content
+        self.class_names = self.checkpoint.class_names
+        self.stand_in = self.checkpoint.stand_in
         try:
-            self.class_names: list[str] = content["class_names"]
-            self.stand_in: bool = content["stand_in"]
-            arguments = content["eval_pipeline"] | ({} if num_clips is None else {"num_clips": num_clips})
-            self.pipeline = eval_pipeline(**arguments)
+            self.eval_arguments: dict[str, Any] = dict(self.checkpoint.eval_pipeline)
+            if num_clips is not None:
+                self.eval_arguments["num_clips"] = num_clips
+            self.pipeline = eval_pipeline(**self.eval_arguments)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{checkpoint}: a checkpoint of another layout ({error}); use the version of tinyaction "
                              "that wrote it, or train again") from None
+        self._steps_after_decoding = steps_after_decoding(self.pipeline)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name} {value}" for name, value in self.eval_arguments.items())
+        return (f"Predictor({self.checkpoint.model['name']}, {len(self.class_names)} classes, {arguments}, on "
+                f"{self.device})")
 
     def __call__(self, source: Any, **arguments: Any) -> Any:
         """Predict whatever ``source`` is.
 
-            a file                                       -> Prediction
+            a file, or a video that is open already      -> Prediction
             an array (T, H, W, 3) uint8 RGB              -> Prediction
             frames (H, W, 3) uint8 RGB, from a generator -> Prediction of all of them together
             a folder, a pattern, a list of the above     -> list of Prediction
@@ -78,12 +84,12 @@ class Predictor:
 
     def predict(self, source: Any, *, batch_size: int = 1, num_threads: int = 2,
                 on_error: Callable[[Exception], None] | None = None) -> list[Prediction]:
-        """Predict one source or a list of them, see :meth:`__call__`; the predictions are in their order."""
+        """Predict one source or a list of them, see :meth:`__call__`, in their order."""
         return list(self.stream(source, batch_size=batch_size, num_threads=num_threads, on_error=on_error))
 
     def stream(self, source: Any, *, batch_size: int = 1, num_threads: int = 2,
                on_error: Callable[[Exception], None] | None = None) -> Iterator[Prediction]:
-        """Predict one source or a list of them, and give each prediction as soon as it is there.
+        """Predict one source or a list of them; yield each prediction as soon as it is there.
 
         Args:
             batch_size: videos that go through the network together. More is faster on a GPU; the scores of a video
@@ -117,14 +123,12 @@ class Predictor:
         """Predict what :func:`tinyaction.collate` made."""
         with torch.inference_mode():
             inputs = batch["inputs"].to(self.device)                   # (B, V, C, T, H, W) uint8
-            samples = self.model(inputs, batch["data_samples"], mode="predict")
-        scores = [sample.pred_score for sample in samples if sample.pred_score is not None]
-        means = [score.mean(dim=0) if score.ndim == 2 else score for score in scores]  # average_clips=None: (V, K)
-        return [Prediction(sample.filename, self.class_names, mean.double().tolist())
-                for sample, mean in zip(samples, means, strict=True)]
+            scores = self.model.cls_head.video_scores(self.model(inputs, mode="logits")).cpu()  # (B, K)
+        return [Prediction(sample.filename, self.class_names, of_video.double().tolist())
+                for sample, of_video in zip(batch["data_samples"], scores, strict=True)]
 
     def embed(self, source: Any) -> tuple[npt.NDArray[np.float32], list[str]]:
-        """Features of videos, (N, F), and their names: what the classifier sees, averaged over views."""
+        """Compute the features that the classifier sees, averaged over views: (N, F), and the videos' names."""
         names, features = [], []
         for item in map(self._item, _flat(source)):
             names.append(item["data_samples"].filename)
@@ -142,34 +146,43 @@ class Predictor:
         only the frames that some window asks for are kept, resized, until that window has been predicted.
 
         Args:
-            source: a file or an array; frames of unknown number go to :meth:`live`.
+            source: a file, an open video or an array; for frames of unknown number see :meth:`live`.
             window_seconds: length of a window; a shorter video is one window.
             stride_seconds: from the start of a window to that of the next; default the window itself, so that they
                 do not overlap. The last window is moved back to end with the video.
-            fps: frames per second; default what the file says.
+            fps: frames per second; default the times that the file gives its frames.
         """
         stride_seconds = window_seconds if stride_seconds is None else stride_seconds
         for name, seconds in (("window_seconds", window_seconds), ("stride_seconds", stride_seconds)):
             if not 0 < seconds < float("inf"):
                 raise ValueError(f"{name} is {seconds}; it must be above 0")
         name, reader = self._reader(source)
-        fps = _known_fps(name, reader.fps if fps is None else fps)
-        total = len(reader)
-        window = min(total, max(1, round(window_seconds * fps)))
-        starts = window_starts(total, window, max(1, round(stride_seconds * fps)))  # (S,)
-        inside = self._frames_of_a_video(window)                       # (R,) relative to a window's start
-        wanted = np.unique(starts[:, None] + inside)                   # ascending, each frame once
-        frames = zip(wanted.tolist(), reader.read(wanted.tolist()), strict=True)
-        held: dict[int, UInt8Array] = {}
-        newest = -1
-        for start in starts.tolist():
-            held = {index: frame for index, frame in held.items() if index >= start}
-            while newest < start + inside[-1]:
-                newest, frame = next(frames)
-                held[newest] = self._resized(frame)
-            part = MemoryReader([held.get(start + index, _NO_FRAME) for index in range(window)], fps=fps, name=name)
-            yield Window(start / fps, (start + window) / fps,
-                         self.predict_batch(collate([self._packed(name, part)]))[0])
+        seconds_shown, end_seconds = _frame_times(name, reader, fps)
+        windows = window_frames(seconds_shown, end_seconds, window_seconds=window_seconds,
+                                stride_seconds=stride_seconds)
+        needed = self._needed_frames(windows)
+        frames = self._read_small(reader, needed)
+        held: dict[int, UInt8Array] = {}                               # by number in the video
+        for (start, first, stop), inside in zip(windows, needed, strict=True):
+            held = {index: frame for index, frame in held.items() if index >= first}
+            while inside[-1] not in held:
+                index, frame = next(frames)
+                held[index] = frame
+            part = {index - first: held[index] for index in inside}
+            item = self._item(MemoryReader(part, num_frames=stop - first, fps=reader.fps, name=name), name)
+            yield Window(start, min(start + window_seconds, end_seconds), self.predict_batch(collate([item]))[0])
+
+    def _needed_frames(self, windows: Sequence[tuple[float, int, int]]) -> list[list[int]]:
+        """The frames that the pipeline asks for in each window, ascending, numbered as in the video."""
+        inside = {num_frames: np.unique(sampled_frames(self.pipeline, num_frames))
+                  for num_frames in {stop - first for _, first, stop in windows}}
+        return [(first + inside[stop - first]).tolist() for _, first, stop in windows]
+
+    def _read_small(self, reader: VideoReader, needed: Sequence[Sequence[int]]) -> Iterator[tuple[int, UInt8Array]]:
+        """Read each needed frame once, in file order, and resize it at once: (number in the video, frame)."""
+        indices = sorted({index for inside in needed for index in inside})
+        for index, frame in zip(indices, reader.read(indices), strict=True):
+            yield index, resize_early(self.pipeline, frame)
 
     def live(self, *, fps: float, window_seconds: float = 2.0) -> LivePredictor:
         """A predictor that is given frames one at a time; see :class:`tinyaction.inference.live.LivePredictor`."""
@@ -178,67 +191,46 @@ class Predictor:
     def watch(self, camera: int, *, window_seconds: float = 2.0, fps: float | None = None) -> Iterator[Prediction]:
         """Predict what a camera sees, several times per window, until it is closed."""
         frames = Camera(camera)
-        live = self.live(fps=_known_fps(f"camera {camera}", fps or frames.fps or 30.0), window_seconds=window_seconds)
+        live = self.live(fps=fps or frames.fps or 30.0, window_seconds=window_seconds)
         return (prediction for prediction in map(live.push, frames) if prediction is not None)
-
-    def _item(self, source: Any) -> Item:
-        """One source to what a dataset gives for it."""
-        if isinstance(source, str | Path):
-            return self.pipeline({"filename": str(source)})
-        return self._packed(*self._reader(source))
-
-    def _packed(self, name: str, reader: VideoReader) -> Item:
-        """What the pipeline makes of an opened video: VideoInit is left out, the rest is as for a file."""
-        return Compose(self.pipeline.transforms[1:])(_opened(name, reader))
-
-    def _reader(self, source: Any) -> tuple[str, VideoReader]:
-        if isinstance(source, str | Path):
-            return str(source), open_video(source)
-        if hasattr(source, "ndim"):
-            return "array", MemoryReader(check_array(source), name="array")
-        if isinstance(source, Iterable) and not isinstance(source, bytes | dict | set):
-            frames = [self._resized(frame) for frame in checked_frames(source)]  # full-size ones would fill the memory
-            if not frames:
-                raise ValueError("no frames came; a prediction needs at least one")
-            return "frames", MemoryReader(frames)
-        raise ValueError(f"a source is {type(source).__name__}; it must be a file, a folder, a list of them, an array "
-                         "(T, H, W, 3) uint8, frames (H, W, 3) uint8, or a camera's number")
-
-    def _resized(self, frame: UInt8Array) -> UInt8Array:
-        """A full-size frame as the pipeline's own resize makes it; that step then finds nothing left to do."""
-        resize = self.pipeline.transforms[self._decode_place() + 1]
-        return resize.resize_frame(frame) if isinstance(resize, VideoResize) else frame
-
-    def _frames_of_a_video(self, total_frames: int) -> npt.NDArray[np.int64]:
-        """Which frames the pipeline asks of a video of this length, ascending, each once."""
-        before_decoding = Compose(self.pipeline.transforms[1:self._decode_place()])
-        return np.unique(before_decoding(_opened("", MemoryReader([_NO_FRAME] * total_frames)))["frame_inds"])
-
-    def _decode_place(self) -> int:
-        return next(place for place, step in enumerate(self.pipeline.transforms) if isinstance(step, VideoDecode))
 
     def inputs_of(self, source: Any) -> torch.Tensor:
         """What the network is given for a source, (V, C, T, H, W) uint8."""
         return self._item(source)["inputs"]
 
     def frames_to_inputs(self, frames: Sequence[UInt8Array]) -> torch.Tensor:
-        """Full-size frames (H, W, 3) as the network is given them, (V, C, T, H, W) uint8: the part of the pipeline
-        that stands behind decoding; V is 1, or the number of crops."""
-        results = {"filename": "frames", "imgs": list(frames), "img_shape": frames[0].shape[:2],
-                   "num_clips": 1, "clip_len": len(frames)}
-        return Compose(self.pipeline.transforms[self._decode_place() + 1:])(results)["inputs"]
+        """Full-size frames (H, W, 3) as the network is given them: (V, C, T, H, W) uint8, V the number of crops."""
+        return self._steps_after_decoding({
+            "filename": "frames", "imgs": list(frames), "img_shape": frames[0].shape[:2],
+            "num_clips": 1, "clip_len": len(frames)})["inputs"]
 
+    def _item(self, source: Any, name: str = "") -> Item:
+        """What the pipeline makes of one source; ``name`` is that of an open video."""
+        if isinstance(source, str | Path):
+            return self.pipeline({"filename": str(source)})
+        found, reader = self._reader(source)
+        return self.pipeline({"filename": name or found, "video_reader": reader})
 
-_NO_FRAME: UInt8Array = np.empty((0, 0, 3), np.uint8)  # stands where nobody looks
-
-
-def _opened(name: str, reader: VideoReader) -> Results:
-    """What VideoInit gives."""
-    return {"filename": name, "video_reader": reader, "total_frames": len(reader)}
+    def _reader(self, source: Any) -> tuple[str, VideoReader]:
+        """The name of a source, and a reader of its frames."""
+        if isinstance(source, str | Path):
+            return str(source), open_video(source)
+        if hasattr(source, "get_batch"):                               # a video that is open already
+            return str(getattr(source, "name", "video")), source
+        if hasattr(source, "ndim"):
+            return "array", MemoryReader(check_array(source), name="array")
+        if isinstance(source, Iterable) and not isinstance(source, bytes | dict | set):
+            # Resized at once: full-size frames would fill the memory.
+            frames = [resize_early(self.pipeline, frame) for frame in checked_frames(source)]
+            if not frames:
+                raise ValueError("no frames came; a prediction needs at least one")
+            return "frames", MemoryReader(frames)
+        raise ValueError(f"a source is {type(source).__name__}; it must be a file, a folder, a list of them, an array "
+                         "(T, H, W, 3) uint8, frames (H, W, 3) uint8, or a camera's number")
 
 
 def _flat(source: Any) -> Iterator[Any]:
-    """The single sources in a source: files of a folder, items of a list."""
+    """Yield the single sources in a source: files of a folder, items of a list."""
     if isinstance(source, list | tuple) and not _are_frames(source):
         for item in source:
             yield from _flat(item)
@@ -253,7 +245,12 @@ def _are_frames(items: Sequence[Any]) -> bool:
     return len(items) > 0 and getattr(items[0], "ndim", 0) == 3
 
 
-def _known_fps(name: str, fps: float) -> float:
-    if not 0 < fps < float("inf"):
+def _frame_times(name: str, reader: VideoReader, fps: float | None) -> tuple[npt.NDArray[np.float64], float]:
+    """When each frame is shown, (N,) seconds, and when the last one ends."""
+    if fps is not None and not 0 < fps < float("inf"):
+        raise ValueError(f"fps is {fps}; it must be above 0")
+    seconds = reader.seconds if fps is None else np.arange(len(reader)) / fps
+    rate = fps or reader.fps or (len(seconds) - 1) / (float(seconds[-1]) or float("inf"))
+    if not rate:
         raise ValueError(f"{name}: it does not say how many frames a second has; give fps")
-    return fps
+    return seconds, float(seconds[-1]) + 1 / rate

@@ -1,6 +1,7 @@
-"""What can be predicted besides a file: folders, patterns, arrays, frames as they come, a camera."""
+"""Sources of predictions besides a file: folders, patterns, arrays, generators of frames, a camera."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,31 @@ from tinyaction.data.class_folders import VIDEO_SUFFIXES, is_video, walk_files
 from tinyaction.video import UInt8Array, VideoReader, check_indices
 from tinyaction.video.base import even_seconds
 
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".heic"}
+
 
 class MemoryReader(VideoReader):
     """Frames in memory, with the methods of a video reader (see :func:`tinyaction.video.open_video`).
 
-    ``frames`` is an array (T, H, W, 3) uint8 RGB or a sequence of frames (H, W, 3) of one size.
+    Args:
+        frames: an array (N, H, W, 3) uint8 RGB, a sequence of frames (H, W, 3) of one size, or index -> frame of those
+            frames that will be read.
+        num_frames: N; needed only with index -> frame.
+        fps: frames per second; 0.0 where unknown.
     """
 
-    def __init__(self, frames: UInt8Array | Sequence[UInt8Array], *, fps: float = 0.0, name: str = "frames") -> None:
+    def __init__(
+        self, frames: UInt8Array | Sequence[UInt8Array] | Mapping[int, UInt8Array], *, num_frames: int | None = None,
+        fps: float = 0.0, name: str = "frames",
+    ) -> None:
         self._frames = frames
+        self._num_frames = len(frames) if num_frames is None else num_frames
         self.fps = fps
-        self.seconds = even_seconds(len(frames), fps)
         self.name = name
+        self.seconds = even_seconds(len(self), fps)
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return self._num_frames
 
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         check_indices(indices, len(self), self.name)
@@ -37,10 +48,10 @@ class MemoryReader(VideoReader):
 
 
 def list_videos(source: str | Path) -> list[Path] | None:
-    """The videos of a folder (with its folders, by name) or of a pattern such as ``clips/*.mp4``; None for a file.
+    """List the videos of a folder and its subfolders, or of a pattern such as ``clips/*.mp4``; None for a file.
 
     Raises:
-        ValueError: the folder or the pattern holds no video.
+        ValueError: the folder or the pattern holds no video, or the source is an address or a picture.
     """
     path = Path(source)
     if path.is_dir():
@@ -52,12 +63,21 @@ def list_videos(source: str | Path) -> list[Path] | None:
         if not found:
             raise ValueError(f"{source}: no file fits this pattern")
     else:
+        _check_file(source)
         return None
     return sorted(found)
 
 
+def _check_file(source: str | Path) -> None:
+    """Raise ValueError where a source is an address or a picture."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(source)):
+        raise ValueError(f"{source}: addresses are not read; download the video and give its file")
+    if Path(source).suffix.lower() in PICTURE_SUFFIXES:
+        raise ValueError(f"{source}: a picture is no video; give a video file, or frames as an array in Python")
+
+
 def check_array(array: Any) -> UInt8Array:
-    """The array itself. Raises ValueError where it is not (T, H, W, 3) uint8 with at least one frame and one pixel."""
+    """Return the array. Raises ValueError unless it is (T, H, W, 3) uint8 with at least one frame and one pixel."""
     wanted = "an array of frames must be (T, H, W, 3) uint8, RGB, 0..255"
     shape = tuple(array.shape)
     if array.ndim != 4 or shape[3] != 3:
@@ -71,7 +91,7 @@ def check_array(array: Any) -> UInt8Array:
 
 
 def check_frame(frame: Any, number: int, shape: tuple[int, ...] | None = None) -> UInt8Array:
-    """Frame ``number`` itself. Raises ValueError where it is not (H, W, 3) uint8, or not of the shape given."""
+    """Return frame ``number``. Raises ValueError unless it is (H, W, 3) uint8, and of ``shape`` where given."""
     if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise ValueError(f"frame {number} is {found}; a frame must be (H, W, 3) uint8, RGB, 0..255")
@@ -82,7 +102,7 @@ def check_frame(frame: Any, number: int, shape: tuple[int, ...] | None = None) -
 
 
 def checked_frames(frames: Iterable[Any]) -> Iterator[UInt8Array]:
-    """The frames themselves, each as :func:`check_frame` wants it and all of one size."""
+    """Yield the frames, each checked by :func:`check_frame` and all of one size."""
     shape = None
     for number, frame in enumerate(frames):
         frame = check_frame(frame, number, shape)

@@ -1,11 +1,13 @@
-"""What happens when: windows of a video merged to segments of one class."""
+"""Merge windows of a video into segments of one class."""
 
 import csv
+import io
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyaction.files import write_whole
 from tinyaction.inference.prediction import Window
 
 
@@ -20,16 +22,14 @@ class Segment:
 
 
 def merge_windows(windows: Sequence[Window]) -> list[Segment]:
-    """Windows in the order of time to segments without gap or overlap.
+    """Merge windows, in the order of time, into segments without gap or overlap.
 
-    Every moment belongs to the window whose middle is nearest; neighbours with the same class become one segment.
+    Neighbouring windows with the same class become one segment; :func:`window_edges` says where one class ends and the
+    next begins.
 
-        windows   0-2 run   1-3 run   2-4 jump        middles 1, 2, 3
-        segments  0-2.5 run, 2.5-4 jump
+        windows   0-2 run   1-3 run   2-4 jump   ->   segments   0-2.5 run   2.5-4 jump
     """
-    middles = [(window.start_seconds + window.end_seconds) / 2 for window in windows]
-    edges = [windows[0].start_seconds, *((a + b) / 2 for a, b in zip(middles, middles[1:], strict=False)),
-             windows[-1].end_seconds]
+    edges = window_edges(windows)
     segments: list[Segment] = []
     counts: list[int] = []
     for window, start, end in zip(windows, edges, edges[1:], strict=False):
@@ -45,24 +45,35 @@ def merge_windows(windows: Sequence[Window]) -> list[Segment]:
     return segments
 
 
+def window_edges(windows: Sequence[Window]) -> list[float]:
+    """The S + 1 moments between which each of S windows counts: every moment belongs to the window nearest to it.
+
+        windows 0-2, 1-3, 2-4 with their middles 1, 2, 3   ->   0, 1.5, 2.5, 4
+    """
+    middles = [(window.start_seconds + window.end_seconds) / 2 for window in windows]
+    between = [(a + b) / 2 for a, b in zip(middles, middles[1:], strict=False)]
+    return [windows[0].start_seconds, *between, windows[-1].end_seconds]
+
+
 def segment_at(segments: Sequence[Segment], seconds: float) -> Segment:
-    """The segment of a moment; before the first and after the last one it is that one."""
+    """The segment at a moment; before the first segment the first one, after the last the last one."""
     place = bisect_right(segments, seconds, key=lambda segment: segment.start_seconds) - 1
     return segments[max(0, place)]
 
 
 def write_segments(path: str | Path, segments: Sequence[Segment]) -> None:
-    """A CSV with the columns start_seconds, end_seconds, class, score."""
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("start_seconds", "end_seconds", "class", "score"))
-        for segment in segments:
-            writer.writerow((f"{segment.start_seconds:.3f}", f"{segment.end_seconds:.3f}", segment.label,
-                             f"{segment.score:.4f}"))
+    """Write a CSV with the columns start_seconds, end_seconds, class, score."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(("start_seconds", "end_seconds", "class", "score"))
+    for segment in segments:
+        writer.writerow((f"{segment.start_seconds:.3f}", f"{segment.end_seconds:.3f}", segment.label,
+                         f"{segment.score:.4f}"))
+    write_whole(path, text.getvalue())
 
 
 def clock(seconds: float) -> str:
-    """1:05 or 1:02:03; with tenths where there are any."""
+    """Format as 1:05 or 1:02:03, with tenths where they are not 0."""
     tenths = round(10 * seconds)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)

@@ -1,12 +1,12 @@
 """The recognizers: preprocessor, backbone, head, and how they are put together."""
 
 from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone, TemporalShiftConvBackbone
-from tinyaction.models.create import MODELS, check_input, create_model, input_rule, model_arguments
+from tinyaction.models.create import all_models, check_input, create_model, input_rule, model_arguments
 from tinyaction.models.heads import TemporalAverageHead
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
 from tinyaction.models.temporal_shift import TemporalShift, temporal_shift
 from tinyaction.models.weights import LoadedWeights, load_weights
 
-__all__ = ["MODELS", "Conv3dBackbone", "ConvBackbone", "LoadedWeights", "Recognizer", "TemporalAverageHead",
-           "TemporalShift", "TemporalShiftConvBackbone", "VideoPreprocessor", "check_input", "create_model",
-           "input_rule", "load_weights", "model_arguments", "temporal_shift"]
+__all__ = ["Conv3dBackbone", "ConvBackbone", "LoadedWeights", "Recognizer", "TemporalAverageHead", "TemporalShift",
+           "TemporalShiftConvBackbone", "VideoPreprocessor", "all_models", "check_input", "create_model", "input_rule",
+           "load_weights", "model_arguments", "temporal_shift"]

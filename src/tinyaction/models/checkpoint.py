@@ -1,66 +1,141 @@
-"""Checkpoints: one plain dict, written atomically, read without running anything.
+"""A checkpoint: all that a prediction needs, and in ``last.pt`` all that a resumed run needs.
 
-    format         FORMAT, so that other files are told apart
-    model          {"name", "num_classes"}: the arguments of create_model
-    state_dict     the weights
-    class_names    list of K
-    eval_pipeline  {"clip_len", "size", "num_clips"}: the arguments of data/pipelines.eval_pipeline
-    epoch          epochs done
-    metrics        of that epoch, on the validation videos
-    config         the run's flags
-    stand_in       True where the run trained on generated clips
-    versions       of tinyaction and torch
-    training       in last.pt only, what a resumed run goes on from; see tinyaction.training.resume
+In Python it is a dataclass; on the disk it is one plain dict, written whole, and read without running anything.
 """
 
 import io
-import os
 import platform
-import re
-import warnings
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tinyaction.files import whole_file
 from tinyaction.models.create import create_model
 from tinyaction.models.recognizer import Recognizer
+from tinyaction.models.torch_file import check_finite, read_torch_file
 from tinyaction.version import __version__
 
-FORMAT = "tinyaction-1"
-
-Checkpoint = dict[str, Any]
+FORMAT = "tinyaction-1"  # the layout on the disk; it has not changed since the first version
+MAX_VIDEO_BYTES = 4 << 30  # of the pixels of one video, as eval_pipeline describes them
 
 
 def versions() -> dict[str, str]:
     return {"tinyaction": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
-def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, keep_previous: bool = False) -> None:
-    """Write to a temporary file beside ``path``, flush it to the disk and rename it: never half a checkpoint.
+@dataclass
+class BestEpoch:
+    """The epoch with the highest validation accuracy; of equal ones that with the lowest loss."""
 
-    With ``keep_previous`` the one before stays beside it, as :func:`previous_of` names it.
+    epoch: int  # from 0
+    top1: float
+    loss: float
 
-    Raises:
-        OSError: it could not be written, as on a full disk; what was there before is still there.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    content = io.BytesIO()  # torch's own writer makes a RuntimeError, or an abort, of a full disk
-    torch.save({"format": FORMAT, "versions": versions(), **checkpoint}, content)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            os.replace(path, previous_of(path))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}; the checkpoint could not be saved, the one before is whole",
-                      str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+
+@dataclass
+class SavedTraining:
+    """What a resumed run goes on from; see :mod:`tinyaction.training.resume`."""
+
+    state: dict[str, Any]  # where training is: the fields of TrainState
+    objects: dict[str, Any] = field(repr=False)  # name -> state dict of the model, the optimizer, the loader ...
+    random: dict[str, Any] = field(repr=False)  # the states of all random generators
+    identity: dict[str, Any]  # what must be the same when the run goes on: its videos
+    best: BestEpoch | None = None  # None before the end of the first epoch
+
+
+@dataclass
+class Checkpoint:
+    """A recognizer and how it was made."""
+
+    model: dict[str, Any]  # the arguments of create_model
+    state_dict: dict[str, torch.Tensor] = field(repr=False)
+    class_names: list[str]
+    eval_pipeline: dict[str, int]  # the arguments of data.pipelines.eval_pipeline
+    epoch: int = 0  # epochs done
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch done: its row of metrics.csv
+    config: dict[str, Any] = field(default_factory=dict)  # the run's flags
+    stand_in: bool = False  # True where the run trained on generated clips
+    versions: dict[str, str] = field(default_factory=versions)
+    training: SavedTraining | None = None  # in last.pt only
+
+    def save(self, path: str | Path, *, keep_previous: bool = False) -> None:
+        """Write the file whole or not at all; with ``keep_previous`` keep the one before as :func:`previous_of`.
+
+        Raises:
+            OSError: it could not be written, as on a full disk; the file before is still there.
+        """
+        content = {"format": FORMAT, **vars(self), "training": _training_to_dict(self.training)}
+        if self.training is None:
+            del content["training"]
+        data = io.BytesIO()  # torch's own writer makes a RuntimeError, or an abort, of a full disk
+        torch.save(content, data)
+        try:
+            with whole_file(path, keep_old_as=previous_of(path) if keep_previous else None) as part:
+                part.write_bytes(data.getbuffer())
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}; the checkpoint could not be saved, the one before is whole",
+                          str(path)) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Checkpoint":
+        """Read a checkpoint onto the CPU; of a run folder its ``best.pt``.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no checkpoint of tinyaction, is damaged or cut, names code, or its values are impossible.
+        """
+        path = Path(path, "best.pt") if Path(path).is_dir() else Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such checkpoint")
+        content = read_torch_file(path)
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        if not isinstance(content, dict) or found != FORMAT:
+            raise ValueError(f"{path}: not a checkpoint of this version of tinyaction (format {found!r}, "
+                             f"not {FORMAT!r}); use the version that wrote it, or train again")
+        try:
+            values = {item.name: content[item.name] for item in fields(cls) if item.name in content}
+            checkpoint = cls(**values | {"training": _training_from_dict(content.get("training"))})
+            _check(checkpoint)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path}: not a usable checkpoint: {reason[:200]}") from None
+        return checkpoint
+
+
+def _training_to_dict(training: SavedTraining | None) -> dict[str, Any] | None:
+    if training is None:
+        return None
+    return {**vars(training), "best": {} if training.best is None else vars(training.best)}
+
+
+def _training_from_dict(content: dict[str, Any] | None) -> SavedTraining | None:
+    if content is None:
+        return None
+    content = dict(content)
+    best = content.pop("best")
+    videos = content.pop("videos", None)                               # of the first version: the only identity
+    identity = content.pop("identity", {"videos": videos})
+    return SavedTraining(**content, identity=identity, best=BestEpoch(**best) if best else None)
+
+
+def _check(checkpoint: Checkpoint) -> None:
+    """Raise ValueError where a value cannot be right, before it makes anything large."""
+    names = checkpoint.class_names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its class_names are no list of names")
+    if checkpoint.model["num_classes"] != len(names):
+        raise ValueError(f"it has {len(names)} class names and {checkpoint.model['num_classes']} classes")
+    num_bytes = 3
+    for name, value in checkpoint.eval_pipeline.items():
+        if type(value) is int and value < 1:
+            raise ValueError(f"its {name} is {value}; it must be at least 1")
+        num_bytes *= value ** (2 if name == "size" else 1) if type(value) is int else 1
+    if num_bytes > MAX_VIDEO_BYTES:
+        raise ValueError(f"its eval_pipeline {checkpoint.eval_pipeline} asks for {num_bytes / 1e6:,.0f} MB a video; "
+                         f"it may be {MAX_VIDEO_BYTES / 1e6:,.0f} MB at most")
+    check_finite(checkpoint.state_dict)
 
 
 def previous_of(path: str | Path) -> Path:
@@ -70,54 +145,29 @@ def previous_of(path: str | Path) -> Path:
 
 
 def load_newest(path: str | Path) -> tuple[Checkpoint, str]:
-    """The checkpoint at ``path``, or the one before where that is cut or missing; and a note where it was so.
+    """The checkpoint at ``path``, or the one before where that is damaged or missing, and a note that says so.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`load_checkpoint`, of ``path``, where neither can be read.
+        FileNotFoundError, ValueError: as :meth:`Checkpoint.load`, of ``path``, where neither can be read.
     """
     try:
-        return load_checkpoint(path), ""
+        return Checkpoint.load(path), ""
     except (FileNotFoundError, ValueError) as error:
         try:
-            return load_checkpoint(previous_of(path)), f"{error}; going on from {previous_of(path).name}"
+            return Checkpoint.load(previous_of(path)), f"{error}; going on from {previous_of(path).name}"
         except (FileNotFoundError, ValueError):
             raise error from None
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint with ``weights_only=True``, onto the CPU.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, is cut, carries code, or is not one of tinyaction's.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        with warnings.catch_warnings():  # of how foreign files are pickled
-            warnings.simplefilter("ignore")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises half a dozen kinds for a damaged file
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"reading it would run code, {code[1]}" if code else "it is damaged, cut, or of another kind"
-        raise ValueError(f"{path}: not a readable checkpoint: {reason}") from None
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
-        found = checkpoint.get("format") if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise ValueError(f"{path}: not a checkpoint of this version of tinyaction (format {found!r}, "
-                         f"not {FORMAT!r}); use the version that wrote it, or train again")
-    return checkpoint
-
-
 def load_model(path: str | Path) -> tuple[Recognizer, Checkpoint]:
-    """The recognizer of a checkpoint, in evaluation mode on the CPU, and the checkpoint's dict.
+    """The recognizer of a checkpoint, in evaluation mode on the CPU, and the checkpoint.
 
-    Raises as :func:`load_checkpoint` does, and ValueError where the weights are not those of the model.
+    Raises as :meth:`Checkpoint.load` does, and ValueError where the weights are not those of the model.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = Checkpoint.load(path)
     try:
-        model = create_model(**checkpoint["model"])
-        model.load_state_dict(checkpoint["state_dict"])
+        model = create_model(**checkpoint.model)
+        model.load_state_dict(checkpoint.state_dict)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: its model cannot be made ({reason[:160]})") from None

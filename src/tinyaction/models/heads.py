@@ -42,7 +42,13 @@ class TemporalAverageHead(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         x = features.mean(dim=(3, 4))                                  # (N, T, F)
         x = x.mean(dim=1)                                              # (N, F)
-        return self.fc(self.dropout(x))                                # (N, K)
+        try:
+            return self.fc(self.dropout(x))                            # (N, K)
+        except RuntimeError:
+            if x.shape[1] == self.in_channels:
+                raise
+            raise ValueError(f"the backbone gives features of {x.shape[1]} channels, the head was made for "
+                             f"{self.in_channels}; make it with in_channels={x.shape[1]}") from None
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of logits (B, V, K) with labels (B,): each view carries the label of its video."""
@@ -50,17 +56,22 @@ class TemporalAverageHead(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(V))
 
     def average(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (B, V, K) to the scores of videos (B, K); with ``average_clips=None`` as they are."""
+        """The guide's ``pred_score`` of logits (B, V, K): (B, K), or (B, V, K) with ``average_clips=None``."""
         if self.average_clips == "prob":
             return logits.softmax(dim=2).mean(dim=1)                   # (B, K)
         if self.average_clips == "score":
             return logits.mean(dim=1)                                  # (B, K)
         return logits
 
+    def video_scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (B, V, K) to one score per video and class (B, K), also with ``average_clips=None``."""
+        scores = self.average(logits)                                  # (B, K) or (B, V, K)
+        return scores if scores.ndim == 2 else scores.mean(dim=1)      # (B, K)
+
     def predict(self, logits: torch.Tensor, data_samples: Sequence[DataSample]) -> list[DataSample]:
         """Write ``pred_score`` and ``pred_label`` of logits (B, V, K) into the samples and return them."""
         scores = self.average(logits)                                  # (B, K) or (B, V, K)
-        labels = (scores if scores.ndim == 2 else scores.mean(dim=1)).argmax(dim=1)  # (B,)
+        labels = self.video_scores(logits).argmax(dim=1)               # (B,)
         for sample, score, label in zip(data_samples, scores.detach(), labels, strict=True):
             sample.pred_score, sample.pred_label = score, label
         return list(data_samples)

@@ -1,7 +1,7 @@
-"""Keys of state dicts from elsewhere, in the names of this package: MMAction2, the TSM repository, torchvision.
+"""Translate keys of state dicts: from MMAction2, the TSM repository and torchvision to the names of this package.
 
 A key here is ``backbone.`` and torchvision's name of the tensor, or ``cls_head.fc.weight`` and ``cls_head.fc.bias``.
-Only names are looked at, no tensors.
+It reads names only, no tensors.
 """
 
 import re
@@ -27,10 +27,10 @@ _FLAT_FIRST_BLOCK = {"0": "0.0", "1": "0.1", "3": "1", "4": "2"}
 
 
 def translate_keys(keys: Collection[str]) -> tuple[str, dict[str, str]]:
-    """Whose keys these are, in words, and for each the name it has here.
+    """Return the origin of the keys, in words, and a dict from each key to its name here.
 
     Raises:
-        ValueError: the keys are of a network that shifts or pools where ours does not, and would give other numbers.
+        ValueError: the keys belong to a network that shifts or pools elsewhere, and would score differently here.
     """
     bare = {key: key.removeprefix("module.") for key in keys}          # as nn.DataParallel writes them
     names = set(bare.values())
@@ -95,7 +95,7 @@ def _from_tsm_repository(name: str) -> str:
 
 
 def _in_todays_spelling(key: str) -> str:
-    """torchvision's DenseNet files still say ``norm.1`` where the network has ``norm1``."""
+    """Rename ``norm.1`` to ``norm1``: torchvision's DenseNet files keep the old spelling."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", key)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tinyaction.models.heads import TemporalAverageHead
-from tinyaction.notebook import table
+from tinyaction.models.model_card import PublishedModel
 from tinyaction.sample import DataSample
 
 MEAN = (123.675, 116.28, 103.53)
@@ -41,7 +41,11 @@ class Recognizer(nn.Module):
         cls_head: maps features (N, T, F, h, w) to logits (N, K); see :class:`TemporalAverageHead`.
         data_preprocessor: normalizes pixels; see :class:`VideoPreprocessor`.
         max_views: views that go through the network at once in evaluation mode, to bound memory; 0 is all.
+
+    ``published`` says what else is known of a network with published weights: class names, clips, source.
     """
+
+    published: PublishedModel | None = None
 
     def __init__(
         self, backbone: nn.Module, cls_head: TemporalAverageHead, data_preprocessor: nn.Module | None = None, *,
@@ -55,15 +59,6 @@ class Recognizer(nn.Module):
         for part in backbone.modules():
             if isinstance(part, nn.Conv2d):  # weights in the order in which GPUs and CPUs compute fastest
                 part.to(memory_format=torch.channels_last)
-
-    def _repr_html_(self) -> str:
-        rows = []
-        for name, part in self.named_children():
-            sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]
-            trained = sum(size for size, grad in sizes if grad)
-            rows.append((name, type(part).__name__, f"{sum(size for size, _ in sizes):,}", f"{trained:,}"))
-        return table("Recognizer: pixels (B, V, C, T, H, W) → scores (B, K)", rows,
-                     head=("part", "class", "parameters", "trained"))
 
     def extract_features(self, inputs: torch.Tensor) -> torch.Tensor:
         """Pixels (B, V, C, T, H, W) to features (B*V, T, F, h, w), whatever the backbone."""

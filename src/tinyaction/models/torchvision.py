@@ -48,6 +48,17 @@ def default_weights(net_name: str) -> Any:
     return torchvision.models.get_model_weights(net_name).DEFAULT
 
 
+def normalization_of(net_name: str, weights: Any) -> tuple[list[float], list[float]]:
+    """Mean and std of the pixels, RGB, 0..255, with which ``weights`` (a member of torchvision's enum) were made.
+
+    They belong to the weights, not to the network: one of VGG16's three kinds has its own.
+    """
+    if net_name in ("googlenet", "inception_v3"):  # torchvision's own forward turns ImageNet's into -1 to 1
+        return [127.5] * 3, [127.5] * 3
+    recipe = weights.transforms()
+    return [255 * value for value in recipe.mean], [255 * value for value in recipe.std]
+
+
 def frame_backbone(net_name: str) -> nn.Module:
     """A classification network on single frames: (N, 3, H, W) -> (N, F, h, w)."""
     return _without_classifier(build_net(net_name), takes_clips=False)

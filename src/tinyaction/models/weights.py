@@ -1,21 +1,20 @@
-"""Pretrained weights of every origin: torchvision's own, or a file whose keys say where it comes from."""
+"""Load pretrained weights: torchvision's own, or a file whose keys tell its origin."""
 
 import http.client
 import logging
 import re
 import socket
 import sys
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tinyaction.models.inert_pickle import read_inert
 from tinyaction.models.openmmlab import translate_keys
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
+from tinyaction.models.torch_file import check_finite, read_torch_file
 
 DATASETS = ("imagenet", "kinetics")
 SECONDS_TO_ANSWER = 15.0
@@ -28,30 +27,30 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class LoadedWeights:
-    """What became of the weights; ``left_over`` are names of the file, the others names of the model."""
+    """Which tensors were loaded. ``unexpected_keys`` are names in the file, the others names in the model."""
 
     source: str
     origin: str
     loaded: list[str]
-    left_over: list[str]
+    unexpected_keys: list[str]
     missing: list[str]
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The same in words, for people."""
+        """Sentences for the log."""
         lines = [f"weights of {self.origin} from {self.source}: {len(self.loaded)} tensors loaded"]
-        if self.left_over:
-            lines.append(f"  left over in the file, {len(self.left_over)}: {_some(self.left_over)}")
+        if self.unexpected_keys:
+            lines.append(f"  not used, {len(self.unexpected_keys)}: {_some(self.unexpected_keys)}")
         if self.missing:
             lines.append(f"  missing in the file, {len(self.missing)}, kept as initialised: {_some(self.missing)}")
         return lines + [f"  {note}" for note in self.notes]
 
 
 def load_weights(model: Recognizer, name: str, weights: str | Path) -> LoadedWeights:
-    """Load pretrained weights into a recognizer and say what was loaded.
+    """Load pretrained weights into a recognizer, and return and log which tensors were loaded.
 
-    The backbone must be filled completely. A head of another number of classes is left out, with a note. Where the
-    file is a checkpoint of tinyaction, the model takes over its mean and std.
+    The backbone must be filled completely. A head of another number of classes is left out, with a note. The model
+    takes over the mean and std of the weights, where these are torchvision's or a checkpoint of tinyaction.
 
     Args:
         name: the recognizer's, as for :func:`tinyaction.create_model`.
@@ -69,18 +68,37 @@ def load_weights(model: Recognizer, name: str, weights: str | Path) -> LoadedWei
     source = str(weights) if published is None else f"{published} ({path.name})"
     content = read_checkpoint(path)
     loaded = fit_state_dict(model, name, find_state_dict(content, path), source=source)
-    made_with = content.get("model") if isinstance(content, Mapping) else None
-    if isinstance(made_with, Mapping) and "mean" in made_with and "std" in made_with:
-        device = model.cls_head.fc.weight.device
-        model.data_preprocessor = VideoPreprocessor(made_with["mean"], made_with["std"]).to(device)
-        loaded.notes.append(f"pixels are normalized with its mean {made_with['mean']} and std {made_with['std']}")
+    own = model.state_dict()
+    try:
+        check_finite({key: own[key] for key in loaded.loaded})
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    mean_std = _saved_normalization(content) if published is None else _published_normalization(name, published)
+    if mean_std is not None:
+        mean, std = mean_std
+        model.data_preprocessor = VideoPreprocessor(mean, std).to(model.cls_head.fc.weight.device)
+        loaded.notes.append(f"pixels are normalized with its mean {_rounded(mean)} and std {_rounded(std)}")
     for line in loaded.lines():
         logger.info(line)
     return loaded
 
 
+def _published_normalization(name: str, published: Any) -> tuple[Sequence[float], Sequence[float]]:
+    from tinyaction.models.torchvision import net_name, normalization_of
+
+    return normalization_of(str(net_name(name)), published)
+
+
+def _saved_normalization(content: Any) -> tuple[Sequence[float], Sequence[float]] | None:
+    """The mean and std in the content of a checkpoint of tinyaction."""
+    made_with = content.get("model") if isinstance(content, Mapping) else None
+    if isinstance(made_with, Mapping) and "mean" in made_with and "std" in made_with:
+        return made_with["mean"], made_with["std"]
+    return None
+
+
 def published_weights(name: str) -> list[Any]:
-    """torchvision's weights for the network of a recognizer, as members of its enum, the best first."""
+    """List torchvision's weights for the network of a recognizer, as members of its enum, the best first."""
     from tinyaction.models.torchvision import default_weights, net_name
 
     net = net_name(name)
@@ -91,7 +109,7 @@ def published_weights(name: str) -> list[Any]:
 
 
 def find_published(name: str, weights: str) -> Any:
-    """The best of torchvision's weights of that name, or None where ``weights`` is no such name but a file."""
+    """Find the best of torchvision's weights of that name; None where ``weights`` names a file."""
     choices = published_weights(name)
     for choice in choices:
         if weights == choice.name or (weights in DATASETS and choice.name.lower().startswith(weights)):
@@ -104,13 +122,22 @@ def find_published(name: str, weights: str) -> Any:
 
 
 def hub_path(published: Any) -> Path:
-    """Where torch.hub keeps the file of torchvision's weights, whether it is there or not."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
+    """The path at which torch.hub keeps the file of torchvision's weights; the file may be missing."""
+    return _place_of(published.url)
+
+
+def _place_of(address: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
 
 
 def fetch_published(published: Any) -> Path:
-    """The file of torchvision's weights, from torch.hub's folder or the network."""
-    address, path = published.url, hub_path(published)
+    """Fetch the file of torchvision's weights, unless torch.hub's folder has it."""
+    return fetch_file(published.url)
+
+
+def fetch_file(address: str) -> Path:
+    """Fetch the file of an address, unless torch.hub's folder has it. Raises ValueError where that fails."""
+    path = _place_of(address)
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,20 +155,15 @@ def fetch_published(published: Any) -> Path:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a file of ``torch.save`` holds; nothing that it names is run."""
+    """Read a file of ``torch.save`` without running anything in it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights; they must be {' or '.join(DATASETS)}, or a file")
-    try:
-        with warnings.catch_warnings():  # of how foreign files are pickled
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # half a dozen kinds; most often the pickle names a class that is not torch's
-        return read_inert(path)[0]
+    return read_torch_file(path, stand_ins=True)
 
 
 def find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """The names and tensors in a checkpoint's content: alone, or under the usual keys."""
-    for key in ("state_dict", "model"):
+    """Find the state dict in a checkpoint's content: the content itself, or the value of a usual key."""
+    for key in ("state_dict", "model", "model_state"):  # the last one is PyTorchVideo's
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
@@ -149,8 +171,8 @@ def find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
         state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
         if state:
             return state
-    raise ValueError(f"{path}: holds no state dict, names with tensors, neither alone nor under 'state_dict' or "
-                     "'model'")
+    raise ValueError(f"{path}: holds no state dict, names with tensors, neither alone nor under 'state_dict', "
+                     "'model' or 'model_state'")
 
 
 def fit_state_dict(model: Recognizer, name: str, state: Mapping[str, torch.Tensor], *, source: str) -> LoadedWeights:
@@ -159,7 +181,7 @@ def fit_state_dict(model: Recognizer, name: str, state: Mapping[str, torch.Tenso
     if origin == "torchvision":
         new_names = _torchvision_names(model, state, new_names)
     own = model.state_dict()
-    loaded, left_over, notes = {}, [], []
+    loaded, unexpected_keys, notes = {}, [], []
     for key, tensor in state.items():
         new = new_names[key]
         if new == "cls_head.fc.weight":
@@ -169,11 +191,11 @@ def fit_state_dict(model: Recognizer, name: str, state: Mapping[str, torch.Tenso
                          f"its head of {len(tensor)} classes is left out: this model has "
                          f"{model.cls_head.num_classes}")
         if new not in own:
-            left_over.append(key)
+            unexpected_keys.append(key)
         elif tensor.shape == own[new].shape:
             loaded[new] = tensor
         elif new.startswith("cls_head."):
-            left_over.append(key)
+            unexpected_keys.append(key)
         else:
             raise ValueError(f"{source} does not fit {name}: its {key} is {tuple(tensor.shape)}, that of the model "
                              f"{tuple(own[new].shape)}; the weights are of another network")
@@ -182,7 +204,7 @@ def fit_state_dict(model: Recognizer, name: str, state: Mapping[str, torch.Tenso
     trunk = [key for key in own if key.startswith("backbone.") and not key.endswith("num_batches_tracked")]
     holes = [key for key in missing if key.startswith("backbone.")]
     stages = {_stage(key) for key in trunk}
-    deeper = [key for key in left_over if _stage(new_names[key]) in stages]
+    deeper = [key for key in unexpected_keys if _stage(new_names[key]) in stages]
     if len(holes) == len(trunk):
         raise ValueError(f"{source} fits nowhere in {name}: none of its {len(state)} tensors has a place in the "
                          f"backbone (its names are like {next(iter(state))}, the model's like {trunk[0]})")
@@ -193,13 +215,13 @@ def fit_state_dict(model: Recognizer, name: str, state: Mapping[str, torch.Tenso
     if origin.endswith(("(TSM)", "(TSN)")) and origin.endswith("(TSM)") != hasattr(model.backbone, "shift"):
         notes.append(f"{origin[-4:-1]} weights in {name}: a start for training, but not the same scores")
     model.load_state_dict(loaded, strict=False)
-    return LoadedWeights(source, origin, list(loaded), left_over, missing, notes)
+    return LoadedWeights(source, origin, list(loaded), unexpected_keys, missing, notes)
 
 
 def _torchvision_names(
     model: Recognizer, state: Mapping[str, torch.Tensor], new_names: Mapping[str, str]
 ) -> dict[str, str]:
-    """torchvision's names within ``model``: its last linear layer is our head, and some networks stand deeper."""
+    """Map torchvision's names to those of ``model``: the last linear layer is our head, PooledBackbone nests a net."""
     from tinyaction.models.torchvision import PooledBackbone
 
     prefix = "backbone.net." if isinstance(model.backbone, PooledBackbone) else "backbone."
@@ -217,6 +239,10 @@ def _torchvision_names(
 def _stage(key: str) -> str:
     """backbone.layer1.0.conv1.weight -> backbone.layer1"""
     return ".".join(key.replace("backbone.net.", "backbone.net-").split(".")[:2])
+
+
+def _rounded(numbers: Sequence[float]) -> list[float]:
+    return [round(number, 3) for number in numbers]
 
 
 def _some(names: list[str]) -> str:

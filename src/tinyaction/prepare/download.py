@@ -1,198 +1,134 @@
-"""The tutorial's videos: fetched, checked, and unpacked so that no archive can write outside its folder."""
+"""The tutorial's videos: fetched, checked and unpacked, with a bound on bytes and on waiting."""
 
 import os
-import stat
-import tempfile
+import shutil
 import threading
+import time
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
-from concurrent.futures import Future, wait
-from http.client import HTTPException, HTTPResponse
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Literal
 
 from tinyaction.data.annotations import read_list
-from tinyaction.files import new_folder
+from tinyaction.files import new_folder, part_of, remove_parts, whole_file
 from tinyaction.prepare.synthetic import is_stand_in, make_stand_in
 
 KINETICS400_TINY_URL = "https://download.openmmlab.com/mmaction/kinetics400_tiny.zip"
+MAX_ARCHIVE_BYTES = 1 << 30
+MAX_UNPACKED_BYTES = 4 << 30
+MAX_MEMBERS = 100_000
+LEAST_BYTES_PER_STALL = 10_000  # fewer in ``stall_seconds`` count as a stall
 
-ByteProgress = Callable[[int, int | None], None]  # (bytes so far, bytes in all or None where nobody says)
-
-_CHUNK = 1 << 16  # bytes
-_NETWORK_ERRORS = (OSError, HTTPException)
-
-# ---------------------------------------------------------------------------------------------------------------------
-# fetching
-# ---------------------------------------------------------------------------------------------------------------------
+ByteProgress = Callable[[int, int | None], None]  # (bytes so far, bytes in all or None where the server does not say)
 
 
 def fetch_archive(
     url: str,
     target_file: str | os.PathLike[str],
     *,
-    first_byte_timeout_seconds: float = 15,
-    stall_timeout_seconds: float = 30,
+    max_bytes: int = MAX_ARCHIVE_BYTES,
+    answer_seconds: float = 15,
+    stall_seconds: float = 30,
     on_progress: ByteProgress | None = None,
 ) -> None:
     """Fetch a file (http, https, file) to ``target_file``, which appears only when it is complete.
 
+    By urllib and not by torch.hub.download_url_to_file, which stops neither at a size nor at a slow server.
+
     Args:
-        first_byte_timeout_seconds: for everything before the first byte of the content: name, connection, TLS, header.
-        stall_timeout_seconds: longest pause after it.
+        answer_seconds: for the name, the connection and the header together.
+        stall_seconds: each so many seconds must bring 10 kB, or the rest of the file.
 
     Raises:
-        OSError: the file cannot be had, or fewer bytes came than were announced; the message begins with the URL.
+        OSError: the file cannot be had, is larger than ``max_bytes``, or fewer bytes came than were announced; the
+            message begins with the URL.
         ValueError: that is no URL.
     """
-    target_file = Path(target_file)
-    part = target_file.with_name(f"{target_file.name}.{os.getpid()}.part")
-    response, chunk = _open(url, first_byte_timeout_seconds, stall_timeout_seconds)
-    try:
-        with response, part.open("wb") as file:
-            header = response.headers.get("Content-Length")
-            num_bytes = int(header) if header is not None and header.isdecimal() else None
-            num_done = 0
-            while chunk:
-                file.write(chunk)
-                num_done += len(chunk)
-                if on_progress is not None:
-                    on_progress(num_done, num_bytes)
-                try:
-                    chunk = response.read(_CHUNK)
-                except _NETWORK_ERRORS as error:
-                    raise _broken(url, error) from None
+    response = _open(url, answer_seconds, stall_seconds)
+    with response, whole_file(target_file) as part, part.open("wb") as file:
+        header = response.headers.get("Content-Length")
+        num_bytes = int(header) if header is not None and header.isdecimal() else None
+        num_done, stall_begin, stall_bytes = 0, time.monotonic(), 0
+        while chunk := _read(url, response):
+            file.write(chunk)
+            num_done += len(chunk)
+            if max(num_done, num_bytes or 0) > max_bytes:
+                raise OSError(f"{url}: larger than {max_bytes / 1e6:,.0f} MB; nothing is kept")
+            if time.monotonic() - stall_begin > stall_seconds:
+                if num_done - stall_bytes < LEAST_BYTES_PER_STALL:
+                    raise OSError(f"{url}: too slow, {num_done - stall_bytes} bytes in {stall_seconds:g} s")
+                stall_begin, stall_bytes = time.monotonic(), num_done
+            if on_progress is not None:
+                on_progress(num_done, num_bytes)
         if num_bytes is not None and num_done != num_bytes:
             raise OSError(f"{url}: the connection ended after {num_done} of {num_bytes} bytes")
-        part.replace(target_file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def _open(url: str, first_byte_timeout_seconds: float, stall_timeout_seconds: float) -> tuple[HTTPResponse, bytes]:
-    """(the response, its first byte or b"" where it is empty). A file's response differs in class and not in use.
+def _open(url: str, answer_seconds: float, stall_seconds: float) -> Any:
+    """The response of urllib, its header read.
 
-    A socket's timeout holds for each step on its own, and not at all for looking a name up. So the steps run in a
-    thread that is waited for once; where it takes too long it is left behind and cleans up after itself.
+    In a thread, as a socket's timeout bounds each step alone, and the look-up of a name not at all; a thread that
+    takes too long is abandoned.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "tinyaction"})
-    answer: Future[tuple[HTTPResponse, bytes]] = Future()
+    answer: Future[Any] = Future()
 
-    def open_and_read() -> None:
+    def open_url() -> None:
         try:
-            response = urllib.request.urlopen(request, timeout=stall_timeout_seconds)
-            try:
-                first = response.read(1)
-            except BaseException:
-                response.close()
-                raise
-        except Exception as error:  # raised again in the caller's thread
-            if answer.set_running_or_notify_cancel():
-                answer.set_exception(error)
-        else:
-            if answer.set_running_or_notify_cancel():
-                answer.set_result((response, first))
-            else:
-                response.close()
+            answer.set_result(urllib.request.urlopen(request, timeout=stall_seconds))
+        except Exception as error:  # raised again below
+            answer.set_exception(error)
 
-    threading.Thread(target=open_and_read, daemon=True).start()
-    wait([answer], timeout=first_byte_timeout_seconds)
-    if answer.cancel():
-        raise OSError(f"{url}: no answer within {first_byte_timeout_seconds:g} s")
+    threading.Thread(target=open_url, daemon=True).start()
     try:
-        return answer.result()
+        return answer.result(timeout=answer_seconds)
     except urllib.error.HTTPError as error:
         error.close()
         raise OSError(f"{url}: the server answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         raise OSError(f"{url}: {error.reason}") from None
-    except _NETWORK_ERRORS as error:
-        raise _broken(url, error) from None
+    except FutureTimeoutError:
+        raise OSError(f"{url}: no answer within {answer_seconds:g} s") from None
+    except (OSError, HTTPException) as error:
+        raise OSError(f"{url}: the connection broke ({str(error) or type(error).__name__})") from None
 
 
-def _broken(url: str, error: Exception) -> OSError:
-    return OSError(f"{url}: the connection broke ({str(error) or type(error).__name__})")
+def _read(url: str, response: Any) -> bytes:
+    """The bytes that have come, up to 64 kB; none at the end."""
+    try:
+        chunk: bytes = response.read1(1 << 16)
+        return chunk
+    except (OSError, HTTPException) as error:
+        raise OSError(f"{url}: the connection broke ({str(error) or type(error).__name__})") from None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# unpacking
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def unpack_zip(
-    archive: str | os.PathLike[str],
-    folder: str | os.PathLike[str],
-    *,
-    max_bytes: int = 4 << 30,
-    max_members: int = 100_000,
-) -> None:
+def unpack_zip(archive: str | os.PathLike[str], folder: str | os.PathLike[str], *,
+               max_bytes: int = MAX_UNPACKED_BYTES, max_members: int = MAX_MEMBERS) -> None:
     """Unpack a zip archive into a new ``folder``, which appears only when it is complete.
 
-    The archive is not trusted: nothing is written outside ``folder``, no link is made, and no more than ``max_bytes``
-    are unpacked, counted as they come and not as the archive claims.
+    zipfile keeps every name inside the folder, makes no links, and unpacks no more bytes than the directory says.
 
     Raises:
-        ValueError: the archive is damaged, too large, or has a member that is not a plain file or folder with a
-            relative name; the member is named.
+        ValueError: the archive is damaged or too large.
         FileExistsError: ``folder`` holds something already.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
-            if len(members) > max_members:
-                raise ValueError(f"{archive}: {len(members)} members; at most {max_members} are unpacked")
-            for member in members:
-                _check_member(archive, member)
+            num_bytes = sum(member.file_size for member in members)
+            if num_bytes > max_bytes or len(members) > max_members:
+                raise ValueError(f"{archive}: {len(members)} files of {num_bytes} bytes; at most {max_members} of "
+                                 f"{max_bytes} are unpacked")
             with new_folder(folder) as part:
-                num_bytes = 0
-                for member in members:
-                    num_bytes += _unpack_member(opened, member, part, archive, max_bytes - num_bytes)
-    except zipfile.BadZipFile as error:
+                opened.extractall(part)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{archive}: not a whole zip archive ({error})") from None
-
-
-def _check_member(archive: str | os.PathLike[str], member: zipfile.ZipInfo) -> None:
-    name = member.orig_filename  # as it is in the file; zipfile changes backslashes on Windows and cuts at a NUL
-    where = f"{archive}: member {name!r}"
-    if not name or name.startswith("/") or any(mark in name for mark in "\\:\0"):
-        raise ValueError(f"{where}: a name must be relative, with / between folders and without a drive letter")
-    if ".." in PurePosixPath(name).parts:
-        raise ValueError(f"{where}: a name must not contain '..'")
-    kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive was not made on Unix
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise ValueError(f"{where}: only plain files and folders are unpacked, no links or devices")
-
-
-def _unpack_member(
-    opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, archive: str | os.PathLike[str], max_bytes: int
-) -> int:
-    """Write one checked member below folder and return its size in bytes."""
-    target = folder / member.orig_filename
-    if member.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-        return 0
-    where = f"{archive}: member {member.orig_filename!r}"
-    if target.exists():
-        raise ValueError(f"{where} is there twice")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    num_bytes = 0
-    try:
-        with opened.open(member) as source, target.open("xb") as file:
-            while chunk := source.read(_CHUNK):  # checks the CRC at the end
-                num_bytes += len(chunk)
-                if num_bytes > max_bytes:
-                    raise ValueError(f"{where} goes past the limit for the unpacked files")
-                file.write(chunk)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{where} is damaged ({error})") from None
-    except (NotImplementedError, RuntimeError) as error:  # an unknown compression, a password
-        raise ValueError(f"{where} cannot be unpacked ({error})") from None
-    if num_bytes != member.file_size:
-        raise ValueError(f"{where} is damaged ({num_bytes} of {member.file_size} bytes)")
-    return num_bytes
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -209,7 +145,7 @@ def prepare_kinetics400_tiny(
     *,
     force: bool = False,
     url: str = KINETICS400_TINY_URL,
-    first_byte_timeout_seconds: float = 15,
+    answer_seconds: float = 15,
     on_progress: Callable[[str, int, int | None], None] | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Literal["present", "downloaded", "stand-in"]:
@@ -227,6 +163,7 @@ def prepare_kinetics400_tiny(
         OSError: with ``force``, the real set cannot be had; or ``folder`` cannot be written.
     """
     folder = Path(folder).resolve()
+    remove_parts(folder.parent)
     say = log if log is not None else lambda sentence: None
     replace = False
     if _has_lists(folder):
@@ -241,7 +178,7 @@ def prepare_kinetics400_tiny(
 
     say(f"fetching {url}")
     try:
-        _fetch_set(url, folder, replace, first_byte_timeout_seconds, _progress_of("bytes", on_progress))
+        _fetch_set(url, folder, replace, answer_seconds, _progress_of("bytes", on_progress))
         return "downloaded"
     except (OSError, ValueError) as error:
         if replace:
@@ -265,14 +202,17 @@ def _fetch_set(
     url: str,
     folder: Path,
     replace: bool,
-    first_byte_timeout_seconds: float,
+    answer_seconds: float,
     on_progress: ByteProgress | None,
 ) -> None:
     """Put the set of the archive at url in the place of folder, which is missing, empty, or (replace) a stand-in."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        archive, unpacked, old = (Path(temporary) / name for name in ("archive.zip", "unpacked", "old"))
-        fetch_archive(url, archive, first_byte_timeout_seconds=first_byte_timeout_seconds, on_progress=on_progress)
+    part = part_of(folder)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    archive, unpacked, old = (part / name for name in ("archive.zip", "unpacked", "old"))
+    try:
+        fetch_archive(url, archive, answer_seconds=answer_seconds, on_progress=on_progress)
         unpack_zip(archive, unpacked)
         new = unpacked / "kinetics400_tiny"
         if not _has_lists(new):
@@ -290,6 +230,8 @@ def _fetch_set(
             if replace:
                 old.rename(folder)
             raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _check_nothing_else(folder: Path) -> None:

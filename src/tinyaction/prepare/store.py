@@ -16,30 +16,23 @@ that decodes it is named, and the others are stored.
 import errno
 import json
 import os
-import re
 import shlex
 import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
-import numpy as np
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
-from tinyaction.files import write_whole
+from tinyaction.files import remove_parts, write_whole
 from tinyaction.prepare.pool import Lost, map_in_processes
 from tinyaction.prepare.stored_file import (
     StoreSettings,
     is_current,
     resized_frames,
-    source_info,
     store_video,
-    write_frames,
 )
 from tinyaction.video import VideoError, open_video
 from tinyaction.video.frames import FORMATS
@@ -142,11 +135,12 @@ def fill_store(
         OSError: the disk is full; what is finished is kept.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
+    for folder in {(plan.folder / target).parent for target in plan.targets.values()}:
+        remove_parts(folder)
     source = str(plan.source.resolve())
     description = {"settings": asdict(plan.settings), "source": source,
                    "arguments": ["--data", source, *plan.settings.flags]}
     write_whole(plan.folder / STORE_FILE, json.dumps(description, indent=2) + "\n")
-    _remove_parts(plan.folder)
     result = StoreResult()
     jobs = [(video, plan.folder / plan.targets[video]) for video in plan.missing]
     work = partial(_store, settings=plan.settings)
@@ -203,32 +197,6 @@ def _command(folder: Path, source: str, settings: StoreSettings) -> str:
     return shlex.join(["tinyaction", "store", "--data", source, *settings.flags, "--out", str(folder)])
 
 
-def times_faster(videos: Sequence[str], pipeline: Callable[[dict[str, Any]], Any], settings: StoreSettings) -> float:
-    """How many times faster these clips go through a pipeline from a store, measured now on one clip of each.
-
-    Only the frames of that clip are stored, in a temporary file.
-    """
-    seconds = {"now": 0.0, "stored": 0.0}
-
-    def measured(name: str, filename: str) -> None:
-        start = time.perf_counter()
-        pipeline({"filename": filename, "label": 0, "rng": np.random.RandomState(0)})
-        seconds[name] += time.perf_counter() - start
-
-    with tempfile.TemporaryDirectory() as folder:
-        for video in videos:
-            reader = open_video(video)
-            num_frames = min(len(reader), 32)
-            indices = [i * len(reader) // num_frames for i in range(num_frames)]
-            stored = Path(folder) / f"frames{FORMATS[settings.format]}"
-            with open(stored, "wb") as file:
-                write_frames(file, reader, indices, settings, source_info(Path(video), settings))
-            for _ in range(2):
-                measured("now", video)
-                measured("stored", str(stored))
-    return seconds["now"] / seconds["stored"]
-
-
 def _store(job: tuple[str, Path], settings: StoreSettings) -> int | Exception:
     """Bytes written, or what went wrong: OSError for what the disk refuses, everything else is the video's fault."""
     video, target = job
@@ -265,7 +233,7 @@ def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
     stride = plan.settings.frame_stride
     readme = plan.source / "README.txt"  # where the clips are generated, it says so
     if readme.is_file():
-        shutil.copyfile(readme, plan.folder / "README.txt")
+        write_whole(plan.folder / "README.txt", readme.read_bytes())
     write_whole(plan.folder / "classes.txt", "".join(f"{name}\n" for name in plan.data.class_names))
 
     def lines(videos: VideoList) -> Iterator[str]:
@@ -312,26 +280,6 @@ def _estimate(video: str, settings: StoreSettings) -> int:
 def _spread(items: list[str], num: int) -> list[str]:
     """At most ``num`` of the items, evenly spread."""
     return [items[i * len(items) // min(num, len(items))] for i in range(min(num, len(items)))]
-
-
-def _remove_parts(folder: Path) -> None:
-    """Half-written files of commands that were killed; not those of one that is still at work on this machine."""
-    for part in folder.rglob(".*.part"):
-        match = re.search(r"\.(\d+)\.part$", part.name)
-        if match and not _is_alive(int(match[1])):
-            part.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    if os.name == "nt":  # os.kill would end it there
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def _megabytes(num_bytes: int) -> str:

@@ -7,7 +7,6 @@
 """
 
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from tinyaction.data.transforms import VideoResize
+from tinyaction.files import whole_file
 from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
 from tinyaction.video.base import even_seconds
 from tinyaction.video.frames import FORMATS, checksum, open_frames
@@ -75,17 +75,10 @@ def store_video(source: Path, target: Path, settings: StoreSettings) -> int:
     indices = range(0, len(reader), settings.frame_stride)
     info = source_info(source, settings)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
+    with whole_file(target) as part:
+        with open(part, "wb") as file:
             write_frames(file, reader, indices, settings, info)
-            file.flush()
-            os.fsync(file.fileno())
-            num_bytes = file.tell()
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return num_bytes
+        return part.stat().st_size
 
 
 def source_info(source: Path, settings: StoreSettings) -> dict[str, Any]:

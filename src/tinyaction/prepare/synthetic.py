@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import os
 import string
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyaction.files import new_folder
+from tinyaction.video.writer import write_video
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3), RGB, 0..255
 ClipProgress = Callable[[int, int], None]  # (clips written, clips in all)
@@ -58,41 +59,6 @@ changes its class: train without the flip.
 # ---------------------------------------------------------------------------------------------------------------------
 # writing
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def write_video(path: str | os.PathLike[str], frames: Iterable[Image], *, fps: float, fourcc: str = "mp4v") -> int:
-    """Write frames to a video file and return how many there were.
-
-    frames: (H, W, 3) uint8 RGB each, all of one size, H and W even (codecs share colour among 2 x 2 pixels, and OpenCV
-    would cut an odd row or column off without a word). The container follows from the suffix: "mp4v" goes with .mp4,
-    lossless "FFV1" and "MJPG" with .avi.
-
-    ValueError for frames that cannot be written, OSError where OpenCV has no such codec or cannot open the file.
-    """
-    path = Path(path)
-    writer, shape, num_frames = None, None, 0
-    try:
-        for frame in frames:
-            if writer is None:
-                shape = frame.shape
-                if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2:
-                    raise ValueError(f"{path}: frames are (even height, even width, 3), got {shape}")
-                codec = cv2.VideoWriter.fourcc(*fourcc)
-                writer = cv2.VideoWriter(str(path), codec, fps, (shape[1], shape[0]))
-                if not writer.isOpened():
-                    raise OSError(f"{path}: OpenCV cannot write a {fourcc!r} video here")
-            if frame.shape != shape or frame.dtype != np.uint8:  # OpenCV drops such a frame without a word
-                raise ValueError(f"{path}: frame {num_frames} is {frame.dtype} {frame.shape}; must be uint8 {shape}")
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            num_frames += 1
-    finally:
-        if writer is not None:
-            writer.release()
-    if num_frames == 0:
-        raise ValueError(f"{path}: no frames to write")
-    if not path.is_file() or path.stat().st_size == 0:
-        raise OSError(f"{path}: OpenCV wrote nothing")
-    return num_frames
 
 
 def _write_set(
@@ -292,7 +258,7 @@ def make_direction_set(
     def write_clip(path: Path, scene_seed: Seed, label: int) -> None:
         frames = direction_clip(scene_seed)
         # Lossless: what another coding changes depends on the frames before, and would tell the order.
-        write_video(path, frames[::-1] if label == 1 else frames, fps=25, fourcc="FFV1")
+        write_video(path, frames[::-1] if label == 1 else frames, fps=25, codec="ffv1")
 
     _write_set(
         folder,

@@ -3,10 +3,10 @@
 Nothing here knows of files or flags, and nothing prints: results are returned, progress goes to a callback.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,11 @@ from torch import nn
 
 from tinyaction.data.dataset import Batch
 from tinyaction.data.loader import BadVideo
-from tinyaction.distributed import dealt_back, share_state
 from tinyaction.models.recognizer import Recognizer, stack_labels
 from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
-from tinyaction.results.progress import OnBatch, WaitingClock
+from tinyaction.results.progress import OnBatch, StepTimer
+
+Gather = Callable[[list[Any]], list[Any]]  # what each process has -> what all have, in the order of one process
 
 
 class Loader(Protocol):
@@ -31,13 +32,13 @@ class Loader(Protocol):
 
 @dataclass
 class TrainResult:
-    """One epoch of training. ``seconds_waiting`` were spent waiting for the loader, ``seconds_computing`` the rest."""
+    """One epoch of training. ``data_seconds`` were spent waiting for the loader, ``compute_seconds`` the rest."""
 
     loss: float
     top1: float
     num_videos: int
-    seconds_waiting: float
-    seconds_computing: float
+    data_seconds: float
+    compute_seconds: float
     bad: list[BadVideo] = field(default_factory=list)  # videos that the loader skipped
 
 
@@ -49,8 +50,8 @@ class Evaluation:
     scores: npt.NDArray[np.float64]  # (N, K)
     labels: npt.NDArray[np.int64]  # (N,)
     filenames: list[str]
-    seconds_waiting: float
-    seconds_computing: float
+    data_seconds: float
+    compute_seconds: float
     bad: list[BadVideo] = field(default_factory=list)  # videos that the loader skipped: no part of any figure
 
     def __repr__(self) -> str:
@@ -92,46 +93,63 @@ class EpochRecord:
 
 
 def evaluate(
-    model: Recognizer, loader: Loader, *, device: torch.device, on_batch: OnBatch | None = None
+    model: Recognizer, loader: Loader, *, device: torch.device | None = None, on_batch: OnBatch | None = None,
+    gather: Gather | None = None,
 ) -> Evaluation:
-    """Predict every video of the loader, in evaluation mode; the model is put back into the mode it was in.
+    """Predict every video of the loader in evaluation mode, then put the model back into the mode it was in.
 
-    The model is moved to ``device``. Nothing is drawn at random, and nothing is kept from one call to the next.
-    Several processes evaluate the batches that were dealt to them, with the weights of process 0, and each returns the
-    whole, in the order of a single process.
+    The model is moved to ``device``; without one it stays where it is.
+    Nothing is drawn at random, and nothing is kept from one call to the next.
+
+    Args:
+        gather: merges the results of several processes, each of which evaluates the batches dealt to it; see
+            :func:`tinyaction.training.distributed.gather_in_order`. Every process returns the whole.
 
     Raises:
-        ValueError: a label is not below the model's number of classes, or what the loader raises.
+        ValueError: a label is not below the model's number of classes, a score is NaN, or what the loader raises.
     """
     total_loss, num_right, num_videos = 0.0, 0, 0
     predicted: list[tuple[float, torch.Tensor, torch.Tensor, list[str]]] = []  # loss, scores, labels, names of a batch
-    waiting = WaitingClock(loader)
+    timer = StepTimer(loader)
+    device = device or next(model.parameters()).device
     model.to(device)  # not within inference mode: weights that are moved there could not be trained afterwards
-    share_state(model)
     with torch.inference_mode(), _evaluation_mode(model):
-        for number, batch in enumerate(waiting):
+        for number, batch in enumerate(timer):
             inputs = batch["inputs"].to(device, non_blocking=True)     # (B, V, C, T, H, W) uint8
             labels = labels_of(batch, model.cls_head.num_classes)     # (B,)
             logits = model(inputs, mode="logits")                      # (B, V, K)
+            scores = model.cls_head.video_scores(logits)               # (B, K)
             samples = model.cls_head.predict(logits, batch["data_samples"])
-            scores = torch.stack([sample.pred_score for sample in samples if sample.pred_score is not None])
-            if scores.ndim == 3:                                       # average_clips=None keeps the views apart
-                scores = scores.mean(dim=1)                            # (B, K)
+            scores = scores.cpu()
+            _check_scores(scores, [sample.filename for sample in samples])
             loss = model.cls_head.loss(logits, labels.to(device)).item() * len(samples)
-            predicted.append((loss, scores.cpu(), labels, [sample.filename for sample in samples]))
+            predicted.append((loss, scores, labels, [sample.filename for sample in samples]))
             total_loss += loss
-            num_right += int((scores.argmax(dim=1).cpu() == labels).sum())
+            num_right += int((scores.argmax(dim=1) == labels).sum())
             num_videos += len(samples)
             if on_batch is not None:
-                on_batch(waiting.progress("val", number + 1, len(loader), total_loss, num_right, num_videos))
-    predicted = dealt_back(predicted)
+                on_batch(timer.progress("val", number + 1, len(loader), total_loss, num_right, num_videos))
+    gather = gather or _alone
+    predicted = gather(predicted)
     if not predicted:
         raise ValueError("the loader gave no batch; an accuracy needs at least one video")
     all_losses, all_scores, all_labels, all_filenames = zip(*predicted, strict=True)
     filenames = [name for names in all_filenames for name in names]
     return Evaluation(sum(all_losses) / len(filenames), torch.cat(all_scores).double().numpy(),
-                      torch.cat(all_labels).numpy(), filenames, waiting.seconds_waiting, waiting.seconds_computing,
-                      bad_of(loader))
+                      torch.cat(all_labels).numpy(), filenames, timer.data_seconds, timer.compute_seconds,
+                      gather(skipped_by(loader)))
+
+
+def _alone(results: list[Any]) -> list[Any]:
+    return results
+
+
+def _check_scores(scores: torch.Tensor, filenames: list[str]) -> None:
+    """Raise ValueError for the first video with a NaN score: it would count as right in one figure, not in another."""
+    for filename, is_nan in zip(filenames, scores.isnan().any(dim=1).tolist(), strict=True):
+        if is_nan:
+            raise ValueError(f"{filename or 'a video'}: the network's scores are NaN; its weights are not finite, or "
+                             "overflow on this video: lower the learning rate, or use an earlier checkpoint")
 
 
 @contextmanager
@@ -146,9 +164,9 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def bad_of(loader: Loader) -> list[BadVideo]:
-    """The videos that the loaders of all processes skipped; a plain list of batches skips none."""
-    return dealt_back(list(getattr(loader, "bad", ())))
+def skipped_by(loader: Loader) -> list[BadVideo]:
+    """The videos that the loader of this process skipped; a plain list of batches skips none."""
+    return list(getattr(loader, "bad", ()))
 
 
 def labels_of(batch: Batch, num_classes: int) -> torch.Tensor:

@@ -73,6 +73,9 @@ def _checked(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, 
         raise ValueError(f"scores must be (N, K) and labels (N,); they are {scores.shape} and {labels.shape}")
     if len(labels) == 0:
         raise ValueError("no videos: an accuracy needs at least one")
+    if np.isnan(scores).any():
+        raise ValueError(f"a score of video {int(np.isnan(scores).any(axis=1).argmax())} is NaN; an accuracy needs "
+                         "numbers that can be ordered")
     if labels.min() < 0 or labels.max() >= scores.shape[1]:
         wrong = labels.min() if labels.min() < 0 else labels.max()
         raise ValueError(f"label {wrong} is out of range; there are {scores.shape[1]} classes")

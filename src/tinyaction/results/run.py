@@ -8,7 +8,7 @@
     last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
     bad_files.txt      videos that were skipped, and why; only where there are any
     tensorboard/       the columns of metrics.csv for TensorBoard, where asked for
-    report.html        all of this to look at, with pictures beside it (see report.py)
+    report.html        all of this to look at, with pictures beside it (see report.py and report.css)
     .lock              held while a run writes here
 
 :class:`RunFolder` writes it, :func:`read_run` reads it.
@@ -16,10 +16,12 @@
 
 import csv
 import errno
+import io
 import json
 import math
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -35,14 +37,15 @@ T = TypeVar("T")
 
 PREDICTIONS = ("path", "class", "predicted", "score", "class_score")
 METRICS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_mean_class")
-TIMES = ("seconds_waiting", "seconds_computing")
+TIMES = ("data_seconds", "compute_seconds")
+OLD_COLUMNS = {"seconds_waiting": "data_seconds", "seconds_computing": "compute_seconds"}  # of earlier versions
 LOCK = ".lock"
 
 
 class RunFolder:
     """A new folder, or with ``reopen`` that of a run that goes on. It is this process's own until :meth:`close`.
 
-    Nothing that is in a folder already is ever overwritten.
+    Nothing that is in a folder already is ever overwritten. ``on_line`` receives each line of the log: to print it.
 
     Raises:
         ValueError: ``out`` is a folder with something in it, or a file, or another process writes to it; or
@@ -51,8 +54,9 @@ class RunFolder:
 
     def __init__(
         self, out: str | Path = "", *, name: str = "run", runs: str | Path = "runs", tensorboard: bool = False,
-        reopen: bool = False,
+        reopen: bool = False, on_line: Callable[[str], None] | None = None,
     ) -> None:
+        self._on_line = on_line
         writer_class = _summary_writer() if tensorboard else None  # first: where it is missing no folder is made
         self.path = Path(out) if str(out) else _next_folder(Path(runs), name)
         if self.path.exists() and not self.path.is_dir():
@@ -97,13 +101,14 @@ class RunFolder:
             write_whole(path, "".join(f"{name}\t{reasons[name]}\n" for name in sorted(reasons)))
 
     def log(self, line: str = "") -> None:
-        """Print a line and keep it in ``log.txt``."""
-        print(line, flush=True)
+        """Append a line to ``log.txt`` and hand it to ``on_line``."""
         with open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
+        if self._on_line is not None:
+            self._on_line(line)
 
-    def remove(self) -> None:
-        """Take back a run that came to nothing, so that the same command can be given again."""
+    def remove_if_empty(self) -> None:
+        """Remove a run that stopped before its first step, so that the same command can be given again."""
         self.close()
         for name in ("config.json", "log.txt", "last.pt", "bad_files.txt"):
             (self.path / name).unlink(missing_ok=True)
@@ -116,13 +121,14 @@ class RunFolder:
 
     def write_predictions(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video."""
-        with open(self.path / "predictions.csv", "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(PREDICTIONS)
-            predicted = evaluation.scores.argmax(axis=1)
-            for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
-                scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
-                writer.writerow([filename, class_names[label], class_names[predicted[i]], *scores])
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(PREDICTIONS)
+        predicted = evaluation.scores.argmax(axis=1)
+        for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
+            scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
+            writer.writerow([filename, class_names[label], class_names[predicted[i]], *scores])
+        write_whole(self.path / "predictions.csv", text.getvalue())
 
     def add_metrics(self, record: EpochRecord) -> dict[str, float]:
         """Append an epoch to ``metrics.csv`` and return its row; epochs count from 1 there."""
@@ -133,7 +139,8 @@ class RunFolder:
             writer = csv.writer(file)
             if is_new:
                 writer.writerow(row)
-            writer.writerow([f"{value:.6g}" for value in row.values()])
+            # All digits: the best epoch of the file is that of best.pt.
+            writer.writerow([value if isinstance(value, int) else repr(float(value)) for value in row.values()])
         if self._writer_class is not None:
             self._scalars = self._scalars or self._writer_class(self.path / "tensorboard")
             for name, value in row.items():
@@ -178,7 +185,7 @@ def metrics_row(record: EpochRecord) -> dict[str, float]:
                    strict=True))
     if val.top5 is not None:
         row["val_top5"] = val.top5
-    times = (train.seconds_waiting + val.seconds_waiting, train.seconds_computing + val.seconds_computing)
+    times = (train.data_seconds + val.data_seconds, train.compute_seconds + val.compute_seconds)
     return row | dict(zip(TIMES, times, strict=True))
 
 
@@ -208,7 +215,7 @@ class SavedPrediction:
     label_score: float
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """What the files of a run folder say."""
 
@@ -217,6 +224,11 @@ class Run:
     history: list[dict[str, float]]  # metrics.csv; a value that is missing there is missing here
     predictions: list[SavedPrediction]  # predictions.csv; empty where there is none
 
+    def __repr__(self) -> str:
+        best = self.best
+        return (f"Run({self.folder}: {self.config.get('model')} on {len(self.class_names)} classes, "
+                f"{len(self.history)} epochs, best {best['epoch']:.0f} with accuracy {best['val_top1']:.4f})")
+
     @property
     def class_names(self) -> list[str]:
         return list(self.config["class_names"])
@@ -224,20 +236,27 @@ class Run:
     @property
     def best(self) -> dict[str, float]:
         """The row of the epoch that ``best.pt`` holds: the highest accuracy, of equal ones the lowest loss."""
-        return max(self.history, key=goodness)
+        return max(self.history, key=epoch_sort_key)
 
 
-def goodness(row: Mapping[str, float]) -> tuple[float, float]:
-    """Of two epochs the one with the larger key is the better."""
+def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, float]:
+    """Sort key: higher accuracy, then lower loss."""
     loss = row.get("val_loss", math.inf)
     return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
 
 
 def usage_lines(folder: Path, data: str, example: str) -> list[str]:
-    """The commands that evaluate the best weights and use them on a video."""
-    checkpoint = str(folder / "best.pt")
-    return ["evaluate: " + shlex.join(["tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint]),
-            "predict:  " + shlex.join(["tinyaction", "predict", example, "--checkpoint", checkpoint])]
+    """The commands that evaluate the best weights, use them on a video, and show where they found its class."""
+    checkpoint = folder / "best.pt"
+    return ["evaluate: " + shell_line("tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint),
+            "predict:  " + shell_line("tinyaction", "predict", example, "--checkpoint", checkpoint),
+            "explain:  " + shell_line("tinyaction", "explain", example, "--checkpoint", checkpoint)]
+
+
+def shell_line(*words: str | Path) -> str:
+    """A command as it is typed: in a POSIX shell, on Windows in cmd.exe."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
 
 
 def read_run(folder: str | Path) -> Run:
@@ -286,7 +305,7 @@ def _rows(path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], 
 
 
 def _metrics_of(row: dict[str, str]) -> dict[str, float]:
-    return {name: float(text) for name, text in row.items() if text}
+    return {OLD_COLUMNS.get(name, name): float(text) for name, text in row.items() if text}
 
 
 def _next_folder(runs: Path, name: str) -> Path:

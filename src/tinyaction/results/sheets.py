@@ -1,4 +1,4 @@
-"""Clips as pictures: frames side by side in the order of time, with a line of text above."""
+"""Draw clips as pictures: frames side by side in the order of time, under a line of text."""
 
 import base64
 from collections.abc import Sequence
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont  # Pillow comes with torchvision; cv2.putText knows ASCII only
 
-from tinyaction.results.charts import shortened
+from tinyaction.data.augment import View, view_order
+from tinyaction.files import write_whole
+from tinyaction.results.plots import shortened
 from tinyaction.video import UInt8Array
 
 # Looked up in the system's font folders; the first that has every letter of a text draws it.
@@ -23,23 +25,28 @@ MARGIN, GAP, LINE = 12, 2, 24  # pixels
 
 @dataclass
 class Strip:
-    """One clip of a sheet: its frames (H, W, 3) uint8 RGB in the order of time, and what is said of it."""
+    """One clip of a sheet: its frames (H, W, 3) uint8 RGB in the order of time, a caption and a note."""
 
     frames: list[UInt8Array]
     caption: str
     note: str = ""
 
 
-def clip_frames(inputs: torch.Tensor, *, num_frames: int = 8, side: int = 112) -> list[UInt8Array]:
-    """Frames of a packed video (V, C, T, H, W) uint8 for looking at: at most ``num_frames`` of its middle view.
+def clip_frames(
+    inputs: torch.Tensor, *, num_frames: int = 8, side: int = 112, num_crops: int = 1
+) -> list[UInt8Array]:
+    """Pick at most ``num_frames`` frames to show from the middle clip of a packed video (V, C, T, H, W) uint8.
 
-    They are spread evenly over the view, first and last among them; the longer side becomes ``side`` pixels.
+    They are spread evenly over the clip, first and last among them; the longer side becomes ``side`` pixels. Where
+    ``num_crops`` were cut from each clip, the centre is shown.
     """
     V, C, T, H, W = inputs.shape
     if C != 3 or inputs.dtype != torch.uint8:
         raise ValueError(f"inputs are {inputs.dtype} {tuple(inputs.shape)}; a picture needs uint8 (V, 3, T, H, W)")
     chosen = np.unique(np.linspace(0, T - 1, min(num_frames, T)).round().astype(int))
-    frames = inputs[V // 2].permute(1, 2, 3, 0)[torch.from_numpy(chosen)].numpy()  # (<=num_frames, H, W, 3)
+    num_clips = V // num_crops
+    view = view_order(num_clips, num_crops).index(View(num_clips // 2, "centre"))
+    frames = inputs[view].permute(1, 2, 3, 0)[torch.from_numpy(chosen)].numpy()  # (<=num_frames, H, W, 3)
     scale = side / max(H, W)
     size = (max(1, round(W * scale)), max(1, round(H * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
@@ -47,7 +54,7 @@ def clip_frames(inputs: torch.Tensor, *, num_frames: int = 8, side: int = 112) -
 
 
 def draw_sheet(title: str, strips: Sequence[Strip], *, notice: str = "") -> UInt8Array:
-    """One picture (H, W, 3) uint8 RGB: the title and the notice, then each strip under its caption and note."""
+    """Draw one picture (H, W, 3) uint8 RGB: title and notice, then each strip under its caption and note."""
     if not strips:
         raise ValueError("a sheet needs at least one clip")
     widths = [sum(frame.shape[1] for frame in strip.frames) + GAP * (len(strip.frames) - 1) for strip in strips]
@@ -70,7 +77,7 @@ def draw_sheet(title: str, strips: Sequence[Strip], *, notice: str = "") -> UInt
 
 
 def draw_strip(frames: Sequence[UInt8Array], caption: str = "") -> UInt8Array:
-    """Frames side by side (H, W, 3), the caption above them where there is one."""
+    """Draw frames side by side (H, W, 3), under the caption if there is one."""
     width = sum(frame.shape[1] for frame in frames) + GAP * (len(frames) - 1)
     top = LINE if caption else 0
     canvas = Image.new("RGB", (width, top + max(frame.shape[0] for frame in frames)), PAPER)
@@ -89,7 +96,7 @@ def write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, *, size: int
     A text that is too long loses its middle, one without room is left out. A letter that no font of this machine has
     is written as its code, ``\\u5f20``: never as a box or a question mark.
     """
-    text = " ".join(text.replace("\u2068", "").replace("\u2069", "").split())  # marks for a browser, see charts.py
+    text = " ".join(text.replace("\u2068", "").replace("\u2069", "").split())  # see plots.isolated
     font = font_for(text, size)
     text = "".join(letter if has_letter(font, letter) else letter.encode("ascii", "backslashreplace").decode()
                    for letter in text)
@@ -105,7 +112,7 @@ def write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, *, size: int
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The first font that has every letter of the text; where none has, the first of all."""
+    """Return the first font that has every letter of the text, else the first font."""
     fonts = fonts_here(size)
     return next((font for font in fonts if all(has_letter(font, letter) for letter in text)), fonts[0])
 
@@ -123,7 +130,7 @@ def fonts_here(size: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont,
 
 @cache
 def has_letter(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letter: str) -> bool:
-    """Whether a font draws the letter as itself: a missing one looks like U+10FFFF, which no font has."""
+    """Whether a font has a letter. A missing letter is drawn like U+10FFFF, which no font has."""
     if not isinstance(font, ImageFont.FreeTypeFont):
         return letter.isascii()
     return letter == " " or bytes(font.getmask(letter)) != bytes(font.getmask("\U0010ffff"))
@@ -131,8 +138,7 @@ def has_letter(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letter: str) 
 
 def write_png(path: Path, picture: UInt8Array) -> None:
     """Save (H, W, 3) RGB as PNG. Raises OSError where it cannot be written."""
-    with open(path, "wb") as file:
-        file.write(encoded(picture, ".png"))
+    write_whole(path, encoded(picture, ".png"))
 
 
 def data_uri(picture: UInt8Array) -> str:
@@ -166,5 +172,5 @@ class Clip:
         return f"Clip({len(self.frames)} frames of inputs {self.shape}{', ' * bool(self.caption)}{self.caption})"
 
     def _repr_jpeg_(self) -> bytes:
-        """A picture, and no HTML with pictures in it: viewers of notebooks strip those."""
+        """Show the clip as a picture. Notebook viewers strip pictures inside HTML."""
         return encoded(draw_strip(self.frames, self.caption), ".jpg")

@@ -1,136 +1,203 @@
-"""One dataclass holds a run: its fields are the flags of ``train.py``, and it is stored in the checkpoint."""
+"""One dataclass holds a run: :class:`RunConfig`. Its fields are the flags of ``tinyaction train``."""
 
+import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from tinyaction.data.pipelines import AUGMENTATIONS, CROPS, NUM_CROPS
 from tinyaction.device import default_num_workers
-from tinyaction.models.create import GUIDE_MODELS, MODELS, input_rule
+from tinyaction.models.create import GUIDE_MODELS, all_models, input_rule
+
+BY_MODEL = None  # default of a flag that default_hyperparameters gives; no field is None after __post_init__
 
 
-def _flag(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def flag(
+    default: Any, text: str, *, group: str = "", metavar: str = "", choices: Sequence[Any] = (),
+    at_least: float | None = None, above: float | None = None, below: float | None = None,
+    within: tuple[float, float] | None = None,
+) -> Any:
+    """A field of :class:`RunConfig` with its help text and the rule for its values.
 
-
-def _by_recipe(text: str) -> Any:
-    """A flag whose default is the recipe's for the model and its weights; None only until __post_init__."""
-    return field(default=None, metadata={"help": text + "; default by the model and its weights"})
+    Args:
+        group: heading in the help; it holds for the following fields too, until the next one.
+        metavar: what stands for the value in the help.
+        within: lowest and highest value, both allowed.
+    """
+    if default is BY_MODEL:
+        text += " (default by model and weights)"
+    metadata = {"help": text, "group": group, "metavar": metavar, "choices": tuple(choices), "at_least": at_least,
+                "above": above, "below": below, "within": within}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
 class RunConfig:
-    data: str = field(metadata={"help": "folder of the videos and their lists, a CSV, or class folders"})
-    store: str = _flag("", "read frames from a store beside the data, made first if it is missing: jpeg or raw")
-    model: str = _flag("conv2d", "name of the recognizer; `tinyaction models` lists them")
-    weights: str = _flag("", "pretrained weights: imagenet, kinetics, or a file; default none")
-    epochs: int = _by_recipe("times over the training videos")
-    batch_size: int = _flag(8, "videos of a batch")
-    lr: float = _by_recipe("highest learning rate, for a batch of 8 videos; other batches in proportion")
-    optimizer: str = _by_recipe("sgd, adam or adamw")
-    weight_decay: float = _by_recipe("of the optimizer")
-    warmup_epochs: float = _flag(1.0, "epochs over which the learning rate rises; then it falls as a cosine")
-    clip_grad_norm: float = _flag(10.0, "largest norm of the gradients; 0 clips nothing")
-    grad_accum: int = _flag(1, "batches whose gradients make one step")
-    amp: str = _flag("off", "number format: off (float32), bf16, fp16, or auto: what is faster on the device")
-    compile: bool = _flag(False, "compile the network with torch.compile")
-    num_workers: int = _flag(-1, "processes that decode; 0 decodes in the main process, -1 is one a core")
-    clip_len: int = _by_recipe("frames of a clip")
-    num_clips: int = _flag(1, "clips of a validation video, whose scores are averaged")
-    train_clips: int = _flag(1, "clips of a training video in each epoch")
-    size: int = _by_recipe("side of the square that the network sees, in pixels")
-    head_lr: float = _by_recipe("learning rate of the head, as a multiple of --lr")
-    freeze: str = _flag("0", "stages of the backbone, from the input on, that stay as they are: a number, or all")
-    freeze_norms: bool = _by_recipe("all batch norms stay as they are")
-    label_smoothing: float = _by_recipe("share of a target that is spread over all classes")
-    mixup: float = _flag(0.0, "mix pairs of videos, by shares of a Beta distribution of this alpha; 0 mixes nothing")
-    class_weights: bool = _flag(False, "rare classes count more in the loss, so that each counts alike")
-    balanced: bool = _flag(False, "rare classes are drawn more often, so that each comes equally often")
-    ema: float = _flag(0.0, "evaluate and save a moving average of the weights, of this decay, such as 0.99")
-    patience: int = _flag(0, "epochs without a better one after which training ends; 0 goes on to the last")
-    augment: str = _flag("basic", "training clips: none, basic (box and flip), randaugment or color (and these)")
-    crop: str = _flag("resized", "random box of a training clip: resized (any area and shape) or multiscale (TSN's)")
-    num_crops: int = _flag(1, "squares of each validation clip: 1 the centre, 3 along the long side, 10 and mirrored")
-    max_views: int = _flag(0, "views that the network sees at once in evaluation, to bound memory; 0 sees all")
-    flip_pairs: str = _flag("", "classes that change places when mirrored: 'turn left=turn right,...'")
-    flip: float = _flag(0.5, "share of training videos that are mirrored; 0 where left and right matter")
-    seed: int = _flag(0, "of every random draw")
-    device: str = _flag("auto", "auto, cpu, cuda, mps")
-    tensorboard: bool = _flag(False, "write the columns of metrics.csv for TensorBoard as well")
-    out: str = _flag("", "folder of the run; default a new one under runs/")
-    save_every: int = _flag(0, "steps after which last.pt is written; 0 only at the end of each epoch")
-    on_error: str = _flag("raise", "raise: stop at a video that cannot be read; skip: leave it out, and say so")
-    max_bad: float = _flag(0.1, "with --on-error skip, the share of videos that may be left out")
-    time_limit: float = _flag(300.0, "seconds in which a worker must have read a video")
-    allow_outside: bool = _flag(False, "lists may name videos outside the data folder, by ../ or from the root")
-    resume: str = _flag("", "folder of a run to go on with, exactly where it stopped; its own flags hold")
+    """All settings of a run. Values are checked: a wrong one is a ValueError that names the flag and the rule."""
 
-    # What a resumed run may be given anew: it changes neither the weights nor the metrics.
-    MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_bad", "time_limit", "resume")
-    REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
+    data: str = flag(MISSING, "folder with videos and lists, or with class folders", group="data", metavar="DIR")
+    _: KW_ONLY
+    store: str = flag("", "read frames from a store beside the data; it is made first if it is missing",
+                      choices=("jpeg", "raw"))
+    num_workers: int = flag(-1, "processes that decode; 0 decodes in the main process, -1 starts one per core",
+                            at_least=-1)
+    on_error: str = flag("raise", "at a video that cannot be read: stop, or leave it out and say so",
+                         choices=("raise", "skip"))
+    max_skipped: float = flag(0.1, "largest share of videos that --on-error skip may leave out", within=(0, 1))
+    video_timeout: float = flag(300.0, "seconds in which a worker must have read a video", above=0)
+    allow_outside: bool = flag(False, "lists may name videos outside the data folder")
+
+    model: str = flag("conv2d", "name of the recognizer; `tinyaction models` lists them", group="model",
+                      metavar="NAME")
+    weights: str = flag("", "pretrained weights: imagenet, kinetics, or a file", metavar="NAME")
+    clip_len: int = flag(BY_MODEL, "frames of a clip", at_least=1)
+    size: int = flag(BY_MODEL, "side of the square that the network sees, in pixels", at_least=1)
+    freeze: str = flag("0", "stages of the backbone to freeze, from the input on: a number, or all", metavar="N")
+    freeze_norms: bool = flag(BY_MODEL, "freeze all batch norms")
+
+    epochs: int = flag(BY_MODEL, "passes over the training videos", group="training", at_least=1)
+    batch_size: int = flag(8, "videos of a batch", at_least=1)
+    grad_accum: int = flag(1, "batches that make one optimizer step", at_least=1)
+    lr: float = flag(BY_MODEL, "highest learning rate for a batch of 8 videos; other batches in proportion", above=0)
+    head_lr_multiplier: float = flag(BY_MODEL, "learning rate of the head, as a multiple of --lr", above=0)
+    warmup_epochs: float = flag(1.0, "epochs in which the learning rate rises; then it falls as a cosine",
+                                at_least=0)
+    optimizer: str = flag(BY_MODEL, "optimizer", choices=("sgd", "adam", "adamw"))
+    weight_decay: float = flag(BY_MODEL, "weight decay of the optimizer", at_least=0)
+    clip_grad_norm: float = flag(10.0, "largest norm of the gradients; 0 clips nothing", at_least=0)
+    label_smoothing: float = flag(BY_MODEL, "share of a target spread over all classes", at_least=0, below=1)
+    class_weights: bool = flag(False, "weight rare classes more in the loss")
+    balanced: bool = flag(False, "draw rare classes more often, so that each class comes equally often")
+    ema: float = flag(0.0, "decay of a moving average of the weights, evaluated and saved in their place, as 0.99; "
+                           "0 is none", at_least=0, below=1)
+    patience: int = flag(0, "epochs without improvement after which training ends; 0 never ends early", at_least=0)
+    amp: str = flag("auto", "number format: auto is bf16 or fp16 on CUDA and float32 elsewhere, off is float32",
+                    choices=("auto", "off", "bf16", "fp16"))
+    compile: bool = flag(False, "compile the network with torch.compile")
+
+    train_clips: int = flag(1, "clips of a training video in each epoch", group="augmentation", at_least=1)
+    augment: str = flag("basic", "basic crops and mirrors; randaugment and color change colours as well",
+                        choices=AUGMENTATIONS)
+    crop: str = flag("resized", "random box of a training clip: any area and shape, or one of TSN's few",
+                     choices=CROPS)
+    flip: float = flag(0.5, "probability of mirroring a clip; 0 where left and right matter", within=(0, 1))
+    flip_pairs: str = flag("", "classes that change places when mirrored: 'turn left=turn right,...'",
+                           metavar="PAIRS")
+    mixup: float = flag(0.0, "alpha of mixup's Beta distribution; 0 mixes nothing", at_least=0)
+
+    num_clips: int = flag(1, "clips of a validation video, whose scores are averaged", group="evaluation", at_least=1)
+    num_crops: int = flag(1, "squares of each validation clip: the centre, 3 along the long side, 10 also mirrored",
+                          choices=NUM_CROPS)
+    max_views: int = flag(0, "views that the network sees at once, to bound memory; 0 is all", at_least=0)
+
+    out: str = flag("", "folder of the run; default a new one under runs/", group="run", metavar="DIR")
+    resume: str = flag("", "folder of a run to continue where it stopped, with its flags; on a CPU to the bit",
+                       metavar="DIR")
+    save_every: int = flag(0, "optimizer steps between saves of last.pt; 0 saves after each epoch", at_least=0)
+    seed: int = flag(0, "seed of every random draw", at_least=0, below=2**32)
+    device: str = flag("auto", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
+    tensorboard: bool = flag(False, "write the columns of metrics.csv for TensorBoard as well")
 
     def __post_init__(self) -> None:
-        for name, value in recipe(self.model, self.weights).items():
+        for name, value in default_hyperparameters(self.model, self.weights).items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        for item in fields(self):
+            setattr(self, item.name, checked(item, getattr(self, item.name)))
         if self.num_workers == -1:
             self.num_workers = default_num_workers()
-        rules = {
-            "epochs": 1, "batch_size": 1, "clip_len": 1, "num_clips": 1, "train_clips": 1, "size": 1, "num_workers": 0,
-            "seed": 0, "save_every": 0, "warmup_epochs": 0, "grad_accum": 1, "clip_grad_norm": 0, "weight_decay": 0,
-            "mixup": 0, "patience": 0, "max_views": 0,
-        }
-        for name, least in rules.items():
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{flag_of(name)} is {value}; it must be at least {least}")
-        if self.store not in ("", "jpeg", "raw"):
-            raise ValueError(f"--store is {self.store!r}; it must be jpeg or raw")
-        if self.amp not in ("off", "auto", "bf16", "fp16"):
-            raise ValueError(f"--amp is {self.amp!r}; it must be off, auto, bf16 or fp16")
-        if self.seed >= 2**32:
-            raise ValueError(f"--seed is {self.seed}; it must be below {2**32}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"--lr is {self.lr}; it must be above 0 and finite")
-        if not 0 < self.head_lr < math.inf:
-            raise ValueError(f"--head-lr is {self.head_lr}; it must be above 0 and finite")
-        for name in ("label_smoothing", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{flag_of(name)} is {getattr(self, name)}; it must be at least 0 and below 1")
-        for name, choices in {"augment": AUGMENTATIONS, "crop": CROPS, "num_crops": NUM_CROPS}.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{flag_of(name)} is {getattr(self, name)}; it must be one of "
-                                 f"{', '.join(map(str, choices))}")
         if self.class_weights and self.balanced:
             raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
-        if self.on_error not in ("raise", "skip"):
-            raise ValueError(f"--on-error is {self.on_error!r}; it must be raise or skip")
-        if not self.time_limit > 0:
-            raise ValueError(f"--time-limit is {self.time_limit}; it must be above 0 seconds")
-        if not 0 <= self.max_bad <= 1:
-            raise ValueError(f"--max-bad is {self.max_bad}; it must be a share, 0 to 1")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"--flip is {self.flip}; it must be a share, 0 to 1")
+
+
+# Flags that a resumed run may change: neither weights nor metrics depend on them.
+MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
+              "tensorboard", "allow_outside")
+REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
+FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions")
+OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
+
+
+def checked(item: "Field[Any]", value: Any) -> Any:
+    """The value of a field, an int where a float is meant as a float; ValueError names the flag and its rule."""
+    name, rule = flag_of(item.name), item.metadata
+    assert isinstance(item.type, type)
+    if item.type is float and type(value) is int:
+        value = float(value)
+    if type(value) is not item.type:
+        kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+        raise ValueError(f"{name} is {value!r}; it must be {kinds[item.type]}")
+    if rule["choices"] and value not in rule["choices"] and value != item.default:
+        *most, last = map(str, rule["choices"])
+        raise ValueError(f"{name} is {value!r}; it must be {', '.join(most)} or {last}")
+    low, high = rule["within"] or (rule["at_least"], None)
+    sentences = [text for is_wrong, text in [
+        (low is not None and not value >= low, f"at least {low}"),
+        (rule["above"] is not None and not value > rule["above"], f"above {rule['above']}"),
+        (high is not None and not value <= high, f"at most {high}"),
+        (rule["below"] is not None and not value < rule["below"], f"below {rule['below']}"),
+        (isinstance(value, float) and not math.isfinite(value), "finite"),
+    ] if is_wrong]
+    if sentences:
+        raise ValueError(f"{name} is {value}; it must be {sentences[0]}")
+    return value
 
 
 def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def recipe(model: str, weights: str = "") -> dict[str, Any]:
-    """What a run does where its flags do not say: fields of :class:`RunConfig`.
+def read_flags(path: str | Path) -> dict[str, Any]:
+    """Read the flags in a run's ``config.json``, name -> value; those of earlier versions get their new names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not the config of a run, or names an unknown flag.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a run folder has a config.json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not the config of a run ({error})") from None
+    return known_flags(content, source=str(path))
+
+
+def known_flags(content: Any, *, source: str) -> dict[str, Any]:
+    """The flags among what a run wrote down about itself; ValueError for a name that is neither flag nor fact."""
+    if not isinstance(content, Mapping) or "data" not in content:
+        raise ValueError(f"{source}: not the config of a run; it must be an object with the name 'data'")
+    names = [item.name for item in fields(RunConfig)]
+    flags: dict[str, Any] = {OLD_NAMES.get(str(name), str(name)): value for name, value in content.items()
+                             if name not in FACTS}
+    for name in flags:
+        if name not in names:
+            close = get_close_matches(str(name), names, n=1)
+            raise ValueError(f"{source}: {name!r} is no flag of tinyaction train"
+                             + (f"; did you mean {close[0]!r}?" if close else ""))
+    return flags
+
+
+def default_hyperparameters(model: str, weights: str = "") -> dict[str, Any]:
+    """Values of the fields of :class:`RunConfig` whose default depends on the model and its weights.
 
         the guide's networks       8 frames of 64 pixels, SGD 0.01, 30 epochs: seconds on a CPU
         other networks             frames and pixels of their own weights, SGD 0.01, 50 epochs
-        with pretrained weights    AdamW, the head ten times as fast as the backbone, batch norms as they were loaded,
-                                   soft labels, 20 epochs: for folders of tens to thousands of clips
+        with pretrained weights    AdamW, the head ten times as fast as the backbone, batch norms frozen, soft labels,
+                                   20 epochs: for folders of tens to thousands of clips
     """
     values = {"clip_len": 8, "size": 64, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4, "epochs": 30,
-              "head_lr": 1.0, "freeze_norms": False, "label_smoothing": 0.0}
-    if model not in GUIDE_MODELS and model in MODELS:                  # an unknown name is an error later, by itself
+              "head_lr_multiplier": 1.0, "freeze_norms": False, "label_smoothing": 0.0}
+    if model not in GUIDE_MODELS and model in all_models():            # create_model refuses an unknown name later
         rule = input_rule(model)
         values |= {"clip_len": rule.clip_len, "size": rule.size, "epochs": 50}
     if weights:
-        values |= {"optimizer": "adamw", "lr": 2e-4, "weight_decay": 0.01, "epochs": 20, "head_lr": 10.0,
+        values |= {"optimizer": "adamw", "lr": 2e-4, "weight_decay": 0.01, "epochs": 20, "head_lr_multiplier": 10.0,
                    "freeze_norms": True, "label_smoothing": 0.1}
     return values

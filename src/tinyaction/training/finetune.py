@@ -1,15 +1,16 @@
-"""Training habits that make fifty clips enough: what is frozen, what learns how fast, what the loss asks for.
+"""Fine-tuning, which makes fifty clips enough: frozen stages, learning rates by part, the loss, averaged weights.
 
-    freeze              parts of the backbone that stay as they were loaded
-    parameter_groups    a rate of its own for the new head, no weight decay for norms and biases
-    Objective           label smoothing, class weights, mixup
-    create_average      a moving average of the weights, which is evaluated and saved in their place
+    freeze              keeps stages of the backbone as they were loaded
+    parameter_groups    gives the new head a learning rate of its own, and norms and biases no weight decay
+    Criterion           label smoothing, class weights, mixup
+    create_average      a moving average of the weights, evaluated and saved in their place
 
-Each is a plain argument of the loop (:mod:`tinyaction.training.loop`) or done to the model before it.
+Each is an argument of the loop (:mod:`tinyaction.training.loop`) or is applied to the model before it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,44 +23,47 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tinyaction.models.recognizer import Recognizer
 
-# Parts that only hold the stages of a network, one after the other.
-CONTAINERS = ("net", "features", "encoder", "layers", "blocks")
+CONTAINERS = ("net", "features", "encoder", "layers", "blocks")  # modules that only hold the stages of a network
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.MaxPool3d, nn.AvgPool3d)
 
 
 def stages(backbone: nn.Module) -> list[list[nn.Module]]:
-    """The parts of a backbone that have parameters, from the input on; single layers side by side are one stage.
+    """Parts of a backbone that have parameters, from the input on. Single layers between two poolings are one stage.
 
         ResNet          conv1 + bn1 | layer1 | layer2 | layer3 | layer4
         MobileNetV2     features.0 | features.1 | ... | features.18
+        VGG16           features.0 + features.2 | features.5 + features.7 | ... (a pooling ends each of the five)
         ConvBackbone    conv1 | conv
     """
     groups: list[list[nn.Module]] = []
-    was_layer = False
+    continues = False
     for part in _parts(backbone):
         is_layer = not any(True for _ in part.children())
-        if is_layer and was_layer:
-            groups[-1].append(part)
-        else:
-            groups.append([part])
-        was_layer = is_layer
+        if any(True for _ in part.parameters()):
+            if is_layer and continues:
+                groups[-1].append(part)
+            else:
+                groups.append([part])
+            continues = is_layer
+        elif isinstance(part, POOLS):
+            continues = False
     return groups
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
     parts: list[nn.Module] = []
     for name, part in module.named_children():
-        if any(True for _ in part.parameters()):
-            parts += _parts(part) if name in CONTAINERS else [part]
+        parts += _parts(part) if name in CONTAINERS else [part]
     return parts
 
 
 def freeze(model: Recognizer, what: str = "0", *, norms: bool = False) -> None:
-    """Let parts of the backbone stay as they are: their weights, and the statistics of their batch norms.
+    """Keep parts of the backbone as they are. Training leaves their weights alone and runs them in evaluation mode.
 
     Args:
         what: a number of :func:`stages` from the input on, or "all".
-        norms: the batch norms of the other stages as well. With few clips of few frames a batch says little about the
-            mean and variance of a feature; those that came with the weights are better.
+        norms: freeze the batch norms of the other stages as well. Few clips of few frames estimate the mean and
+            variance of a feature badly; those that came with the weights are better.
 
     Raises:
         ValueError: there are not so many stages.
@@ -81,7 +85,7 @@ def freeze(model: Recognizer, what: str = "0", *, norms: bool = False) -> None:
 
 
 def _own_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters that stand beside the parts, in the module itself or in one that only holds parts."""
+    """Parameters of the module itself, or of one that only holds stages, outside all stages."""
     own = list(module.parameters(recurse=False))
     for name, part in module.named_children():
         if name in CONTAINERS:
@@ -90,20 +94,25 @@ def _own_parameters(module: nn.Module) -> list[nn.Parameter]:
 
 
 def train_mode(model: nn.Module) -> None:
-    """Training mode, but for frozen batch norms: these keep their statistics, and use them."""
+    """Set training mode, except in frozen parts: there batch norms keep their statistics, and nothing is dropped."""
     model.train()
     for part in model.modules():
-        if isinstance(part, _BatchNorm) and part.weight is not None and not part.weight.requires_grad:
+        parameters = list(part.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
             part.eval()
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float = 0.0, head_lr: float = 1.0) -> list[dict[str, Any]]:
-    """The trained parameters for an optimizer: backbone first, then the head, whose ``lr_scale`` is ``head_lr``.
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float = 0.0, head_lr_multiplier: float = 1.0
+) -> list[dict[str, Any]]:
+    """Group the trained parameters for an optimizer: backbone first, then the head.
+
+    ``lr_scale`` of a group is 1 for the backbone and ``head_lr_multiplier`` for the head.
 
     Norms and biases (all parameters of one dimension) have no weight decay. Source: He et al. 2019, "Bag of tricks".
     """
     groups: list[dict[str, Any]] = []
-    for lr_scale, is_head in ((1.0, False), (head_lr, True)):
+    for lr_scale, is_head in ((1.0, False), (head_lr_multiplier, True)):
         named = [(name, parameter) for name, parameter in model.named_parameters()
                  if parameter.requires_grad and name.startswith("cls_head.") == is_head]
         for decay, is_vector in ((weight_decay, False), (0.0, True)):
@@ -114,7 +123,7 @@ def parameter_groups(model: nn.Module, *, weight_decay: float = 0.0, head_lr: fl
 
 
 def class_weights(labels: Sequence[int] | npt.NDArray[np.int64], num_classes: int) -> torch.Tensor:
-    """(K,) weights that let each class count alike in the loss; their mean over the videos is 1.
+    """Weights (K,) by which each class counts the same in the loss; their mean over the videos is 1.
 
     Raises:
         ValueError: a class has no video.
@@ -126,8 +135,8 @@ def class_weights(labels: Sequence[int] | npt.NDArray[np.int64], num_classes: in
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What the loss asks for beyond the plain cross-entropy.
+class Criterion:
+    """Cross-entropy with label smoothing, class weights and mixup.
 
     Attributes:
         label_smoothing: share of a target that is spread evenly over all classes.
@@ -144,8 +153,9 @@ class Objective:
     seed: int = 0
 
     def draw(self, num_videos: int, step: int, num_before: int = 0) -> tuple[float, npt.NDArray[np.int64]]:
-        """(share of the own video, (B,) the other video of each), a pure function of seed, step and the videos that
-        the step has seen already: a resumed run draws the same without remembering anything.
+        """Draw the share of each video and the (B,) videos that it is mixed with.
+
+        A pure function of seed, step and the number of videos earlier in the step: a resumed run draws the same.
         """
         rng = np.random.RandomState([self.seed, step, num_before, 3])
         share = float(rng.beta(self.mixup, self.mixup))
@@ -154,7 +164,7 @@ class Objective:
     def mix(
         self, inputs: torch.Tensor, labels: torch.Tensor, *, num_classes: int, step: int, num_before: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixels (B, V, C, T, H, W) and labels (B,) to pixels and targets (B, K), mixed where ``mixup`` says so."""
+        """Mix pixels (B, V, C, T, H, W), and labels (B,) into targets (B, K); with ``mixup=0`` nothing is mixed."""
         targets = F.one_hot(labels, num_classes).float()               # (B, K)
         if self.mixup == 0:
             return inputs, targets
@@ -171,18 +181,18 @@ class Objective:
 
 
 def create_average(model: Recognizer, decay: float) -> AveragedModel:
-    """torch's moving average of the weights and running statistics: ``decay`` of the old, the rest of the new.
+    """Create torch's moving average of weights and running statistics: ``decay`` of the old, the rest of the new.
 
-    In the first steps it forgets faster, ``(1 + n) / (10 + n)``, so that a short run's average is not that of its
-    beginning. Update it after each step; ``.module`` is the averaged recognizer. It has a state dict.
+    The decay of update n is at most ``(1 + n) / (10 + n)``, so that a short run's average is not that of its first
+    steps. Update it after each step; ``.module`` is the averaged recognizer.
     """
+    return AveragedModel(model, multi_avg_fn=partial(_update_average, decay), use_buffers=True)
 
-    def average(averaged: Any, current: Any, num_averaged: Any) -> None:
-        n = int(num_averaged)
-        update = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
-        update(averaged, current, num_averaged)
 
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+def _update_average(decay: float, averaged: Any, current: Any, num_averaged: Any) -> None:
+    n = int(num_averaged)
+    update = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))      # type: ignore[no-untyped-call]
+    update(averaged, current, num_averaged)
 
 
 def averaged_model(average: AveragedModel) -> Recognizer:

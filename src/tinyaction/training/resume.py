@@ -1,13 +1,13 @@
 """Runs that stop and go on: what is saved and when, signals, ``--resume``."""
 
-import json
+import logging
+import math
 import random
 import shlex
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -16,48 +16,84 @@ import numpy as np
 import torch
 
 from tinyaction.data.loader import VideoLoader
-from tinyaction.models.checkpoint import (
-    Checkpoint,
-    load_newest,
-    previous_of,
-    save_checkpoint,
-)
+from tinyaction.models.checkpoint import BestEpoch, Checkpoint, SavedTraining, load_newest, previous_of
 from tinyaction.results.progress import Progress
 from tinyaction.results.run import RunFolder
-from tinyaction.training.config import RunConfig, flag_of
+from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of, known_flags, read_flags
+from tinyaction.training.identity import RunIdentity, differences
 from tinyaction.training.loop import TrainState
 from tinyaction.video import VideoError
 
+logger = logging.getLogger(__name__)
+
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+DAMAGE = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError)
+
 
 class Stateful(Protocol):
-    """What a resumed run puts back: models, optimizers, scalers, averages of weights, loaders."""
+    """What a resumed run restores: models, optimizers, scalers, averages of weights, loaders."""
 
     def state_dict(self) -> Any: ...
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
 def training_state(state: TrainState, objects: Mapping[str, Stateful]) -> dict[str, Any]:
-    """All that a run needs to go on exactly: where it is, the states of its objects, all random generators."""
+    """Everything that a run needs to go on exactly: its position, the states of its objects, all random generators."""
     return {"state": asdict(state), "objects": {name: thing.state_dict() for name, thing in objects.items()},
             "random": random_state()}
 
 
 def restore_training(saved: Mapping[str, Any], objects: Mapping[str, Stateful]) -> TrainState:
-    """Put back what :func:`training_state` gave, and return where the run was.
+    """Restore what :func:`training_state` gave, and return the position of the run.
 
     Raises:
-        ValueError: the objects are others than those that were saved, or do not fit.
+        ValueError: the objects are not those that were saved, or do not fit, or the saved state is damaged.
     """
-    if saved["objects"].keys() != objects.keys():
-        raise ValueError(f"the run was saved with {', '.join(saved['objects'])}, now there are {', '.join(objects)}; "
-                         "resume with the version that it was made with")
+    try:
+        if saved["objects"].keys() != objects.keys():
+            raise ValueError(f"the run was saved with {', '.join(saved['objects'])}, now there are "
+                             f"{', '.join(objects)}")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the saved training state is damaged ({_reason(error)})") from None
     for name, thing in objects.items():
         try:
             thing.load_state_dict(saved["objects"][name])
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"the saved {name} does not fit: {' '.join(str(error).split())[:160]}") from None
-    set_random_state(saved["random"])
-    return TrainState(**saved["state"])
+            if isinstance(thing, torch.optim.Optimizer):
+                check_optimizer(thing)
+        except DAMAGE as error:
+            raise ValueError(f"the saved {name} does not fit: {_reason(error)}") from None
+    try:
+        set_random_state(saved["random"])
+        return checked_state(saved["state"])
+    except DAMAGE as error:
+        raise ValueError(f"the saved training state is damaged ({_reason(error)})") from None
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError for a state that only the next step would refuse."""
+    for group in optimizer.param_groups:
+        numbers = [value for name, value in group.items() if name in ("lr", "weight_decay", "momentum", "lr_scale")]
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+            raise ValueError("a rate is not a finite number")
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if name == "step" or value is None:
+                    continue
+                if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
+                    raise ValueError(f"{name} has not the shape of its parameter, {tuple(parameter.shape)}")
+
+
+def checked_state(saved: Mapping[str, Any]) -> TrainState:
+    """The position of a run; ValueError or TypeError where a value cannot be one."""
+    for item in fields(TrainState):
+        value = saved[item.name]
+        if type(value) is not item.type or not value >= 0 or not math.isfinite(value):
+            raise ValueError(f"{item.name} is {value!r}")
+    return TrainState(**saved)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
 
 
 def random_state() -> dict[str, Any]:
@@ -72,7 +108,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put back what :func:`random_state` gave."""
+    """Restore what :func:`random_state` gave."""
     kind, keys, *rest = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
@@ -81,64 +117,85 @@ def set_random_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-class StoppedError(Exception):
-    """The run was asked to stop; ``signum`` is the signal."""
+class TrainingInterrupted(Exception):  # noqa: N818  (it is no error)
+    """A signal asked the run to stop; ``signum`` is its number."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
 
 
-class Keeper:
-    """Keeps ``last.pt`` so that the run can go on from it, exactly.
+class CheckpointManager:
+    """Saves ``last.pt`` so that the run can go on from it: to the bit on a CPU.
 
     Args:
-        objects: whatever has a state that training changes, by name: model, optimizer, loader, scaler, averages.
-        videos: which training videos these are; a run goes on only with the same.
-        content: makes the part of a checkpoint that a prediction needs.
+        objects: everything whose state training changes, by name: model, optimizer, loader, scaler, average.
+        identity: what a resumed run must share with this one.
+        content: makes the checkpoint that a prediction needs.
 
     Attributes:
-        state: where the run is.
-        best: epoch (from 0), top1 and loss of the best epoch so far; empty before the first.
-        row: the columns of metrics.csv of the last whole epoch.
+        state: how far the run is.
+        best: the best epoch so far; None before the end of the first.
+        metrics: the columns of metrics.csv of the last whole epoch.
     """
 
-    def __init__(self, run: RunFolder, *, objects: dict[str, Stateful], videos: str, save_every: int,
+    def __init__(self, run: RunFolder, *, objects: dict[str, Stateful], identity: RunIdentity, save_every: int,
                  content: Callable[[], Checkpoint]) -> None:
         self.run = run
         self.objects = objects
-        self.videos = videos
+        self.identity = identity
         self.save_every = save_every
         self.content = content
         self.state = TrainState()
-        self.best: dict[str, float] = {}
-        self.row: dict[str, float] = {}
+        self.best: BestEpoch | None = None
+        self.metrics: dict[str, float] = {}
         self.path = run.path / "last.pt"
         self._is_resumed = False
         self._signum = 0
 
     def restore(self) -> bool:
-        """Go on from ``last.pt``; False where the run was stopped before it had one."""
+        """Go on from ``last.pt``; False where the run was stopped before it had one.
+
+        Raises:
+            ValueError: the run cannot go on exactly; each reason is named.
+        """
         if not (self.path.exists() or previous_of(self.path).exists()):
             return False
         saved, note = load_newest(self.path)
-        if "training" not in saved:
-            raise ValueError(f"{self.path}: this version of tinyaction cannot go on from it; start a new run")
-        if saved["training"]["videos"] != self.videos:
-            raise ValueError(f"{self.run.path} began with other training videos; a run goes on only with the same")
-        self.state = restore_training(saved["training"], self.objects)
-        self.best.update(saved["training"]["best"])
-        self.row.update(saved["metrics"])
+        if saved.training is None or "train" not in (saved.training.identity or {}):
+            raise ValueError(f"{self.path}: no training state of this version of tinyaction is in it; resume with the "
+                             f"version that wrote it, or start a new run with --weights {self.path}")
+        self._check_identity(saved.training.identity)
+        try:
+            self.state = restore_training(vars(saved.training), self.objects)
+            self.metrics = {name: float(value) for name, value in saved.metrics.items()}
+            best = saved.training.best
+            self.best = best and BestEpoch(int(best.epoch), float(best.top1), float(best.loss))
+        except DAMAGE as error:
+            raise ValueError(f"{self.path}: {error}; start a new run with --weights "
+                             f"{self.run.path / 'best.pt'}") from None
         self.run.forget_after(self.state.epoch)
         self._is_resumed = True
-        if note:
-            self.run.log(f"note: {note}")
+        for line in [note, *config_notes(self.run.path, saved.config)]:
+            if line:
+                self.run.log(f"note: {line}")
         self.run.log(f"resumed in epoch {self.state.epoch + 1}, after {self.state.num_batches} of its batches")
         return True
 
+    def _check_identity(self, saved: Any) -> None:
+        try:
+            found = differences(RunIdentity.load(saved), self.identity)
+        except DAMAGE as error:
+            raise ValueError(f"{self.path}: its training state is damaged ({_reason(error)}); start a new run with "
+                             f"--weights {self.run.path / 'best.pt'}") from None
+        if found:
+            raise ValueError(f"{self.run.path} cannot go on: {'; '.join(found)}. Put that back, or start a new run "
+                             f"with --weights {self.run.path / 'best.pt'}")
+
     def save(self) -> None:
-        training = {**training_state(self.state, self.objects), "best": self.best, "videos": self.videos}
-        save_checkpoint(self.path, {**self.content(), "training": training}, keep_previous=True)
+        training = SavedTraining(**training_state(self.state, self.objects), identity=asdict(self.identity),
+                                 best=self.best)
+        replace(self.content(), training=training).save(self.path, keep_previous=True)
 
     def on_step(self, state: TrainState) -> None:
         if self.save_every and state.step % self.save_every == 0:
@@ -150,84 +207,108 @@ class Keeper:
             self.check()
 
     def check(self) -> None:
-        """Raise StoppedError where a signal came and nothing is half done."""
+        """Raise TrainingInterrupted where a signal came and no step is half done."""
         if self._signum and not self.state.num_pending:
-            raise StoppedError(self._signum)
+            raise TrainingInterrupted(self._signum)
 
     @contextmanager
     def watching(self, *loaders: VideoLoader) -> Iterator[None]:
-        """While the block trains: signals and bad files end it with all steps saved.
-
-        A run that comes to nothing before its first step leaves no folder.
+        """Save all steps when a signal or a bad video ends the block; remove a run that stopped before its first step.
         """
         before = _set_handlers(self._on_signal)
         for loader in loaders:
             loader.on_wait = self.check
         go_on = shlex.join(["tinyaction", "train", "--resume", str(self.run.path)])
-        came_to_nothing = False
+        is_empty = False
         try:
             yield
-        except StoppedError as stopped:
+        except TrainingInterrupted as stopped:
             self.save()
             self.run.log(f"stopped by {stopped} in epoch {self.state.epoch + 1}, after {self.state.num_batches} of "
                          f"its batches; saved. To go on:\n  {go_on}")
             raise
-        except VideoError as error:  # the loader's, so all steps before are whole
-            came_to_nothing = self._came_to_nothing()
-            if came_to_nothing:
+        except VideoError as error:  # the loader raises it between two batches
+            is_empty = self._is_empty()
+            if is_empty:
                 raise
             if not self.state.num_pending:
                 self.save()
             raise ValueError(f"{error}; the steps before are saved: mend the file, or add --on-error skip, and go on "
                              f"with: {go_on}") from None
         except BaseException:
-            came_to_nothing = self._came_to_nothing()
+            is_empty = self._is_empty()
             raise
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
-            if came_to_nothing:
-                self.run.remove()
+            if is_empty:
+                self.run.remove_if_empty()
             else:
                 self.run.add_bad_files(bad for loader in loaders for bad in loader.bad)
 
-    def _came_to_nothing(self) -> bool:
+    def _is_empty(self) -> bool:
         return not self._is_resumed and self.state.step == 0
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self._signum:
             raise KeyboardInterrupt
         self._signum = signum
-        print(f"\n{signal.Signals(signum).name}: stopping after this step; once more leaves at once", file=sys.stderr)
+        logger.warning("%s: stopping after this step; once more leaves at once", signal.Signals(signum).name)
 
 
 def _set_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Take SIGINT and SIGTERM, and return who had them; outside the main thread nobody can take them."""
+    """Handle the stop signals and return their former handlers. Only the main thread can.
+
+    A signal that is ignored stays ignored: ``nohup`` does that with SIGHUP.
+    """
     before = {}
     try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            before[int(signum)] = signal.signal(signum, handler)
+        for signum in STOP_SIGNALS:
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                before[int(signum)] = signal.signal(signum, handler)
     except ValueError:
         pass
     return before
 
 
+def config_notes(folder: Path, flags: Mapping[str, Any]) -> list[str]:
+    """Say where ``config.json`` was changed by hand: the flags in the checkpoint hold."""
+    try:
+        written = read_flags(folder)
+    except (ValueError, OSError) as error:
+        return [f"{error}; the flags in last.pt hold"]
+    return [f"{folder / 'config.json'} says {flag_of(name)} {written[name]}; the {value} in last.pt holds"
+            for name, value in flags.items()
+            if name not in (*MAY_CHANGE, "out") and name in written and written[name] != value]
+
+
 def resumed_config(given: Mapping[str, Any]) -> RunConfig:
-    """The flags of the run that ``--resume`` names, with those that may change as they are given now.
+    """The flags of the run that ``resume`` names, with those that may change as given now.
+
+    The flags are those in ``last.pt``; ``config.json`` is read where the run stopped before it had one.
 
     Raises:
-        ValueError: another flag is given, or the run's ``config.json`` is damaged.
+        ValueError: another flag is given, or the run's files are damaged.
         FileNotFoundError: there is no such run.
     """
-    fixed = [flag_of(name) for name in given if name not in RunConfig.MAY_CHANGE]
+    folder = Path(given["resume"])
+    fixed = {name: value for name, value in given.items() if name not in MAY_CHANGE}
     if fixed:
-        raise ValueError(f"{fixed[0]} belongs to the run and cannot change with --resume; start a new run for that")
-    path = Path(given["resume"], "config.json")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; --resume names the folder of a run")
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        flags = {item.name: saved[item.name] for item in fields(RunConfig) if item.name in saved}
-        return RunConfig(**{**flags, **given})
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: not the flags of a run ({error})") from None
+        words = [word for name, value in fixed.items() for word in _words(name, value)]
+        new_run = shlex.join(["tinyaction", "train", "--config", str(folder / "config.json"), "--weights",
+                              str(folder / "best.pt"), *words])
+        raise ValueError(f"{flag_of(next(iter(fixed)))} belongs to the run and cannot change with --resume; start a "
+                         f"new run from its weights: {new_run}")
+    last = folder / "last.pt"
+    if last.exists() or previous_of(last).exists():
+        flags = known_flags(load_newest(last)[0].config, source=str(last))
+    else:
+        flags = read_flags(folder / "config.json")
+    return RunConfig(**{**flags, **given})
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """A flag as it is written on a command line."""
+    if value is True:
+        return [flag_of(name)]
+    return ["--no-" + flag_of(name)[2:]] if value is False else [flag_of(name), str(value)]

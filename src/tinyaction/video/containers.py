@@ -100,6 +100,8 @@ def _end_of_elements(data: mmap.mmap, num_packets: Counter[int]) -> int:
     last = place = 0
     while place < len(data):
         name, start, size = _element(data, place)
+        if start > len(data):  # cut within a name or a size
+            return max(last, start)
         while len(parents) > 1 and (place >= parents[-1][1] or not _belongs(name, parents[-1][0])
                                     and _belongs(name, parents[-2][0])):
             parents.pop()  # one of unknown size ends where something begins that cannot be within it
@@ -122,12 +124,14 @@ def _belongs(name: int, parent: int) -> bool:
 def _element(data: mmap.mmap, place: int) -> tuple[int, int, int | None]:
     """(name, first byte of the content, its size) of an element; the size is None where the file leaves it open.
 
-    Name and size have one byte more than their first byte has leading zero bits.
+    Name and size have one byte more than their first byte has leading zero bits. The name is -1 where there is none.
     """
     name_length = 9 - data[place].bit_length()
     size_place = place + name_length
-    if name_length > 4 or size_place >= len(data):
-        return -1, size_place, 0
+    if name_length > 4:
+        return -1, place, 0
+    if size_place >= len(data):
+        return -1, size_place + 1, 0
     size_length = 9 - data[size_place].bit_length()
     size = int.from_bytes(data[size_place : size_place + size_length], "big") & ((1 << 7 * size_length) - 1)
     is_open = size == (1 << 7 * size_length) - 1

@@ -25,6 +25,7 @@ class PacketTable:
     Attributes:
         identities: what each packet is recognised by in a later pass.
         times: when each packet's frame is shown, in units of the stream's clock; None where the file does not say.
+        num_empty: packets without content: frames that were dropped when the file was made.
         shown: positions of the packets that are shown, in the order of showing.
         keys: positions where decoding may begin, ascending; the first is 0.
         needed: positions that are decoded whatever the codec says of who refers to them.
@@ -38,6 +39,7 @@ class PacketTable:
 
     identities: list[Identity] = field(default_factory=list)
     times: list[int | None] = field(default_factory=list)
+    num_empty: int = 0
     shown: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=lambda: [0])
     needed: frozenset[int] = frozenset()
@@ -83,7 +85,8 @@ def list_packets(
     for packet in packets:
         size = packet.size
         if not size:
-            continue  # a dropped frame of an AVI file, or the end of the file
+            table.num_empty += packet.pts is not None  # a dropped frame; without a time it is the end of the file
+            continue
         position, time, decode_time = len(table.times), packet.pts, packet.dts
         if decode_time is not None:
             decode_time += shift
@@ -137,8 +140,9 @@ def scanned(table: PacketTable, shown: list[int], step: int) -> PacketTable:
     known = iter(sorted(time for position in shown if (time := table.times[position]) is not None))
     times = without_gaps([None if table.times[position] is None else next(known) for position in shown], step)
     by_position = dict(zip(shown, times, strict=True))
-    return PacketTable(table.identities, [by_position.get(position) for position in range(len(table.times))], shown,
-                       needed=frozenset(range(len(table.times))), breaks=table.breaks)
+    positions = range(len(table.times))
+    return PacketTable(identities=table.identities, times=[by_position.get(position) for position in positions],
+                       shown=shown, needed=frozenset(positions), breaks=table.breaks)
 
 
 def without_gaps(times: Sequence[int | None], step: int) -> list[int]:

@@ -111,13 +111,14 @@ class Decoder:
 
     def __init__(self, path: Path, *, max_pixels: int, num_threads: int) -> None:
         self.path = path
-        self._options = {"max_pixels": f"{max_pixels}", "protocol_whitelist": "file"}
+        self._max_pixels = max_pixels
+        # FFmpeg counts rows and columns that it adds to a frame: it may take some more than what is checked here.
+        self._options = {"max_pixels": f"{min(2 * max_pixels + 65536, 2**31 - 1)}", "protocol_whitelist": "file"}
         self._num_threads = num_threads
         self._open(self._options)
-        check_pixels(path, self._size, max_pixels)
 
     def _open(self, options: dict[str, str]) -> None:
-        self._container: Any = av.open(f"file:{self.path}", options=options)
+        self._container: Any = av.open(f"file:{self.path}", options=options, metadata_errors="ignore")
         self._format = self._container.format.name
         stream: Any = self._container.streams.best("video")
         if self._format == "image2" or self._format.endswith("_pipe"):
@@ -136,6 +137,7 @@ class Decoder:
         self._context.thread_count = self._num_threads
         self._context.thread_type = "AUTO"
         self._context.options = {"max_pixels": options["max_pixels"]}
+        check_pixels(self.path, (self._context.width, self._context.height), self._max_pixels)
         self._context.open(strict=False)  # before skip_frame is set: some decoders keep what it was at first
         self._size = self._context.width, self._context.height
         self._reformatter = VideoReformatter()
@@ -154,14 +156,15 @@ class Decoder:
 
     def check_count(self, table: PacketTable, num_promised: set[int]) -> None:
         """Raise VideoError where there are fewer packets than the container says, or their times contradict."""
-        num_packets = len(table.identities)
+        num_packets = len(table.identities) + table.num_empty
         num_in_header = self._stream.frames if self._format == "avi" or "mp4" in self._format else 0
         if self._format == "avi" and table.decode_times:
             num_packets = table.decode_times[-1] + 1  # dropped frames count, too
         elif 0 < num_packets < num_in_header:  # an edit list may show a part of them
-            whole = Decoder(self.path, max_pixels=MAX_PIXELS, num_threads=1)
+            whole = Decoder(self.path, max_pixels=self._max_pixels, num_threads=1)
             whole._open(self._options | {"ignore_editlist": "1"})
-            num_packets = len(whole.list_packets().identities)
+            listed = whole.list_packets()
+            num_packets = len(listed.identities) + listed.num_empty
         if num_packets < num_in_header or num_promised and len(table.identities) not in num_promised:
             raise VideoError(self.path, f"{num_packets} packets instead of {num_in_header or max(num_promised)}; the "
                                         "file is cut or damaged", kind="frame count")
@@ -199,7 +202,7 @@ class Decoder:
 
         A packet's position travels through the decoder in the place of its time, so each frame is known for sure.
         """
-        num_frames, last = 0, -1
+        num_frames, last = 0, -math.inf
         stop = len(table.times) if table.is_counted else max(asked)
         self._context.flush_buffers()
         for place, packet in self._packets(table, start, stop):

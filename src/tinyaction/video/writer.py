@@ -1,71 +1,95 @@
-"""Writes a video file frame by frame: :class:`VideoFile`."""
+"""Writes a video file frame by frame: :class:`VideoFile`, or all frames at once: :func:`write_video`."""
 
+import os
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import cv2
+import av
 import numpy as np
+from av.video.stream import VideoStream
 
+from tinyaction.files import part_of, put_in_place
 from tinyaction.video.base import UInt8Array
+
+# How an encoder stores pixels; all others store yuv420p, which players expect.
+PIXEL_FORMATS = {"ffv1": "bgr0", "png": "rgba", "mjpeg": "yuvj420p"}
+QUALITY = {
+    "libx264": {"preset": "veryfast", "crf": "21"},
+    "mpeg4": {"flags": "+qscale", "global_quality": str(3 * 118)},  # 118 units of lambda are one step of the quantizer
+    "mjpeg": {"flags": "+qscale", "global_quality": str(3 * 118)},
+}
+PLAYERS = {"libx264": "H.264, for every browser and player", "mpeg4": "MPEG-4 part 2, for VLC, not for browsers"}
 
 
 class VideoFile:
-    """Writes an MP4 that is either whole or not there.
+    """Writes a video that is either whole or not there.
 
         with VideoFile("out.mp4", fps=25) as video:
             video.write(frame)                # (H, W, 3) uint8 RGB, all of one size
 
-    With PyAV (the extra ``av``) it is H.264, which every browser and player shows. Without it OpenCV writes VP9, which
-    Chrome, Edge, Firefox and VLC show, QuickTime not; and where that is missing MPEG-4 part 2, which VLC shows and
-    browsers do not. ``players`` says which it was. An odd last row or column is left out: the codecs want even sizes.
+    The file is written beside its place and renamed at the end. An odd last row or column is left out, since most
+    codecs share colour among 2 x 2 pixels. The same frames give the same bytes on every machine: one thread encodes.
+
+    Args:
+        codec: FFmpeg's name of an encoder, such as "ffv1" (lossless, in .avi or .mkv), "mpeg4" or "mjpeg". Default is
+            H.264 where this build of PyAV has an encoder for it, else "mpeg4"; ``players`` says who shows it.
+        replace: whether a file that exists already may be replaced.
 
     Raises:
-        ValueError: the name does not end in .mp4, or the frames differ in size.
-        OSError: it cannot be written there.
+        FileExistsError: the file exists, and ``replace`` is not set.
+        ValueError: the encoder is not known, or a frame is of another kind or size.
+        OSError: the file cannot be written there, or its container cannot hold the codec.
     """
 
-    def __init__(self, path: str | Path, *, fps: float) -> None:
+    def __init__(self, path: str | Path, *, fps: float, codec: str = "", replace: bool = False) -> None:
         self.path = Path(path)
-        if self.path.suffix.lower() != ".mp4":
-            raise ValueError(f"{path}: a video that is written must end in .mp4")
+        self.fps = fps
+        self.codec = _known_encoder(codec) if codec else default_encoder()
+        self.num_frames = 0
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"{self.path.parent}: no such folder to write {self.path.name} into")
-        self.fps = fps
-        self.players = ""
-        self._part = self.path.with_name(f".{self.path.stem}.part.mp4")
-        self._writer: _PyAVWriter | _OpenCVWriter | None = None
+        if self.path.exists() and not replace:
+            raise FileExistsError(f"{self.path}: exists already; give another name, or remove it first")
+        self._part = part_of(self.path, suffix=self.path.suffix)
+        self._container: av.container.OutputContainer | None = None
+        self._stream: VideoStream | None = None
         self._shape: tuple[int, ...] = ()
 
+    @property
+    def players(self) -> str:
+        """Which programs show the file."""
+        return PLAYERS.get(self.codec, self.codec)
+
     def write(self, frame: UInt8Array) -> None:
-        if self._writer is None:
+        """Append a frame (H, W, 3) uint8 RGB."""
+        expected = self._shape or "(height, width, 3), at least 2x2"
+        good = frame.ndim == 3 and frame.shape[2] == 3 and min(frame.shape[:2]) >= 2 and frame.dtype == np.uint8
+        if not good or self._shape not in ((), frame.shape):
+            raise ValueError(f"{self.path}: frame {self.num_frames} is {frame.dtype} {frame.shape}; it must be uint8 "
+                             f"{expected}")
+        height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+        if self._container is None or self._stream is None:
             self._shape = frame.shape
-            if min(frame.shape[:2]) < 2:
-                raise ValueError(f"{self.path}: frames are {frame.shape}; a video needs at least 2x2 pixels")
-            self._writer = self._open(frame.shape[1] // 2 * 2, frame.shape[0] // 2 * 2)
-        if frame.shape != self._shape:
-            raise ValueError(f"{self.path}: a frame is {frame.shape}, those before are {self._shape}")
-        self._writer.write(np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]))
+            self._container, self._stream = self._open(width, height)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+        self._container.mux(self._stream.encode(picture))
+        self.num_frames += 1
 
-    def _open(self, width: int, height: int) -> "_PyAVWriter | _OpenCVWriter":
+    def _open(self, width: int, height: int) -> tuple[av.container.OutputContainer, VideoStream]:
+        faststart = {"movflags": "faststart"} if self.path.suffix.lower() in (".mp4", ".mov") else {}
         try:
-            import av
-
-            av.codec.Codec("libx264", "w")
-        except (ImportError, ValueError):  # not installed, or built without the encoder
-            pass
-        else:
-            self.players = "H.264, for every browser and player"
-            return _PyAVWriter(self._part, width, height, self.fps)
-        install = 'H.264, for all players, comes with: pip install "tinyaction[av]"'
-        for fourcc, players in (("vp09", f"VP9, for Chrome, Edge, Firefox and VLC; {install}"),
-                                ("mp4v", f"MPEG-4 part 2, for VLC, not for browsers; {install}")):
-            writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*fourcc), self.fps, (width, height))
-            if writer.isOpened():
-                self.players = players
-                return _OpenCVWriter(writer)
-        raise OSError(f"{self.path}: no video can be written here; {install}")
+            container = av.open(str(self._part), "w", options=faststart)
+            stream = container.add_stream(self.codec, rate=Fraction(self.fps).limit_denominator(10_000))
+        except (av.FFmpegError, ValueError) as error:
+            raise OSError(f"{self.path}: a {self.codec} video cannot be written here ({error})") from None
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = PIXEL_FORMATS.get(self.codec, "yuv420p")
+        stream.options = dict(QUALITY.get(self.codec, {}))
+        stream.codec_context.thread_count = 1
+        return container, stream
 
     def __enter__(self) -> "VideoFile":
         return self
@@ -73,41 +97,35 @@ class VideoFile:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         try:
-            if self._writer is not None:
-                self._writer.close()
+            if self._container is not None and self._stream is not None:
                 if kind is None:
-                    self._part.replace(self.path)
+                    self._container.mux(self._stream.encode())
+                self._container.close()
+                if kind is None:
+                    put_in_place(self._part, self.path)
         finally:
             self._part.unlink(missing_ok=True)
-        if kind is None and self._writer is None:
+        if kind is None and self.num_frames == 0:
             raise ValueError(f"{self.path}: no frames to write")
 
 
-class _OpenCVWriter:
-    def __init__(self, writer: cv2.VideoWriter) -> None:
-        self.writer = writer
+def write_video(
+    path: str | os.PathLike[str], frames: Iterable[UInt8Array], *, fps: float, codec: str = "", replace: bool = False
+) -> int:
+    """Write frames (H, W, 3) uint8 RGB to a video file, and return how many there were. See :class:`VideoFile`."""
+    with VideoFile(Path(path), fps=fps, codec=codec, replace=replace) as video:
+        for frame in frames:
+            video.write(frame)
+    return video.num_frames
 
-    def write(self, frame: UInt8Array) -> None:
-        self.writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
-    def close(self) -> None:
-        self.writer.release()
+def default_encoder() -> str:
+    """H.264 where PyAV can encode it, else MPEG-4 part 2, which FFmpeg always can."""
+    return "libx264" if "libx264" in av.codecs_available else "mpeg4"
 
 
-class _PyAVWriter:
-    def __init__(self, path: Path, width: int, height: int, fps: float) -> None:
-        import av
-
-        self.container: Any = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
-        self.stream: Any = self.container.add_stream("libx264", rate=Fraction(fps).limit_denominator(10_000))
-        self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
-        self.stream.options = {"preset": "veryfast", "crf": "21"}
-
-    def write(self, frame: UInt8Array) -> None:
-        import av
-
-        self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-
-    def close(self) -> None:
-        self.container.mux(self.stream.encode())
-        self.container.close()
+def _known_encoder(name: str) -> str:
+    try:
+        return av.codec.Codec(name, "w").name
+    except ValueError:
+        raise ValueError(f"codec is {name!r}; PyAV has no encoder of this name here") from None

@@ -1,3 +1,0 @@
-from tinyaction.cli.benchmark import main
-
-raise SystemExit(main())

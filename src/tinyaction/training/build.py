@@ -1,0 +1,165 @@
+"""From the config of a run to everything that training needs: :func:`build`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tinyaction.data.annotations import DataFolder, find_data
+from tinyaction.data.augment import flip_label_map
+from tinyaction.data.dataset import VideoDataset, VideoLoader, build_dataloader, check_files_exist
+from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
+from tinyaction.device import choose_device
+from tinyaction.models import check_input, create_model, load_weights
+from tinyaction.models.recognizer import Recognizer
+from tinyaction.prepare.download import prepare_kinetics400_tiny
+from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store
+from tinyaction.prepare.stored_file import StoreSettings
+from tinyaction.training.config import REFERENCE_BATCH_SIZE, RunConfig
+from tinyaction.training.distributed import main_process_first, num_processes, rank, start_processes
+from tinyaction.training.finetune import Criterion, class_weights, create_average, freeze
+from tinyaction.training.precision import choose_amp, create_scaler
+from tinyaction.training.schedule import learning_rate, scaled_learning_rate
+from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer, num_steps
+
+OnLine = Callable[[str], None]  # a line of the log
+OnCount = Callable[[str, int, int | None], None]  # unit, how many so far, how many in all or None
+
+
+@dataclass
+class Training:
+    """Everything that a run trains with, made by :func:`build`."""
+
+    config: RunConfig
+    device: torch.device
+    folder: Path  # where the videos are read: the data, or a store of it
+    data: DataFolder
+    train_set: VideoDataset
+    val_set: VideoDataset
+    model: Recognizer
+    train_loader: VideoLoader
+    val_loader: VideoLoader
+    updater: Updater
+    criterion: Criterion | None
+    lr: float  # of the whole batch
+    notes: list[str]  # what the weights had to say
+
+
+def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Training:
+    """Find the data and make model, loaders and updater. Everything that is found wrong is raised here.
+
+    Args:
+        on_line: receives a sentence for each thing that is done beforehand, as a download.
+        on_count: called with the progress of it.
+    """
+    if config.resume and num_processes() > 1:
+        raise ValueError("--resume goes with one process; torchrun would need the random states of all of them")
+    device = start_processes(choose_device(config.device))
+    amp = choose_amp(config.amp, device)
+    check_input(config.model, clip_len=config.clip_len, size=config.size)  # before anything is downloaded
+    if rank() > 0:
+        on_line, on_count = None, None
+    folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
+    data = main_process_first(lambda: find_data(folder, allow_outside=config.allow_outside))
+    if config.on_error == "raise":
+        check_files_exist(data.train, data.val)
+    model, notes = build_model(config, len(data.class_names))
+    model.to(device)
+    criterion = build_criterion(config, data)
+    train_set, val_set = build_datasets(config, data)
+    train_loader = build_loader(config, train_set, is_train=True, pin_memory=device.type == "cuda")
+    val_loader = build_loader(config, val_set, is_train=False, pin_memory=device.type == "cuda")
+    lr = scaled_learning_rate(config.lr, batch_size=config.batch_size * config.grad_accum * num_processes(),
+                              reference_batch_size=REFERENCE_BATCH_SIZE)
+    updater = Updater(
+        create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
+                         head_lr_multiplier=config.head_lr_multiplier),
+        build_schedule(config, lr, num_steps(len(train_loader), config.grad_accum)),
+        config.clip_grad_norm, config.grad_accum, amp, create_scaler(amp),
+        create_average(model, config.ema) if config.ema else None,
+    )
+    if config.compile:
+        model.compile()
+    return Training(config, device, folder, data, train_set, val_set, model, train_loader, val_loader, updater,
+                    criterion, lr, notes)
+
+
+def prepare_folder(
+    config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None
+) -> Path:
+    """Put the tutorial's set in place where it is asked for, and return the folder to read: the data, or its store.
+
+    From a store the network sees the same frames as from the videos (raw), or nearly the same (jpeg).
+    """
+    if Path(config.data).name == "kinetics400_tiny":
+        prepare_kinetics400_tiny(config.data, on_progress=on_count, log=on_line)
+    short_side = short_side_pixels(config.size)
+    if not config.store:
+        check_store(config.data, short_side)
+        return Path(config.data)
+    settings = StoreSettings(format=config.store, short_side=short_side)
+    plan = plan_store(config.data, default_store(config.data, settings), settings, allow_outside=config.allow_outside)
+    if on_line is not None:
+        on_line(str(plan))
+    count = on_count or (lambda unit, done, total: None)
+    result = fill_store(plan, num_workers=config.num_workers,
+                        on_progress=lambda done, total: count("videos", done, total))
+    if plan.missing and on_line is not None:
+        on_line(f"{plan.folder}: {result.num_stored} videos stored, {result.num_bytes / 1e6:.0f} MB")
+    return plan.folder
+
+
+def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:
+    """The recognizer with its weights loaded and its stages frozen, and what the weights had to say."""
+    torch.manual_seed(config.seed)
+    model = create_model(config.model, num_classes, max_views=config.max_views)
+    notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
+    freeze(model, config.freeze, norms=config.freeze_norms)
+    return model, notes
+
+
+def build_datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, VideoDataset]:
+    """The training videos with their augmentation, and the validation videos."""
+    train_set = VideoDataset(
+        data.train,
+        train_pipeline(clip_len=config.clip_len, size=config.size, num_clips=config.train_clips,
+                       flip_ratio=config.flip, flip_labels=flip_label_map(config.flip_pairs, data.class_names),
+                       augment=config.augment, crop=config.crop),
+        class_names=data.class_names, seed=config.seed,
+    )
+    val_set = VideoDataset(
+        data.val, eval_pipeline(**eval_arguments(config)),
+        test_mode=True, class_names=data.class_names, seed=config.seed,
+    )
+    return train_set, val_set
+
+
+def build_loader(config: RunConfig, dataset: VideoDataset, *, is_train: bool, pin_memory: bool) -> VideoLoader:
+    """The batches of this process."""
+    return build_dataloader(
+        dataset, batch_size=config.batch_size, shuffle=is_train, balanced=config.balanced and is_train,
+        num_workers=config.num_workers, pin_memory=pin_memory, rank=rank(), num_ranks=num_processes(),
+        on_error="skip" if config.on_error == "skip" else "raise", max_skipped=config.max_skipped,
+        video_timeout=config.video_timeout,
+    )
+
+
+def build_criterion(config: RunConfig, data: DataFolder) -> Criterion | None:
+    """The loss; None is the plain cross-entropy."""
+    if not (config.label_smoothing or config.class_weights or config.mixup):
+        return None
+    weights = class_weights(data.train.labels, len(data.class_names)) if config.class_weights else None
+    return Criterion(config.label_smoothing, weights, config.mixup, config.seed)
+
+
+def build_schedule(config: RunConfig, lr: float, steps_per_epoch: int) -> LearningRateAt:
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    return lambda step: learning_rate(step, base_lr=lr, total_steps=config.epochs * steps_per_epoch,
+                                      warmup_steps=warmup_steps)
+
+
+def eval_arguments(config: RunConfig) -> dict[str, int]:
+    """Arguments of eval_pipeline. The checkpoint carries them, so that prediction sees what evaluation saw."""
+    arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": config.num_clips}
+    return arguments if config.num_crops == 1 else arguments | {"num_crops": config.num_crops}

@@ -1,0 +1,98 @@
+"""What a run must keep when it is resumed: classes, lists of videos, flags, processes, number format."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyaction.data.annotations import DataFolder, VideoList
+from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of
+from tinyaction.training.distributed import num_processes
+
+
+@dataclass(frozen=True)
+class ListIdentity:
+    """Digests of a list of videos, wherever its folder lies."""
+
+    num_videos: int
+    names: str
+    labels: str
+    sizes: str  # in bytes; of a folder of frames the number of its files; -1 for one that is missing
+
+    @classmethod
+    def of(cls, videos: VideoList, folder: str | Path) -> "ListIdentity":
+        names, sizes = hashlib.sha256(), hashlib.sha256()
+        for index in range(len(videos)):
+            path, _ = videos[index]
+            names.update(path.removeprefix(f"{folder}{os.sep}").encode("utf-8", "surrogateescape") + b"\0")
+            sizes.update(b"%d\0" % _size(path))
+        labels = hashlib.sha256(videos.labels.tobytes())
+        return cls(len(videos), *(digest.hexdigest()[:16] for digest in (names, labels, sizes)))
+
+
+def _size(path: str) -> int:
+    try:
+        return len(os.listdir(path)) if os.path.isdir(path) else os.path.getsize(path)
+    except OSError:
+        return -1
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Everything on which the weights of a run depend, besides its random draws."""
+
+    class_names: list[str]
+    train: ListIdentity
+    val: ListIdentity
+    flags: dict[str, Any]
+    num_processes: int
+    number_format: str  # "float32", "bfloat16" or "float16"
+
+    @classmethod
+    def of(cls, config: RunConfig, data: DataFolder, folder: str | Path, amp: torch.dtype | None) -> "RunIdentity":
+        """``folder`` is the one in which ``data`` was found."""
+        flags = {name: value for name, value in asdict(config).items() if name not in (*MAY_CHANGE, "out")}
+        return cls(list(data.class_names), ListIdentity.of(data.train, folder), ListIdentity.of(data.val, folder),
+                   flags, num_processes(), str(amp or torch.float32).removeprefix("torch."))
+
+    @classmethod
+    def load(cls, saved: Mapping[str, Any]) -> "RunIdentity":
+        """From what ``asdict`` gave. Raises KeyError or TypeError for anything else."""
+        return cls(**{**saved, "train": ListIdentity(**saved["train"]), "val": ListIdentity(**saved["val"])})
+
+
+def differences(before: RunIdentity, now: RunIdentity) -> list[str]:
+    """Name each difference in a clause; without one a run may go on."""
+    found = []
+    if before.class_names != now.class_names:
+        found.append(f"its classes were {_some(before.class_names)}, now they are {_some(now.class_names)}")
+    found += _list_differences("training", before.train, now.train)
+    found += _list_differences("validation", before.val, now.val)
+    found += [f"{flag_of(name)} was {value}, now it is {now.flags.get(name)}"
+              for name, value in before.flags.items() if now.flags.get(name) != value]
+    if before.num_processes != now.num_processes:
+        found.append(f"it was trained by {before.num_processes} processes, now there are {now.num_processes}")
+    if before.number_format != now.number_format:
+        found.append(f"it computed in {before.number_format}, this device would in {now.number_format} (--device)")
+    return found
+
+
+def _list_differences(kind: str, before: ListIdentity, now: ListIdentity) -> list[str]:
+    """At most one: other names come with other labels and sizes."""
+    if before.num_videos != now.num_videos:
+        return [f"it had {before.num_videos} {kind} videos, now there are {now.num_videos}"]
+    if before.names != now.names:
+        return [f"its {kind} videos have other names, or another order"]
+    if before.labels != now.labels:
+        return [f"its {kind} videos have other labels"]
+    if before.sizes != now.sizes:
+        return [f"files of its {kind} videos were replaced: their sizes differ"]
+    return []
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

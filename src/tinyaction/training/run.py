@@ -1,0 +1,260 @@
+"""A run, from its config to its result: :func:`train` builds, fits and reports."""
+
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from tinyaction.device import default_num_workers
+from tinyaction.models import model_arguments
+from tinyaction.models.checkpoint import BestEpoch, Checkpoint, load_model, versions
+from tinyaction.prepare.synthetic import is_stand_in
+from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
+from tinyaction.results.progress import OnBatch, Progress
+from tinyaction.results.report import write_report
+from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
+from tinyaction.results.summary import result_lines
+from tinyaction.training.build import OnCount, OnLine, Training, build, eval_arguments
+from tinyaction.training.config import RunConfig
+from tinyaction.training.distributed import broadcast_from_main, num_processes, rank
+from tinyaction.training.finetune import averaged_model
+from tinyaction.training.identity import RunIdentity
+from tinyaction.training.loop import Callbacks, fit
+from tinyaction.training.resume import CheckpointManager, Stateful
+from tinyaction.video.frames import FORMATS, original_of
+
+STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
+MUCH_WAITING = 1 / 3  # share of an epoch spent waiting for data above which a flag is named
+
+
+@dataclass(repr=False)
+class RunResult:
+    """What came out of a run."""
+
+    path: Path  # the run folder
+    best_epoch: int  # counts from 1, as in metrics.csv
+    num_epochs: int  # epochs that were trained
+    evaluation: Evaluation  # of the best epoch's weights on the validation videos
+
+    @property
+    def accuracy(self) -> float:
+        return self.evaluation.top1
+
+    @property
+    def checkpoint(self) -> Path:
+        """The weights of the best epoch."""
+        return self.path / "best.pt"
+
+    def __repr__(self) -> str:
+        return (f"RunResult(accuracy {self.accuracy:.4f} over {len(self.evaluation.labels)} videos, epoch "
+                f"{self.best_epoch} of {self.num_epochs}, {self.checkpoint})")
+
+
+def train(
+    config: RunConfig, *, on_line: OnLine | None = None, on_batch: OnBatch | None = None,
+    on_count: OnCount | None = None,
+) -> RunResult:
+    """Train as the config says and leave a run folder. What is wrong beforehand is raised before a folder is made.
+
+    Of several processes (torchrun) the main one writes the run folder; all return the same result.
+
+    Args:
+        on_line: receives each line of the log, as ``print``.
+        on_batch: called with the progress after each batch.
+        on_count: called with the progress of what comes before the training, as a download.
+
+    Raises:
+        ValueError, OSError: a flag, a list or a video is wrong; the message names it.
+        TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
+    """
+    training = build(config, on_line=on_line, on_count=on_count)
+    result: RunResult | None = None
+    if rank() > 0:
+        fit_beside_main(training)
+    else:
+        recorder = RunRecorder(training, on_line=on_line, on_batch=on_batch)
+        recorder.begin()
+        fit_and_record(training, recorder)
+        result = report(training, recorder)
+    result = broadcast_from_main(result)
+    assert result is not None
+    return result
+
+
+def fit_beside_main(training: Training) -> None:
+    """Train in a process that writes nothing."""
+    torch.manual_seed(training.config.seed + rank())  # dropout of its own
+    fit(training.model, training.train_loader, training.val_loader, training.updater,
+        num_epochs=training.config.epochs, device=training.device, criterion=training.criterion,
+        callbacks=Callbacks(on_epoch=lambda record: broadcast_from_main(False)))  # the main process says when to stop
+
+
+def fit_and_record(training: Training, recorder: "RunRecorder") -> None:
+    manager, config = recorder.manager, training.config
+    is_over = recorder.has_lost_patience(manager.state.epoch - 1)
+    with manager.watching(training.train_loader, training.val_loader):
+        fit(training.model, training.train_loader, training.val_loader, training.updater,
+            num_epochs=manager.state.epoch if is_over else config.epochs, device=training.device,
+            criterion=training.criterion, state=manager.state,
+            callbacks=Callbacks(recorder.on_batch, manager.on_step, recorder.on_epoch))
+    if manager.state.epoch < config.epochs:
+        recorder.run.log(f"stopped after epoch {manager.state.epoch}: {config.patience} epochs without improvement "
+                         "(--patience)")
+
+
+class RunRecorder:
+    """Writes down a run as it goes: log, metrics, checkpoints, predictions of the best epoch."""
+
+    def __init__(self, training: Training, *, on_line: OnLine | None, on_batch: OnBatch | None) -> None:
+        config = training.config
+        self.training = training
+        self.stand_in = is_stand_in(config.data)
+        self.best_evaluation: Evaluation | None = None  # None where the best epoch was before the run was resumed
+        self._show_progress = on_batch
+        self._has_advised = False
+        identity = RunIdentity.of(config, training.data, training.folder, training.updater.amp)
+        self.run = RunFolder(config.resume or config.out, name=config.model, tensorboard=config.tensorboard,
+                             reopen=bool(config.resume), on_line=on_line)
+        updater = training.updater
+        objects: dict[str, Stateful] = {"model": training.model, "optimizer": updater.optimizer,
+                                        "train_loader": training.train_loader}
+        objects |= {name: thing for name, thing in (("average", updater.average), ("scaler", updater.scaler))
+                    if thing is not None}
+        self.manager = CheckpointManager(self.run, objects=objects, identity=identity, save_every=config.save_every,
+                                         content=self.content)
+
+    def content(self) -> Checkpoint:
+        """The part of a checkpoint that a prediction needs."""
+        training, average = self.training, self.training.updater.average
+        return Checkpoint(
+            model=model_arguments(training.config.model, training.model),
+            state_dict=(training.model if average is None else averaged_model(average)).state_dict(),
+            class_names=training.data.class_names,
+            eval_pipeline=eval_arguments(training.config),
+            epoch=self.manager.state.epoch,
+            metrics=self.manager.metrics,
+            config=asdict(training.config),
+            stand_in=self.stand_in,
+        )
+
+    def begin(self) -> None:
+        """Go on with the run, or write down what it is."""
+        if self.training.config.resume and self.manager.restore():
+            return
+        for line in first_lines(self.training, self.run.path, stand_in=self.stand_in):
+            self.run.log(line)
+        training = self.training
+        self.run.write_config({
+            **asdict(training.config), "lr_of_the_batch": training.lr, "class_names": training.data.class_names,
+            "stand_in": self.stand_in, "device_used": str(training.device), "num_train": len(training.data.train),
+            "num_val": len(training.data.val), "versions": versions()})
+        self.manager.save()
+
+    def on_batch(self, progress: Progress) -> None:
+        if self._show_progress is not None:
+            self._show_progress(progress)
+        self.manager.on_batch(progress)
+
+    def on_epoch(self, record: EpochRecord) -> bool:
+        """Write down an epoch; True where patience has run out."""
+        manager, best = self.manager, self.manager.best
+        manager.metrics = self.run.add_metrics(record)
+        self.run.add_bad_files([*record.train.bad, *record.val.bad])
+        is_best = best is None or epoch_sort_key(manager.metrics) > epoch_sort_key({"val_top1": best.top1,
+                                                                                    "val_loss": best.loss})
+        if is_best:
+            manager.best = BestEpoch(record.epoch, record.val.top1, record.val.loss)
+            self.best_evaluation = record.val
+            self.content().save(self.run.path / "best.pt")
+            self.run.write_predictions(record.val, self.training.data.class_names)
+        manager.save()
+        self.run.log(epoch_line(record, self.training.config.epochs, is_best))
+        self._advise(record)
+        return broadcast_from_main(self.has_lost_patience(record.epoch))
+
+    def has_lost_patience(self, epoch: int) -> bool:
+        best = self.manager.best
+        return best is not None and 0 < self.training.config.patience <= epoch - best.epoch
+
+    def _advise(self, record: EpochRecord) -> None:
+        """Once in a run, name a flag for an epoch that waited much; not for the first, in which the workers start."""
+        waiting, seconds = record.train.data_seconds, record.train.data_seconds + record.train.compute_seconds
+        is_start = record.epoch == 0 and self.training.config.epochs > 1
+        if not self._has_advised and not is_start and waiting > 1 and waiting > MUCH_WAITING * seconds:
+            self._has_advised = True
+            advice = waiting_advice(self.training.config, self.training.train_set.filename(0))
+            self.run.log(f"{waiting / seconds:.0%} of the epoch was spent waiting for data; {advice}")
+
+
+def first_lines(training: Training, path: Path, *, stand_in: bool) -> list[str]:
+    """What the log says before the first epoch."""
+    config, data = training.config, training.data
+    number_format = str(training.updater.amp or torch.float32).removeprefix("torch.")
+    lines = [STAND_IN] if stand_in else []
+    lines += [f"note: {note}" for note in data.notes]
+    lines += [f"{len(data.train)} training and {len(data.val)} validation videos of {len(data.class_names)} classes "
+              f"in {training.folder}",
+              f"{config.model}, {config.clip_len} frames of {config.size}x{config.size}, {number_format} on "
+              f"{training.device}; run folder {path}"]
+    if num_processes() > 1:
+        lines.append(f"{num_processes()} processes: a step is made of {num_processes()} batches of "
+                     f"{config.batch_size}")
+    return lines + training.notes
+
+
+def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
+    train, val = record.train, record.val
+    waiting = train.data_seconds + val.data_seconds
+    seconds = waiting + train.compute_seconds + val.compute_seconds
+    skipped = f"  skipped {len(train.bad)} train, {len(val.bad)} val" if train.bad or val.bad else ""
+    return (f"epoch {record.epoch + 1:>3}/{num_epochs}  train {train.loss:.3f} {train.top1:.3f}  "
+            f"val {val.loss:.3f} {val.top1:.3f}  {seconds:.1f} s, {waiting / seconds:.0%} waiting"
+            f"{skipped}{'  best' if is_best else ''}")
+
+
+def waiting_advice(config: RunConfig, filename: str) -> str:
+    """Name the flag that most likely helps a run that waits for its videos."""
+    num_cores = default_num_workers()
+    if config.num_workers < num_cores:
+        return f"--num-workers {num_cores} would use all cores"
+    suffix = Path(filename).suffix
+    if suffix == FORMATS["raw"]:
+        return "the cores are at their limit"
+    store = "raw" if suffix == FORMATS["jpeg"] else "jpeg"
+    return f"--store {store} would read each clip faster"
+
+
+def report(training: Training, recorder: RunRecorder) -> RunResult:
+    """Write the last lines of the log and the report, and return the result."""
+    run, best = recorder.run, recorder.manager.best
+    assert best is not None
+    evaluation = recorder.best_evaluation
+    if evaluation is None:
+        evaluation = evaluate(load_model(run.path / "best.pt")[0], training.val_loader, device=training.device)
+    for line in last_lines(training, run.path, best.epoch, evaluation):
+        run.log(line)
+    try:
+        page = write_report(run.path, train_set=training.train_set, val_set=training.val_set,
+                            notice=STAND_IN if recorder.stand_in else "")
+        run.log(f"report:   {page}")
+    except (ValueError, OSError) as error:  # the run itself is whole
+        again = shlex.join(["tinyaction", "report", str(run.path)])
+        run.log(f"no report: {error}; try again with: {again}")
+    if recorder.stand_in:
+        run.log(STAND_IN)
+    run.close()
+    return RunResult(run.path, best.epoch + 1, recorder.manager.state.epoch, evaluation)
+
+
+def last_lines(training: Training, path: Path, best_epoch: int, evaluation: Evaluation) -> list[str]:
+    """What the log says after the last epoch; ``best_epoch`` counts from 0."""
+    rows = read_run(path).history
+    waiting, computing = (sum(row[name] for row in rows) for name in TIMES)
+    example, _ = training.data.val[0]
+    return [
+        f"best epoch {best_epoch + 1} of {training.config.epochs}; {waiting + computing:.0f} s, {waiting:.0f} s of "
+        "them waiting for data",
+        *result_lines(evaluation, training.data.class_names),
+        *usage_lines(path, training.config.data, original_of(example)),
+    ]
