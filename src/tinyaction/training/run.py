@@ -192,7 +192,7 @@ def first_lines(training: Training, path: Path, *, stand_in: bool) -> list[str]:
     config, data = training.config, training.data
     number_format = str(training.updater.amp or torch.float32).removeprefix("torch.")
     lines = [STAND_IN] if stand_in else []
-    lines += [f"note: {note}" for note in data.notes]
+    lines += [f"note: {note}" for note in (*data.notes, data.unused_summary()) if note]
     lines += [f"{len(data.train)} training and {len(data.val)} validation videos of {len(data.class_names)} classes "
               f"in {training.folder}",
               f"{config.model}, {config.clip_len} frames of {config.size}x{config.size}, {number_format} on "
