@@ -216,7 +216,7 @@ def _disk_error(error: OSError, plan: StorePlan, result: StoreResult) -> OSError
 def _targets(data: DataFolder, source: Path, settings: StoreSettings) -> dict[str, str]:
     """Video -> name of its stored file: its place within the data folder, with a suffix more."""
     targets = {}
-    root = source.resolve()
+    root = (data.folder or source).resolve()  # source may be one table
     for videos in (data.train, data.val):
         for index in range(len(videos)):
             video, _ = videos[index]
