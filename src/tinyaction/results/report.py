@@ -33,7 +33,7 @@ from tinyaction.results.plots import (
 )
 from tinyaction.results.run import TIMES, Run, read_run, usage_lines
 from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, write_png
-from tinyaction.video.frames import FORMS
+from tinyaction.video.frames import FORMATS
 
 NUM_TRAIN_CLIPS = 8
 NUM_MISTAKES = 16
@@ -116,7 +116,7 @@ def _find(dataset: VideoDataset, filename: str) -> int | None:
 def _end(filename: str) -> tuple[str, ...]:
     """The names of the folder and of the video, without the suffix that a frame store adds."""
     path = Path(filename)
-    return (path.with_suffix("") if path.suffix in FORMS.values() else path).parts[-2:]
+    return (path.with_suffix("") if path.suffix in FORMATS.values() else path).parts[-2:]
 
 
 def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:

@@ -30,7 +30,7 @@ MIN_SKIPPED_PACKETS = 8  # a seek that saves fewer costs more than it saves
 MAX_STEP_SECONDS = 10  # from frame to frame of a transport stream; FFmpeg takes more for a break of its clock
 AVI_UNKNOWN = 1 << 30  # the number of frames that FFmpeg writes to a pipe
 # Formats of FFmpeg that are no video of their own: lists of other files, single pictures, texts.
-NO_VIDEO_FORMATS = ("concat", "dash", "hls", "image2", "tty", "lavfi")
+NO_VIDEO_FORMATS = ("concat", "dash", "hls", "tty", "lavfi")
 
 
 def open_video(path: str | Path, *, max_pixels: int = MAX_PIXELS, num_threads: int = 1) -> VideoReader:
@@ -124,8 +124,11 @@ class Decoder:
         self._container: Any = av.open(f"file:{self.path}", options=options, metadata_errors="ignore")
         self._format = self._container.format.name
         stream: Any = self._container.streams.best("video")
+        if self._format == "image2" or self._format.endswith("_pipe"):
+            raise VideoError(self.path, "a picture is no video; frames of one lie in a folder, as img_00001.jpg, "
+                                        "img_00002.jpg, ...")
         if (stream is None or stream.disposition & av.stream.Disposition.attached_pic
-                or self._format in NO_VIDEO_FORMATS or self._format.endswith("_pipe")):
+                or self._format in NO_VIDEO_FORMATS):
             raise VideoError(self.path, "no video in it")
         if stream.codec_context is None:
             raise VideoError(self.path, "no decoder for its codec")
