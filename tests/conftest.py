@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from toys import pictures, telling_frames
 
-from tinyaction.prepare.store import store_video
+from tinyaction.prepare.stored_file import StoreSettings, store_video
 from tinyaction.prepare.synthetic import make_stand_in
-from tinyaction.video.frames import FORMS, StoreSettings
+from tinyaction.video.frames import FORMATS
 from tinyaction.video.writer import write_video
 
 
@@ -49,7 +49,7 @@ def stored(tmp_path, telling_clip):
     """Store the telling clip with settings and open what was written."""
 
     def do(**settings):
-        target = tmp_path / f"clip{FORMS[settings.get('form', 'jpeg')]}"
+        target = tmp_path / f"clip{FORMATS[settings.get('format', 'jpeg')]}"
         store_video(telling_clip(), target, StoreSettings(**settings))
         return target
 

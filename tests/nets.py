@@ -1,4 +1,4 @@
-"""torchvision's networks with norms that are not at their neutral start."""
+"""Networks with norms that are not at their neutral start."""
 
 import torch
 from torch import nn
@@ -17,3 +17,15 @@ def lively_net(name, inputs, **options):
     with torch.no_grad():
         net.train()(inputs)
     return net.eval()
+
+
+def enliven(net):
+    """Give every norm and bias random values, so that no layer is neutral or fades away."""
+    random = torch.Generator().manual_seed(0)
+    for name, tensor in net.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5, generator=random)
+        elif name.endswith(("running_mean", "bias")):
+            tensor.uniform_(-0.3, 0.3, generator=random)
+        elif tensor.ndim == 1:                                         # the weight of a norm
+            tensor.uniform_(0.5, 1.5, generator=random)

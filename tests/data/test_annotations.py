@@ -205,10 +205,79 @@ def test_a_row_that_comes_later_moves_no_video_to_the_other_side(tmp_path):
     after = find_data(tmp_path)
     assert items(after.val, tmp_path) == items(before.val, tmp_path)
     assert items(after.train, tmp_path) == items(before.train, tmp_path)
-    assert re.search(r"1 videos in .* are not in split.csv, .*new.mp4: delete split.csv to split anew", after.notes[0])
+    assert after.left_out == [f"1 videos in {tmp_path} are not in split.csv, the first is {tmp_path}/new.mp4: delete "
+                              "split.csv to split anew"]
 
 
 # ---- class folders -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".mts", ".M2TS", ".gif", ".ts", ".WMV", ".flv", ".mpg", ".3gp", ".ogv", ".vob"])
+def test_suffixes_of_videos(tmp_path, suffix):
+    write(tmp_path, {f"{split}/{name}/a{suffix}": "" for split in ("train", "val") for name in ("run", "sit")})
+    assert items(find_data(tmp_path).val, tmp_path) == [(f"val/run/a{suffix}", 0), (f"val/sit/a{suffix}", 1)]
+
+
+def test_links_to_files_and_folders_are_followed_and_loops_end(tmp_path):
+    write(tmp_path, {"far/clips/a.mp4": "", "far/b.mp4": "", "data/train/run/c.mp4": "", "data/train/sit/d.mp4": "",
+                     "data/val/sit/e.mp4": ""})
+    (tmp_path / "data/val/run").symlink_to(tmp_path / "far/clips")
+    (tmp_path / "data/train/run/link.mp4").symlink_to(tmp_path / "far/b.mp4")
+    (tmp_path / "data/train/run/up").symlink_to(tmp_path / "data/train/run")
+    (tmp_path / "far/clips/loop").symlink_to(tmp_path / "far")
+    data = find_data(tmp_path / "data")
+    assert items(data.train, tmp_path / "data") == [("train/run/c.mp4", 0), ("train/run/link.mp4", 0),
+                                                    ("train/sit/d.mp4", 1)]
+    assert items(data.val, tmp_path / "data") == [("val/run/a.mp4", 0), ("val/run/loop/b.mp4", 0),
+                                                  ("val/sit/e.mp4", 1)]
+    assert data.unused_summary() == ""
+
+
+def test_files_that_are_not_used_are_counted(tmp_path):
+    write(tmp_path, {"train/a.mp4": "", "train/b.mp4": "", "train/c.mp4": "", "val/d.mp4": "", "train/x.txt": "",
+                     "train/deep/y.TXT": "", "z.jpg": "", "LICENSE": "", "train.txt": "a.mp4 0\nb.mp4 1\na.mp4 1\n",
+                     "val.txt": "d.mp4 0\n", "README.md": "", ".hidden/x.jpg": "", "train/.DS_Store": ""})
+    data = find_data(tmp_path)
+    assert data.unused_files() == ("4 files are no videos: .txt 2, no suffix 1, .jpg 1; 1 video is in no list: "
+                                   "train/c.mp4")
+    assert data.unused_summary() == (f"1 training videos have two labels, the first is {tmp_path}/train/a.mp4; "
+                                     f"{data.unused_files()}")
+
+
+def test_frames_of_a_listed_folder_are_used(tmp_path):
+    write(tmp_path, {"train.txt": "clip 2 0\n", "val.txt": "clip 2 0\n", "clip/img_00001.jpg": "",
+                     "clip/img_00002.jpg": "", "other/img_00001.jpg": ""})
+    assert find_data(tmp_path).unused_summary() == "1 file is no video: .jpg 1"
+
+
+def test_a_table_is_read_by_its_name(tmp_path):
+    """And nothing is written beside it, and no other table is looked at."""
+    write(tmp_path, {"a.csv": "path,label,split\na.mp4,run,train\nb.mp4,sit,val\n", "b.csv": "path,label,split\n",
+                     "c.csv": "path,label\n" + "".join(f"{i}.mp4,{i % 2}\n" for i in range(10))})
+    data = find_data(tmp_path / "a.csv")
+    assert (items(data.train, tmp_path), items(data.val, tmp_path)) == ([("a.mp4", 0)], [("b.mp4", 1)])
+    first, second = find_data(tmp_path / "c.csv"), find_data(tmp_path / "c.csv")
+    assert same(first, second, tmp_path) and len(first.val) == 2
+    assert "seed 0 gives the same split again" in first.notes[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv", "c.csv"]
+
+
+def test_a_hundred_thousand_classes_take_no_time_of_their_square(tmp_path):
+    """Each comparison of two names would be one of 5 billion."""
+    names = [f"class {number}" for number in range(100_000)]
+    write(tmp_path, {"classes.txt": "\n".join(names), "a.csv": "path,label\n" + "".join(
+        f"{number}.mp4,class {number // 2}\n" for number in range(100_000))})
+    data = find_data(tmp_path / "a.csv")
+    assert data.class_names == names and len(data.val) == len(data.train) == 50_000
+
+
+def test_lists_that_are_no_files_and_endless_labels_are_errors(tmp_path):
+    os.mkfifo(tmp_path / "train.txt")
+    write(tmp_path, {"val.txt": "a.mp4 " + "9" * 5000 + "\n"})
+    with pytest.raises(ValueError, match=r"train\.txt: no regular file; a list is a text file"):
+        find_data(tmp_path)
+    with pytest.raises(ValueError, match=r"val\.txt, line 1: the label 9+ is out of range"):
+        read_list(tmp_path / "val.txt")
 
 
 def class_folders(folder: Path, *, names: tuple[str, ...] = ("jump", "run"), count: int = 5) -> Path:
@@ -258,10 +327,15 @@ def test_the_split_depends_on_the_seed_and_on_nothing_else(tmp_path):
 def test_new_videos_beside_a_written_split_are_noticed(tmp_path):
     class_folders(tmp_path)
     before = find_data(tmp_path)
-    write(tmp_path, {"run/new.mp4": "", "swim/1.mp4": ""})
+    write(tmp_path, {"run/new.mp4": "", "swim/1.mp4": "", "sit/notes.txt": ""})
+    (tmp_path / "jump/0.mp4").unlink()
     after = find_data(tmp_path)
-    assert same(before, after, tmp_path)
-    assert re.search(r"2 videos in .* are not in split.csv, .*new.mp4: delete split.csv to split anew", after.notes[0])
+    assert same(before, after, tmp_path) and after.notes == []
+    assert after.left_out == [
+        f"2 videos in {tmp_path} are not in split.csv, the first is {tmp_path}/run/new.mp4; 1 videos of split.csv are "
+        f"not there, the first is {tmp_path}/jump/0.mp4; it has no video of 'swim': delete split.csv to split anew",
+        f"{tmp_path} has class folders without a video: sit"]
+    assert after.unused_summary() == "; ".join([*after.left_out, "1 file is no video: .txt 1"])
 
 
 def test_a_read_only_folder_is_split_the_same_way_each_time(tmp_path, monkeypatch):
@@ -338,8 +412,9 @@ def test_a_missing_folder_and_a_file_in_its_place(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder"):
         find_data(tmp_path / "nowhere")
     write(tmp_path, {"v.csv": "path,label\n"})
-    with pytest.raises(ValueError, match=r"v\.csv: a file; give the folder that holds"):
-        find_data(tmp_path / "v.csv")
+    write(tmp_path, {"v.txt": "a.mp4 0\n"})
+    with pytest.raises(ValueError, match=r"v\.txt: a file; give the folder that holds .*, or one CSV file"):
+        find_data(tmp_path / "v.txt")
     with pytest.raises(FileNotFoundError, match=r"nolist\.txt"):
         read_list(tmp_path / "nolist.txt")
 

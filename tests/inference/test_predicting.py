@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -427,3 +428,28 @@ def test_predicting_with_the_guides_network_does_not_wait_for_torchvision(folder
     words = [str(folder / "val" / "clip 0.mp4"), "--checkpoint", str(folder / "model.pt")]
     result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert result.stderr.strip() == "0"
+
+
+def test_a_file_of_a_folder_that_kills_its_process_is_named(folder, tmp_path, monkeypatch, capsys):
+    """The reader is replaced in this process; the workers are its forks."""
+    for name in ("a", "b", "c"):
+        shutil.copyfile(folder / "val" / "clip 0.mp4", tmp_path / f"{name}.mp4")
+
+    def reader(path):
+        if str(path).endswith("b.mp4"):
+            os._exit(11)
+        return open_video(path)
+
+    monkeypatch.setattr("tinyaction.data.transforms.open_video", reader)
+    assert predict([str(tmp_path), "--checkpoint", str(folder / "model.pt")]) == 2
+    said = capsys.readouterr()
+    assert "a.mp4" in said.out and "c.mp4" in said.out and "b.mp4" not in said.out
+    assert f"error: {tmp_path}/b.mp4: " in said.err and "exit code 11" in said.err
+    assert "1 of 3 videos could not be read" in said.err
+
+
+def test_a_folder_of_bad_files_only(folder, tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mp4").write_bytes(b"no video" * 10)
+    assert predict([str(tmp_path), "--checkpoint", str(folder / "model.pt")]) == 2
+    assert "2 of 2 videos could not be read" in capsys.readouterr().err

@@ -1,17 +1,24 @@
 """The check of a folder: each kind of trouble is found, named, and taken out of the clean lists."""
 
 import json
+import multiprocessing
+import os
+import re
 import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from toys import write_clip, write_set
+from toys import bar_frames, write_clip, write_set
 
 import tinyaction.prepare.check
 from tinyaction.cli.check import main
 from tinyaction.data.annotations import find_data
+from tinyaction.data.class_folders import is_video
 from tinyaction.prepare.check import check_data, check_file, check_files
+from tinyaction.video import open_video
+from tinyaction.video.writer import write_video
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +78,14 @@ def test_the_table_and_the_clean_lists(troubled, capsys):
     assert "\n  train/clip 1.mp4 = val/clip 1.mp4\n" in text
     for line in text.splitlines():
         assert len(line) <= 80 or str(troubled) in line or "  " in line[:2]
-    assert (troubled / "bars_train_list.txt.clean").read_text() == "clip 0.mp4 0\nclip 1.mp4 1\nclip 5.mp4 1\n"
-    assert (troubled / "bars_val_list.txt.clean").read_text() == "clip 2.mp4 0\nclip 3.mp4 1\n"
-    for split in ("train", "val"):  # and with them in place nothing is left but what is too short, or in no list
-        (troubled / f"bars_{split}_list.txt.clean").replace(troubled / f"bars_{split}_list.txt")
+    assert (troubled / "clean.csv").read_text() == (
+        "path,label,split\ntrain/clip 0.mp4,lying,train\ntrain/clip 1.mp4,standing,train\n"
+        "train/clip 5.mp4,standing,train\nval/clip 2.mp4,lying,val\nval/clip 3.mp4,standing,val\n")
+    assert f"clean.csv: 5 of 11 videos; train with: tinyaction train --data {troubled}/clean.csv\n" in text
     (troubled / "classes.txt").write_text("lying\nstanding\n")
-    assert main(["--data", str(troubled), "--num-workers", "1", "--clip-len", "3"]) == 0
+    assert main(["--data", str(troubled / "clean.csv"), "--num-workers", "1", "--clip-len", "3"]) == 0
     assert "nothing wrong was found" in capsys.readouterr().out
+    assert len(find_data(troubled).train) == 7  # clean.csv is read where it is named only
 
 
 def test_clean_tables_of_class_folders(tmp_path, capsys):
@@ -87,8 +95,7 @@ def test_clean_tables_of_class_folders(tmp_path, capsys):
     (tmp_path / "data" / "a" / "0.mp4").write_bytes(b"")
     assert main(["--data", str(tmp_path / "data"), "--num-workers", "1", "--write-clean"]) == 1
     assert "7 of 8 videos" in capsys.readouterr().out
-    (tmp_path / "data" / "split.csv.clean").replace(tmp_path / "data" / "split.csv")
-    data = find_data(tmp_path / "data")
+    data = find_data(tmp_path / "data" / "clean.csv")
     assert len(data.train) + len(data.val) == 7
     assert data.class_names == ["a", "b"]
 
@@ -110,45 +117,117 @@ def test_a_check_that_is_given_again_reads_only_what_is_new(bars, tmp_path, monk
     assert list(second.files) == list(first.files)
 
 
+def hang_or_crash(path: str):
+    """In the place of open_video."""
+    if path.endswith("clip 1.mp4"):
+        time.sleep(60)
+    if path.endswith("clip 2.mp4"):
+        os._exit(11)
+    return open_video(path)
+
+
 def test_a_file_that_hangs_and_one_that_crashes_are_findings(bars, monkeypatch):
     """The reader is replaced in this process; the workers are its forks."""
-    real = tinyaction.prepare.check.open_video
-
-    def reader(path):
-        if path.endswith("clip 1.mp4"):
-            time.sleep(60)
-        if path.endswith("clip 2.mp4"):
-            import os
-
-            os._exit(11)
-        return real(path)
-
-    monkeypatch.setattr("tinyaction.prepare.check.open_video", reader)
+    monkeypatch.setattr("tinyaction.prepare.check.open_video", hang_or_crash)
     paths = [str(bars / "train" / f"clip {number}.mp4") for number in range(6)]
-    results = {result.path: result for result in check_files(paths, num_workers=2, video_timeout=1.0)}
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("fork", force=True)
+    try:
+        results = {result.path: result for result in check_files(paths, num_workers=2, video_timeout=1.0)}
+    finally:
+        multiprocessing.set_start_method(before, force=True)
     assert list(sorted(results)) == paths
     assert {path[-10:]: result.kind for path, result in results.items() if result.problem} == {
         "clip 1.mp4": "hangs", "clip 2.mp4": "crashes"}
 
 
-def test_a_copy_in_another_encoding_looks_alike(shared, tmp_path):
-    """Real clips, decoded and written again with another codec; other clips of the same kind do not look alike."""
+def flip_bits(path: Path, *, seed: int, num_bits: int = 20) -> None:
+    """In the middle half of the file, where the coded frames are."""
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(len(data) // 4, len(data) * 3 // 4, num_bits):
+        data[place] ^= 1 << int(rng.integers(8))
+    path.write_bytes(data)
+
+
+def test_concealed_damage_is_named(tmp_path, capsys):
+    """The MJPEG decoder gives every frame and complains; such files are kept in the clean list, or dropped."""
+    for label, name in enumerate("ab"):
+        for number in range(4):
+            path = tmp_path / "data" / name / f"{number}.avi"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, bar_frames(label, seed=number, num_frames=20), fps=10, codec="mjpeg")
+            if number < 3:
+                flip_bits(path, seed=10 * label + number)
+    assert main(["--data", str(tmp_path / "data"), "--num-workers", "1", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    concealed = {file["path"] for file in found["files"] if file["concealed_damage"]}
+    num_readable = found["num_readable"]
+    assert concealed and len(concealed) + 8 - num_readable >= 3
+    assert not any(path.endswith("3.avi") for path in concealed)
+    assert found["num_concealed"] == found["findings"]["concealed damage"] == len(concealed)
+    text = next(finding["text"] for finding in found["list"] if finding["kind"] == "concealed damage")
+    assert re.fullmatch(r"all frames come, but the decoder complains \d+ times, first: .+", text)
+    for flags, num_kept in (([], num_readable), (["--drop-concealed"], num_readable - len(concealed))):
+        assert main(["--data", str(tmp_path / "data"), "--num-workers", "1", "--write-clean", "--force", *flags]) == 1
+        said = capsys.readouterr().out
+        assert f"{num_readable} of 8 videos can be read to their end, {len(concealed)} of them with concealed" in said
+        assert f"{num_kept} of 8 videos; train with" in said
+
+
+def test_flipped_bits_of_mpeg4_are_mostly_errors(tmp_path):
+    """Of what the decoder does not notice nothing can be said."""
+    num_named = 0
+    for seed in range(20):
+        path = tmp_path / f"{seed}.mp4"
+        write_clip(path, 0, seed=seed, num_frames=20)
+        flip_bits(path, seed=seed)
+        result = check_file(str(path))
+        num_named += bool(result.problem or result.concealed_damage)
+    assert num_named >= 16
+
+
+@pytest.mark.parametrize("folder", ["files", "odd", "weizmann4"])
+def test_no_sound_file_is_accused_of_damage(shared, folder):
+    files = [str(path) for path in sorted((shared / "clips" / folder).rglob("*")) if is_video(path)]
+    accused = {Path(result.path).name: result.concealed_damage for result in check_files(files, num_workers=2)
+               if result.concealed_damage}
+    assert len(files) > 8 and accused == {}
+
+
+def test_equal_files_under_two_labels(tmp_path, capsys):
+    for label, name in enumerate(("a", "b")):
+        for number in range(4):
+            write_clip(tmp_path / "data" / name / f"{number}.mp4", label, seed=10 * label + number)
+    find_data(tmp_path / "data")  # chooses the split
+    data = find_data(tmp_path / "data")
+    first = next(data.train[i][0] for i in range(len(data.train)) if data.train[i][1] == 0)
+    second = next(data.train[i][0] for i in range(len(data.train)) if data.train[i][1] == 1)
+    shutil.copyfile(first, second)
+    write_clip(tmp_path / "data/c/0.mp4", 0, seed=99)
+    assert main(["--data", str(tmp_path / "data"), "--num-workers", "1", "--write-clean"]) == 1
+    text = capsys.readouterr().out
+    assert f"same content under two labels: 1\n  {first[-7:]} = {second[-7:]}: labels 'a', 'b'\n" in text
+    assert "not used: 1\n  1 videos in " in text and "it has no video of 'c': delete split.csv to split anew" in text
+    assert "clean.csv: 6 of 8 videos" in text
+
+
+def test_a_copy_in_another_encoding_has_nearly_the_same_hash(shared, tmp_path):
+    """Real clips, decoded and written again with another codec; other clips of the same kind differ."""
     from tinyaction.prepare.check import NEAR_BITS, _distance
-    from tinyaction.video import open_video
-    from tinyaction.video.writer import write_video
 
     clips = sorted((shared / "clips/kinetics400_tiny/val").glob("*.mp4"))[:6:5] + [shared / "clips/odd/demo.mp4"]
-    looks = []
+    hashes = []
     for clip in clips:
         reader = open_video(clip)
         frames = reader.get_batch(range(40))[:, ::2, ::2]
         first, second = tmp_path / "a.avi", tmp_path / "b.mp4"
         write_video(first, frames, fps=25, codec="mjpeg", replace=True)
         write_video(second, frames, fps=25, codec="mpeg4", replace=True)
-        looks.append([check_file(str(path)).look for path in (first, second)])
-    for one, other in looks:
+        hashes.append([check_file(str(path)).perceptual_hash for path in (first, second)])
+    for one, other in hashes:
         assert _distance(one, other) <= NEAR_BITS
-    assert min(_distance(looks[i][0], looks[k][0]) for i in range(3) for k in range(i)) > 5 * NEAR_BITS
+    assert min(_distance(hashes[i][0], hashes[k][0]) for i in range(3) for k in range(i)) > 5 * NEAR_BITS
 
 
 def test_wrong_flags_are_named(bars, capsys):

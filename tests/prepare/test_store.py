@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -18,14 +20,28 @@ from tinyaction.data.annotations import find_data
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.data.transforms import VideoResize
-from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store, store_video
+from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store
+from tinyaction.prepare.stored_file import StoreSettings, store_video
 from tinyaction.video import VideoError, open_video
-from tinyaction.video.frames import StoreSettings, original_of
+from tinyaction.video.frames import FORMATS, original_of
 from tinyaction.video.writer import write_video
 
 
 def make(source, folder, settings=None, **arguments):
     return fill_store(plan_store(source, folder, settings or StoreSettings()), **arguments)
+
+
+def write_at_times(path, frames, seconds):
+    """MJPEG in Matroska, whose clock counts milliseconds."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=1000, width=frames.shape[2], height=frames.shape[1])
+        stream.pix_fmt = "yuvj420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for pixels, time in zip(frames, seconds, strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
 
 
 def psnr(a, b):
@@ -36,7 +52,7 @@ def psnr(a, b):
 
 
 def test_raw_frames_are_the_resized_frames_of_the_video(stored, telling_clip):
-    reader = open_video(stored(form="raw", short_side=16))
+    reader = open_video(stored(format="raw", short_side=16))
     resize = VideoResize(16)
     expected = np.stack([resize.resize_frame(frame) for frame in open_video(telling_clip()).get_batch(range(24))])
     assert len(reader) == 24 and reader.fps == 25
@@ -46,14 +62,50 @@ def test_raw_frames_are_the_resized_frames_of_the_video(stored, telling_clip):
 @pytest.mark.parametrize("form", ["jpeg", "raw"])
 def test_every_nth_frame_and_the_rate_that_follows(stored, form):
     """Channel 0 of the telling clip is the frame's number."""
-    reader = open_video(stored(form=form, every=5))
+    reader = open_video(stored(format=form, frame_stride=5))
     assert len(reader) == 5 and reader.fps == 5
     numbers = np.median(reader.get_batch(range(5))[..., 0], axis=(1, 2))
     np.testing.assert_allclose(numbers, [0, 5, 10, 15, 20], atol=1)
 
 
+@pytest.mark.parametrize("format", ["jpeg", "raw"])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_a_store_keeps_the_times_of_a_video(format, stride, tmp_path):
+    """Frames 0 to 11 at 0, 1, 4, 9 ... 121 hundredths of a second."""
+    path = tmp_path / "uneven.mkv"
+    write_at_times(path, telling_frames(12, 16, 16), [number**2 / 100 for number in range(12)])
+    store_video(path, tmp_path / f"a{FORMATS[format]}", StoreSettings(format, frame_stride=stride))
+    reader = open_video(tmp_path / f"a{FORMATS[format]}")
+    np.testing.assert_array_equal(reader.seconds, open_video(path).seconds[::stride])
+    np.testing.assert_allclose(reader.seconds, np.arange(0, 12, stride) ** 2 / 100, atol=1e-9)
+
+
+def test_even_times_take_no_space(stored):
+    assert "seconds" not in open_video(stored()).info
+    np.testing.assert_allclose(open_video(stored(frame_stride=5)).seconds, [0, 0.2, 0.4, 0.6, 0.8])
+
+
+def test_a_store_of_an_earlier_version_is_read_and_made_anew(toys, tmp_path):
+    make(toys, tmp_path / "s")
+    old = {"settings": {"form": "jpeg", "short_side": 256, "every": 1, "quality": 95}, "source": str(toys.resolve())}
+    (tmp_path / "s/store.json").write_text(json.dumps(old))
+    file = tmp_path / "s/train/clip 1.mp4.zip"
+    with zipfile.ZipFile(file) as whole:
+        pictures = [(member, whole.read(member)) for member in whole.infolist()[:-1]]
+        info = json.loads(whole.read("info.json"))
+    with zipfile.ZipFile(file, "w") as archive:
+        for member, data in pictures:
+            archive.writestr(member, data)
+        names = {"format": "form", "frame_stride": "every"}
+        archive.comment = json.dumps({names.get(name, name): value for name, value in info.items()}).encode()
+    reader = open_video(file)
+    assert len(reader) == 10 and reader.fps == 10 and len(reader.get_batch([9])) == 1
+    check_store(tmp_path / "s", 256)
+    assert plan_store(toys, tmp_path / "s", StoreSettings()).missing == [str(toys / "train/clip 1.mp4")]
+
+
 def test_small_videos_keep_their_size(stored):
-    assert open_video(stored(form="raw", short_side=256)).get_batch([0]).shape == (1, 32, 48, 3)
+    assert open_video(stored(format="raw", short_side=256)).get_batch([0]).shape == (1, 32, 48, 3)
 
 
 def test_the_zip_is_one_that_people_and_the_standard_library_open(stored):
@@ -62,13 +114,13 @@ def test_the_zip_is_one_that_people_and_the_standard_library_open(stored):
         assert archive.testzip() is None
         assert archive.namelist()[::23] == ["img_00001.jpg", "img_00024.jpg"]
         assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
-        assert json.loads(archive.comment)["num_frames"] == 24
+        assert json.loads(archive.read("info.json"))["num_frames"] == 24
         first = cv2.imdecode(np.frombuffer(archive.read("img_00001.jpg"), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     np.testing.assert_array_equal(open_video(path).get_batch([0])[0], first)
 
 
 def test_numpy_alone_reads_the_array(stored):
-    path = stored(form="raw")
+    path = stored(format="raw")
     np.testing.assert_array_equal(np.load(path), open_video(path).get_batch(range(24)))
 
 
@@ -83,7 +135,7 @@ def test_equal_input_gives_equal_bytes(tmp_path, telling_clip):
 def test_jpeg_frames_of_real_clips_are_above_38_decibels(shared, tmp_path):
     clip = shared / "clips/odd/demo.mp4"
     originals = [VideoResize(256).resize_frame(frame) for frame in open_video(clip).get_batch(range(0, 280, 40))]
-    store_video(clip, tmp_path / "demo.mp4.zip", StoreSettings(every=40))
+    store_video(clip, tmp_path / "demo.mp4.zip", StoreSettings(frame_stride=40))
     kept = open_video(tmp_path / "demo.mp4.zip").get_batch(range(7))
     assert min(map(psnr, kept, originals)) > 38
 
@@ -102,8 +154,6 @@ def test_a_store_without_its_videos_is_read(stored, telling_clip):
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, telling_clip, monkeypatch):
-    clip = telling_clip()
-
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -180,7 +230,7 @@ def test_other_settings_are_refused(toys, tmp_path):
     (lambda s, other: (s / "mine.txt").write_text(""), "not empty and no frame store"),
     (lambda s, other: (s / "store.json").write_text("{"), r"store\.json: damaged; delete"),
     (lambda s, other: (s / "store.json").write_text(json.dumps(
-        {"settings": {"form": "jpeg", "short_side": 256, "every": 1, "quality": 95}, "source": "/else"})),
+        {"settings": {"format": "jpeg", "short_side": 256, "frame_stride": 1, "quality": 95}, "source": "/else"})),
      "holds the frames of /else"),
 ])
 def test_other_folders_are_refused(toys, tmp_path, prepare, message):
@@ -198,7 +248,7 @@ def test_a_store_of_a_store_is_refused(toys, tmp_path):
 
 def test_too_little_space_is_said_before_it_starts(toys, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    with pytest.raises(ValueError, match=r"6 videos to store .* 0 MB free: too much; take --form jpeg, a smaller"):
+    with pytest.raises(ValueError, match=r"6 videos to store .* 0 MB free: too much; take --format jpeg, a smaller"):
         plan_store(toys, tmp_path / "s", StoreSettings("raw"))
     assert not (tmp_path / "s").exists()
 
@@ -240,19 +290,19 @@ def test_frames_smaller_than_the_run_needs_are_refused(toys, tmp_path):
     check_store(tmp_path / "s", 48)
     check_store(toys, 1000)
     with pytest.raises(ValueError, match=r"short side of 48 pixels, this run needs 256; run: tinyaction store .*"
-                                         r"--form jpeg --short-side 256, or train with a smaller --size"):
+                                         r"--format jpeg --short-side 256, or train with a smaller --size"):
         check_store(tmp_path / "s", 256)
 
 
 def test_the_default_folder_says_what_is_in_it():
     assert default_store("/x/clips", StoreSettings()) == Path("/x/clips-jpeg256")
-    assert default_store("/x/clips", StoreSettings("raw", 128, every=2)) == Path("/x/clips-raw128-every2")
+    assert default_store("/x/clips", StoreSettings("raw", 128, frame_stride=2)) == Path("/x/clips-raw128-stride2")
     assert default_store("/x/clips", StoreSettings(quality=80)) == Path("/x/clips-jpeg256-q80")
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"form": "gif"}, "'gif'; it must be jpeg or raw"), ({"short_side": 0}, "short_side is 0"),
-    ({"every": 0}, "every is 0"), ({"quality": 101}, "quality is 101; it must be 1 to 100"),
+    ({"format": "gif"}, "'gif'; it must be jpeg or raw"), ({"short_side": 0}, "short_side is 0"),
+    ({"frame_stride": 0}, "frame_stride is 0"), ({"quality": 101}, "quality is 101; it must be 1 to 100"),
 ])
 def test_wrong_settings(settings, message):
     with pytest.raises(ValueError, match=message):
@@ -300,7 +350,8 @@ def test_leftovers_of_killed_commands_are_removed(toys, tmp_path):
     folder = tmp_path / "s/train"
     folder.mkdir(parents=True)
     (tmp_path / "s/store.json").write_text(json.dumps(
-        {"settings": {"form": "jpeg", "short_side": 256, "every": 1, "quality": 95}, "source": str(toys.resolve())}))
+        {"settings": {"format": "jpeg", "short_side": 256, "frame_stride": 1, "quality": 95},
+         "source": str(toys.resolve())}))
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     (folder / f".a.mp4.zip.{ended.pid}.part").write_bytes(b"half")
@@ -325,7 +376,7 @@ def test_a_store_keeps_how_many_frames_of_a_folder_count(every, count, frame_fol
     frame_folder(folder="data/a clip")
     for split in ("train", "val"):
         (tmp_path / f"data/{split}.txt").write_text("a clip 5 0\n")
-    make(tmp_path / "data", tmp_path / "s", StoreSettings("raw", every=every))
+    make(tmp_path / "data", tmp_path / "s", StoreSettings("raw", frame_stride=every))
     videos = find_data(tmp_path / "s").val
     assert videos.num_frames.tolist() == [count]
     assert len(open_video(videos[0][0])) == 6 // every  # the frames beyond are kept, and not looked at:
@@ -366,8 +417,8 @@ def test_another_size_at_the_same_time_makes_frames_stale(stored, telling_clip):
 def test_frames_of_other_settings_are_not_current(toys, tmp_path):
     make(toys, tmp_path / "s")
     file = tmp_path / "s/store.json"
-    file.write_text(file.read_text().replace('"every": 1', '"every": 2'))
-    assert len(plan_store(toys, tmp_path / "s", StoreSettings(every=2)).missing) == 6
+    file.write_text(file.read_text().replace('"frame_stride": 1', '"frame_stride": 2'))
+    assert len(plan_store(toys, tmp_path / "s", StoreSettings(frame_stride=2)).missing) == 6
 
 
 def test_a_deleted_video_is_named(tmp_path):
@@ -415,7 +466,7 @@ def test_progress_counts_what_is_missing(toys, tmp_path):
 
 
 def test_a_larger_short_side_enlarges_nothing(stored):
-    assert open_video(stored(form="raw", short_side=40)).get_batch([0]).shape == (1, 32, 48, 3)
+    assert open_video(stored(format="raw", short_side=40)).get_batch([0]).shape == (1, 32, 48, 3)
 
 
 def test_a_name_with_a_line_break_fits_into_no_list(tmp_path, telling_clip):

@@ -22,9 +22,9 @@ from tinyaction.data.pipelines import AUGMENTATIONS, train_pipeline
 from tinyaction.device import choose_device, default_num_workers, num_cores
 from tinyaction.files import check_output, write_whole
 from tinyaction.models.checkpoint import versions
-from tinyaction.prepare.store import store_video
+from tinyaction.prepare.stored_file import StoreSettings, store_video
 from tinyaction.results.speed import STAGES, OnRepeat, measure_items, measure_loader, measure_model
-from tinyaction.video.frames import FORMS, StoreSettings
+from tinyaction.video.frames import FORMATS
 
 Speeds = Mapping[str, float]  # stage -> clips a second
 
@@ -106,7 +106,7 @@ def chosen_videos(data: Sequence[str], num_videos: int) -> list[str]:
 
 
 def num_measurements(arguments: argparse.Namespace) -> int:
-    num_sources = 1 + len(FORMS)
+    num_sources = 1 + len(FORMATS)
     return (arguments.repeats + 1) * (num_sources + num_sources * len(arguments.num_workers) + 1)
 
 
@@ -116,7 +116,7 @@ def store_each_form(
     """The files of each source, and what the stores took: seconds and bytes."""
     sources = {"videos": list(videos)}
     stores = {"videos": {"seconds": 0.0, "bytes": _size_of(videos)}}
-    for form, suffix in FORMS.items():
+    for form, suffix in FORMATS.items():
         files = [folder / form / f"{number}{suffix}" for number in range(len(videos))]
         start = time.perf_counter()
         for video, file in zip(videos, files, strict=True):
@@ -165,7 +165,7 @@ def store_lines(items: Mapping[str, Speeds], stores: Mapping[str, Mapping[str, f
     return ["", f"items: jpeg {speed['jpeg'] / speed['videos']:.1f} times as fast as the videos, "
                 f"raw {speed['raw'] / speed['jpeg']:.1f} times as fast as jpeg",
             "on disk: " + ", ".join(f"{name} {stores[name]['bytes'] / 1e6:.0f} MB" for name in items),
-            "stored in " + ", ".join(f"{stores[form]['seconds']:.1f} s ({form})" for form in FORMS)]
+            "stored in " + ", ".join(f"{stores[form]['seconds']:.1f} s ({form})" for form in FORMATS)]
 
 
 def model_lines(model: Speeds, items: Mapping[str, Speeds], arguments: argparse.Namespace) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.progress import CountLine
-from tinyaction.data.annotations import DataFolder, find_data
+from tinyaction.data.annotations import CLEAN_FILE, DataFolder, find_data
 from tinyaction.device import default_num_workers
 from tinyaction.files import check_output, write_whole
 from tinyaction.prepare.check import Check, check_data, clean_lines, summary
@@ -30,21 +30,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--allow-outside", action="store_true", help="lists may name videos outside the folder")
     parser.add_argument("--again", action="store_true", help=f"forget what was found before (in {CACHE})")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
-    parser.add_argument("--write-clean", action="store_true", help="write lists without the bad files, as LIST.clean")
+    parser.add_argument("--write-clean", action="store_true",
+                        help=f"write {CLEAN_FILE} into the folder: the lists without the bad videos")
+    parser.add_argument("--drop-concealed", action="store_true",
+                        help="with --write-clean: without files of concealed damage, too; they can be trained on")
     parser.add_argument("--force", action="store_true", help="replace outputs that tinyaction wrote before")
     args = parser.parse_args(argv)
     for name, least in (("clip_len", 1), ("num_workers", 1)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least {least}")
+    if not args.video_timeout > 0:
+        raise ValueError(f"--video-timeout is {args.video_timeout:g}; it must be above 0 seconds")
     data = find_data(args.data, allow_outside=args.allow_outside)
+    folder = data.folder or Path(args.data)
     if args.write_clean:
-        for path in clean_paths(data, Path(args.data)):
-            check_output(path, flag="--write-clean", force=args.force)
-    cache: Path | None = Path(args.data) / CACHE
-    if not os.access(args.data, os.W_OK):
-        cache = None
-    elif args.again:
-        (Path(args.data) / CACHE).unlink(missing_ok=True)
+        check_output(folder / CLEAN_FILE, flag="--write-clean", inputs=[args.data], force=args.force)
+    cache = folder / CACHE if os.access(folder, os.W_OK) else None
+    if cache is not None and args.again:
+        cache.unlink(missing_ok=True)
     line = CountLine()
     check = check_data(data, clip_len=args.clip_len, num_workers=args.num_workers, video_timeout=args.video_timeout,
                        cache=cache, on_file=lambda done, total: line("videos checked", done, total))
@@ -53,17 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps({**summary(check), "list": [asdict(finding) for finding in check.findings],
                           "files": [asdict(result) for result in check.files.values()]}, indent=2))
     else:
-        print("\n".join(report_lines(check, args.data)))
+        print("\n".join(report_lines(check, str(folder), data.unused_files())))
     if args.write_clean:
-        for text in write_clean(data, check, Path(args.data)):
+        for text in write_clean(data, check, folder, drop_concealed=args.drop_concealed):
             print(text, file=sys.stderr if args.json else sys.stdout)
     return 1 if check.findings else 0
 
 
-def report_lines(check: Check, folder: str) -> list[str]:
+def report_lines(check: Check, folder: str, unused_files: str = "") -> list[str]:
     """At most 80 columns wide but for paths."""
     facts = summary(check)
-    lines = [f"{facts['num_readable']} of {facts['num_files']} videos can be read to their end"]
+    concealed = f", {facts['num_concealed']} of them with concealed damage" if facts["num_concealed"] else ""
+    lines = [f"{facts['num_readable']} of {facts['num_files']} videos can be read to their end{concealed}"]
     if facts["frames"]:
         lines.append("frames of a video: {least} to {most}, median {median}".format(**facts["frames"]))
     for title, name in (("sizes", "sizes"), ("frames per second", "frames_per_second")):
@@ -74,6 +78,7 @@ def report_lines(check: Check, folder: str) -> list[str]:
     lines.append(f"{'class':<{width}}  train    val")
     lines += [f"{name[:width]:<{width}} {count['train']:>6} {count['val']:>6}" for name, count in
               facts["classes"].items()]
+    lines += [unused_files] if unused_files else []
     if not check.findings:
         return [*lines, "nothing wrong was found"]
     for kind, count in facts["findings"].items():
@@ -86,30 +91,19 @@ def report_lines(check: Check, folder: str) -> list[str]:
     return lines
 
 
-def clean_paths(data: DataFolder, folder: Path) -> list[Path]:
-    """``LIST.clean`` beside each list, or ``split.csv.clean`` where there are none."""
-    if Path(data.train.source).suffix == ".txt":
-        return [Path(f"{videos.source}.clean") for videos in (data.train, data.val)]
-    return [folder / "split.csv.clean"]
-
-
-def write_clean(data: DataFolder, check: Check, folder: Path) -> list[str]:
-    """Write the files of :func:`clean_paths`; returns what to say."""
-    said = []
-    kept = {split: clean_lines(videos, check) for split, videos in (("train", data.train), ("val", data.val))}
-    paths = clean_paths(data, folder)
-    if len(paths) == 2:
-        for path, split, videos in zip(paths, kept, (data.train, data.val), strict=True):
-            write_whole(path, "".join(f"{name} {label}\n" for name, label in kept[split]))
-            said.append(f"{path}: {len(kept[split])} of {len(videos)} lines")
-        return said
-    (path,) = paths
+def write_clean(data: DataFolder, check: Check, folder: Path, *, drop_concealed: bool = False) -> list[str]:
+    """Write ``clean.csv`` into the folder: the lists without what is wrong; returns what to say."""
+    path = folder / CLEAN_FILE
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "label", "split"])
-    for split, lines in kept.items():
-        for name, label in lines:  # of class folders the names begin with the folder, in tables they do not
-            writer.writerow([Path(name).relative_to(folder) if Path(name).is_relative_to(folder) else name,
-                             data.class_names[label], split])
+    num_kept = 0
+    for split, videos in (("train", data.train), ("val", data.val)):
+        for name, label in clean_lines(videos, check, drop_concealed=drop_concealed):
+            place = Path(os.path.normpath(name))
+            inside = place.relative_to(folder) if place.is_relative_to(folder) else place
+            writer.writerow([inside.as_posix(), data.class_names[label], split])
+            num_kept += 1
     write_whole(path, table.getvalue())
-    return [f"{path}: {sum(map(len, kept.values()))} of {len(data.train) + len(data.val)} videos"]
+    return [f"{path}: {num_kept} of {len(data.train) + len(data.val)} videos; train with: tinyaction train --data "
+            f"{path}"]

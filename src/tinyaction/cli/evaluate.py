@@ -21,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = choose_device(arguments.device)
     model, checkpoint = load_model(arguments.checkpoint)
     data = find_data(arguments.data, allow_outside=arguments.allow_outside)
+    for note in (*data.notes, data.unused_summary()):
+        if note:
+            print(f"note: {note}")
     check_classes(data, checkpoint, arguments)
     videos = data.train if arguments.split == "train" else data.val
     if arguments.on_error == "raise":

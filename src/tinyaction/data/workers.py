@@ -83,13 +83,13 @@ class CollateWhatIsThere:
 def start_worker(worker_id: int) -> None:
     cv2.setNumThreads(0)  # one core for each worker: OpenCV would start a thread for every core in every worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the main one ends the others
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     worker = get_worker_info()
     assert worker is not None and isinstance(worker.dataset, Watched)
     worker.dataset.board[worker_id, PID] = multiprocessing.current_process().pid or 0
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """torch's own watch begins after this, and would wait for ever for a parent that was killed before."""
     parent = multiprocessing.parent_process()
     assert parent is not None

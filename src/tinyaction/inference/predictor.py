@@ -6,7 +6,7 @@ video is a row of windows, each predicted as if it had been cut out; see also :m
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tinyaction.data.dataset import Batch, Item, collate
+from tinyaction.data.annotations import VideoList
+from tinyaction.data.dataset import Batch, Item, VideoDataset, build_dataloader, collate
 from tinyaction.data.pipelines import eval_pipeline, resize_early, sampled_frames, steps_after_decoding
 from tinyaction.data.sampling import window_frames
 from tinyaction.device import choose_device
@@ -23,7 +24,7 @@ from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.sources import Camera, MemoryReader, check_array, checked_frames, list_videos
 from tinyaction.models import Recognizer
 from tinyaction.models.checkpoint import load_model
-from tinyaction.video import UInt8Array, VideoReader, open_video
+from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
 
 
 class Predictor:
@@ -100,6 +101,10 @@ class Predictor:
         for name, value in (("batch_size", batch_size), ("num_threads", num_threads)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        files = list_videos(source) if isinstance(source, str | Path) else None
+        if files is not None:
+            yield from self._stream_files(files, batch_size, num_threads, on_error)
+            return
         with ThreadPoolExecutor(num_threads) as pool:
             sources = _flat(source)
             ahead = [pool.submit(self._item, item) for item in islice(sources, num_threads + batch_size)]
@@ -118,6 +123,22 @@ class Predictor:
                 if items and (len(items) == batch_size or not ahead):
                     yield from self.predict_batch(collate(items))
                     items = []
+
+    def _stream_files(self, files: Sequence[Path], batch_size: int, num_workers: int,
+                      on_error: Callable[[Exception], None] | None) -> Iterator[Prediction]:
+        """Predict the files of a folder, decoded in processes: one that kills its process is an error like others."""
+        dataset = VideoDataset(VideoList(map(str, files), [0] * len(files)), self.pipeline, test_mode=True)
+        loader = build_dataloader(dataset, batch_size=batch_size, num_workers=min(num_workers, len(files)),
+                                  on_error="skip", max_skipped=1.0)
+        num_told = 0
+        for batch in chain(loader, [None]):
+            for bad in loader.bad[num_told:]:
+                if on_error is None:
+                    raise VideoError(bad.filename, bad.reason)
+                on_error(VideoError(bad.filename, bad.reason))
+            num_told = len(loader.bad)
+            if batch is not None:
+                yield from self.predict_batch(batch)
 
     def predict_batch(self, batch: Batch) -> list[Prediction]:
         """Predict what :func:`tinyaction.collate` made."""

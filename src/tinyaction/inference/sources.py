@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tinyaction.data.annotations import VIDEO_SUFFIXES
+from tinyaction.data.class_folders import VIDEO_SUFFIXES, is_video, walk_files
 from tinyaction.video import UInt8Array, VideoReader, check_indices
 from tinyaction.video.base import even_seconds
 
@@ -55,8 +55,7 @@ def list_videos(source: str | Path) -> list[Path] | None:
     """
     path = Path(source)
     if path.is_dir():
-        found = [item for item in path.rglob("*") if item.suffix.lower() in VIDEO_SUFFIXES
-                 and not any(part.startswith(".") for part in item.relative_to(path).parts)]
+        found = [item for item in walk_files(path) if is_video(item)]
         if not found:
             raise ValueError(f"{path}: no video in this folder; looked for {', '.join(sorted(VIDEO_SUFFIXES))}")
     elif not path.exists() and any(letter in str(source) for letter in "*?["):

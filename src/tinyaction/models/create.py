@@ -1,6 +1,6 @@
 """Recognizers by name: :func:`create_model`. A new network gets its name in ``GUIDE_MODELS`` or ``all_models``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
@@ -11,6 +11,7 @@ from torch import nn
 
 from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone, TemporalShiftConvBackbone
 from tinyaction.models.heads import AverageClips, TemporalAverageHead
+from tinyaction.models.model_card import ModelCard
 from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
 
 MakeBackbone = Callable[[], nn.Module]
@@ -48,12 +49,13 @@ def create_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     max_views: int = 0,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Recognizer:
     """Make a recognizer by its name, freshly initialised from torch's global random state.
 
     ``conv2d`` and ``conv3d`` are the guide's networks on frames and on clips; ``tsn-<net>`` is a classification
-    network of torchvision on single frames, ``tsm-<net>`` one with the temporal shift; the rest are torchvision's
-    video networks by their own names.
+    network of torchvision on single frames, ``tsm-<net>`` one with the temporal shift; torchvision's video networks
+    have their own names, and so have published ones of other origin, see :mod:`tinyaction.models.published`.
 
     Args:
         weights: pretrained ones, see :func:`tinyaction.models.weights.load_weights`.
@@ -62,13 +64,20 @@ def create_model(
         mean, std: of the pixels, RGB, 0..255; default those of the weights, without weights those of torchvision's
             best for the network.
         max_views: see :class:`Recognizer`.
+        arguments: of a published network, where they are not those of its name.
 
     Raises:
         ValueError: there is no such name (the nearest are given), fewer than two classes, weights that do not fit.
     """
-    backbone = create_backbone(name)
+    check_name(name)
     if num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}; a classifier needs at least two")
+    if published_card(name) is not None:
+        from tinyaction.models.published import create_published
+
+        return create_published(name, num_classes, weights=weights, arguments=arguments, dropout=dropout,
+                                average_clips=average_clips, mean=mean, std=std, max_views=max_views)
+    backbone = create_backbone(name)
     head = TemporalAverageHead(num_classes, backbone.out_channels, dropout=dropout, average_clips=average_clips)  # type: ignore[arg-type]
     own_mean, own_std = normalization(name)
     preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
@@ -86,7 +95,8 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
     """What :func:`create_model` needs to build ``model`` again, in plain values; a checkpoint carries it."""
     preprocessor = model.data_preprocessor
     assert isinstance(preprocessor, VideoPreprocessor)
-    return {
+    own = {} if model.published is None else {"arguments": dict(model.published.arguments)}
+    return own | {
         "name": name,
         "num_classes": model.cls_head.num_classes,
         "dropout": model.cls_head.dropout.p,
@@ -108,10 +118,22 @@ def create_backbone(name: str) -> nn.Module:
     return (GUIDE_MODELS.get(name) or all_models()[name])()
 
 
+def published_card(name: str) -> ModelCard | None:
+    """The first card of a published network that is none of torchvision's, or None."""
+    if name in GUIDE_MODELS or name in all_models():
+        return None
+    from tinyaction.models.published import all_cards
+
+    return next((card for card in all_cards() if card.name == name), None)
+
+
 def check_name(name: str) -> None:
     """Raise ValueError, with the nearest names, where there is no such model."""
-    if name not in GUIDE_MODELS and name not in all_models():
-        near = get_close_matches(name, all_models(), n=3) or ["conv2d", "tsn-resnet18", "tsm-resnet18", "r3d_18"]
+    if name not in GUIDE_MODELS and name not in all_models() and published_card(name) is None:
+        from tinyaction.models.published import all_cards
+
+        known = [*all_models(), *dict.fromkeys(card.name for card in all_cards())]
+        near = get_close_matches(name, known, n=3) or ["conv2d", "tsn-resnet18", "tsm-resnet18", "r3d_18"]
         raise ValueError(f"model {name!r} is not known; did you mean {' or '.join(near)}?")
 
 
@@ -134,6 +156,10 @@ def input_rule(name: str) -> InputRule:
     check_name(name)
     if name in GUIDE_MODELS:
         return InputRule(clip_len=8, size=112)
+    card = published_card(name)
+    if card is not None:
+        return InputRule(card.clip_len, card.size, card.least_clip_len, card.least_size, card.exact_clip_len,
+                         card.exact_size)
     from tinyaction.models.torchvision import VIDEO_NETS, default_weights, net_name
 
     net = net_name(name)
@@ -161,12 +187,20 @@ def check_input(name: str, *, clip_len: int, size: int) -> None:
         raise ValueError(f"size is {size}; {name} takes exactly {rule.size} pixels a side")
     if size < rule.least_size:
         raise ValueError(f"size is {size}; {name} takes at least {rule.least_size} pixels a side")
+    card = published_card(name)
+    if card is not None:
+        from tinyaction.models.published import family_of
+
+        family_of(name).check_input(card.arguments, clip_len=clip_len, size=size)
 
 
 def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and std of the pixels, RGB, 0..255, of torchvision's best weights for the network; else ImageNet's."""
     if name in GUIDE_MODELS:
         return MEAN, STD
+    card = published_card(name)
+    if card is not None:
+        return card.mean, card.std
     from tinyaction.models.torchvision import default_weights, net_name, normalization_of
 
     net = net_name(name)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tinyaction.models.heads import TemporalAverageHead
+from tinyaction.models.model_card import PublishedModel
 from tinyaction.sample import DataSample
 
 MEAN = (123.675, 116.28, 103.53)
@@ -40,7 +41,11 @@ class Recognizer(nn.Module):
         cls_head: maps features (N, T, F, h, w) to logits (N, K); see :class:`TemporalAverageHead`.
         data_preprocessor: normalizes pixels; see :class:`VideoPreprocessor`.
         max_views: bounds memory in evaluation mode: so many views go through the network at once; 0 is all.
+
+    ``published`` says what else is known of a network with published weights: class names, clips, source.
     """
+
+    published: PublishedModel | None = None
 
     def __init__(
         self, backbone: nn.Module, cls_head: TemporalAverageHead, data_preprocessor: nn.Module | None = None, *,

@@ -123,12 +123,21 @@ def find_published(name: str, weights: str) -> Any:
 
 def hub_path(published: Any) -> Path:
     """The path at which torch.hub keeps the file of torchvision's weights; the file may be missing."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
+    return _place_of(published.url)
+
+
+def _place_of(address: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
 
 
 def fetch_published(published: Any) -> Path:
     """Fetch the file of torchvision's weights, unless torch.hub's folder has it."""
-    address, path = published.url, hub_path(published)
+    return fetch_file(published.url)
+
+
+def fetch_file(address: str) -> Path:
+    """Fetch the file of an address, unless torch.hub's folder has it. Raises ValueError where that fails."""
+    path = _place_of(address)
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +163,7 @@ def read_checkpoint(path: Path) -> Any:
 
 def find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
     """Find the state dict in a checkpoint's content: the content itself, or the value of a usual key."""
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "model_state"):  # the last one is PyTorchVideo's
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
@@ -162,8 +171,8 @@ def find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
         state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
         if state:
             return state
-    raise ValueError(f"{path}: holds no state dict, names with tensors, neither alone nor under 'state_dict' or "
-                     "'model'")
+    raise ValueError(f"{path}: holds no state dict, names with tensors, neither alone nor under 'state_dict', "
+                     "'model' or 'model_state'")
 
 
 def fit_state_dict(model: Recognizer, name: str, state: Mapping[str, torch.Tensor], *, source: str) -> LoadedWeights:

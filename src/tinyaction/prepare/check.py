@@ -1,7 +1,7 @@
 """What is wrong with a folder of videos: every file decoded to its end, and the lists held against each other.
 
-Each file is read in a process of its own with a time limit (see :mod:`tinyaction.data.loader`), so that one that hangs
-or crashes its decoder is a finding like every other.
+Each file is read in another process with a time limit (see :mod:`tinyaction.prepare.pool`), so that one that hangs or
+kills its process is a finding like every other, and is never opened in this process.
 """
 
 import hashlib
@@ -13,29 +13,43 @@ from os.path import isfile
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 
 from tinyaction.data.annotations import DataFolder, VideoList
-from tinyaction.data.loader import BadVideo, EpochSampler, VideoLoader
-from tinyaction.video import UInt8Array, VideoError, open_video
+from tinyaction.prepare.pool import Lost, map_in_processes
+from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
 
-LOOK_BITS = 64  # of each of three frames
-NEAR_BITS = 8  # of 192: videos that differ by no more look alike; re-encoded copies differ by 0 to 5
+HASH_BITS = 64  # of each of three frames
+NEAR_BITS = 8  # of 192: videos that differ by no more are nearly the same; re-encoded copies differ by 0 to 5
+# What FFmpeg's H.264 decoder says of packets before the first key frame, in streams joined in the middle: no damage.
+LEAD_IN_MESSAGES = ("non-existing PPS", "non-existing SPS", "no frame!", "mmco: unref short failure")
+
 
 @dataclass
 class CheckedFile:
-    """What was found out about a file; ``problem`` is "" or one sentence without the path."""
+    """What was found out about a file.
+
+    Attributes:
+        problem: why it cannot be read, one sentence without the path; "" where it can.
+        kind: of the problem, see VideoError.
+        concealed_damage: what its decoder complained of although all frames came: some are not as they were.
+        digest: sha256 of the content.
+        perceptual_hash: 192 bits as hexadecimal digits, of the frames at 1/4, 2/4, 3/4; "" where there is little to
+            see.
+    """
 
     path: str
     problem: str = ""
-    kind: str = ""  # of the problem, see VideoError; "concealed damage": all frames come, some not as they were
+    kind: str = ""
+    concealed_damage: str = ""
     num_frames: int = 0
     width: int = 0
     height: int = 0
     fps: float = 0.0
-    digest: str = ""  # sha256 of the content
-    look: str = ""  # 192 bits as hexadecimal digits, of the frames at 1/4, 2/4, 3/4; "" where there is little to see
+    digest: str = ""
+    perceptual_hash: str = ""
 
 
 @dataclass
@@ -63,66 +77,63 @@ def check_file(path: str) -> CheckedFile:
         reader = open_video(path)
         result.fps = round(reader.fps, 3)
         result.num_frames = len(reader)
-        places = {len(reader) * quarter // 4 for quarter in (1, 2, 3)}
-        looks: list[UInt8Array] = []
-        for index, frame in enumerate(reader.read(range(len(reader)))):
-            result.height, result.width = frame.shape[:2]
-            if index in places:
-                looks.append(_look(frame))
-        bits = np.concatenate((looks * 3)[:3])
-        if LOOK_BITS * 3 * 0.1 < bits.sum() < LOOK_BITS * 3 * 0.9:  # of a plain picture all bits are alike
-            result.look = np.packbits(bits).tobytes().hex()
+        _read_all(reader, result)
     except VideoError as error:
         result.problem, result.kind = error.reason, error.kind
     except (ValueError, OSError, MemoryError, cv2.error) as error:
         result.problem, result.kind = f"{type(error).__name__}: {error}", "unreadable"
     if isfile(path):
-        with open(path, "rb") as file:
-            result.digest = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") \
-                else hashlib.sha256(file.read()).hexdigest()
+        result.digest = _digest(path)
     return result
 
 
-def _look(frame: UInt8Array) -> UInt8Array:
+def _read_all(reader: VideoReader, result: CheckedFile) -> None:
+    """Decode every frame; note the size, the perceptual hash and what the decoder complains of."""
+    places = {len(reader) * quarter // 4 for quarter in (1, 2, 3)}
+    hashes: list[UInt8Array] = []
+    num_before_first = 0
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as messages:
+            for index, frame in enumerate(reader.read(range(len(reader)))):
+                if index == 0:
+                    num_before_first = len(messages)
+                    result.height, result.width = frame.shape[:2]
+                if index in places:
+                    hashes.append(frame_hash(frame))
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(True)
+    texts = [text.strip() for number, (severity, _, text) in enumerate(messages) if severity <= av.logging.ERROR
+             and not (number < num_before_first and text.startswith(LEAD_IN_MESSAGES))]
+    if texts:
+        result.concealed_damage = f"all frames come, but the decoder complains {len(texts)} times, first: {texts[0]}"
+    bits = np.concatenate((hashes * 3)[:3])
+    if HASH_BITS * 3 * 0.1 < bits.sum() < HASH_BITS * 3 * 0.9:  # of a plain picture all bits are alike
+        result.perceptual_hash = np.packbits(bits).tobytes().hex()
+
+
+def frame_hash(frame: UInt8Array) -> UInt8Array:
     """64 bits of a frame: whether each of 8x9 cells is brighter than the one on its right ("difference hash")."""
     cells = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
     return (np.asarray(cells)[:, :-1] > np.asarray(cells)[:, 1:]).astype(np.uint8).reshape(-1)
 
 
-class _Files:
-    """The files as items of a loader."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, key: tuple[int, int]) -> CheckedFile:
-        return check_file(self.paths[key[1]])
-
-    def filename(self, index: int) -> str:
-        return self.paths[index]
+def _digest(path: str) -> str:
+    content = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            content.update(chunk)
+    return content.hexdigest()
 
 
 def check_files(paths: Sequence[str], *, num_workers: int = 1, video_timeout: float = 60.0) -> Iterator[CheckedFile]:
     """Check files in ``num_workers`` processes, each file within ``video_timeout`` seconds; in any order."""
-    files = _Files(paths)
-    loader = VideoLoader(files, batch_size=1, sampler=EpochSampler(len(files), shuffle=False, seed=0), collate=list,
-                         num_workers=max(1, num_workers), on_error="skip", max_skipped=1.0,
-                         video_timeout=video_timeout)
-    num_lost = 0
-    for batch in loader:
-        yield from batch
-        for bad in loader.bad[num_lost:]:
-            yield _lost(bad)
-        num_lost = len(loader.bad)
-    for bad in loader.bad[num_lost:]:
-        yield _lost(bad)
-
-
-def _lost(bad: BadVideo) -> CheckedFile:
-    return CheckedFile(bad.filename, bad.reason, "hangs" if "not read within" in bad.reason else "crashes")
+    for path, result in map_in_processes(check_file, paths, num_workers=max(1, num_workers),
+                                         timeout_seconds=video_timeout):
+        yield CheckedFile(path, result.reason, result.kind) if isinstance(result, Lost) else result
 
 
 def check_data(
@@ -147,35 +158,51 @@ def check_data(
     files = _read_cache(cache)
     files = {path: files[path] for path in paths if path in files}
     todo = [path for path in paths if path not in files]
-    for result in check_files(todo, num_workers=num_workers, video_timeout=video_timeout) if todo else ():
+    for result in check_files(todo, num_workers=num_workers, video_timeout=video_timeout):
         files[result.path] = result
         _add_to_cache(cache, result)
         if on_file is not None:
             on_file(len(files), len(paths))
-    findings = [Finding(result.kind, [path], result.problem) for path, result in files.items() if result.problem]
-    findings += [Finding("fewer frames than a clip", [path], f"{result.num_frames} frames, a clip has {clip_len}")
-                 for path, result in files.items() if not result.problem and result.num_frames < clip_len]
-    findings += _listed_twice(lists)
-    findings += _in_both_splits(listed, files)
-    counts = {name: {split: int((videos.labels == label).sum()) for split, videos in lists.items()}
+    num_classes = len(data.class_names)
+    num_videos = {split: np.bincount(videos.labels, minlength=num_classes) for split, videos in lists.items()}
+    counts = {name: {split: int(num_videos[split][label]) for split in lists}
               for label, name in enumerate(data.class_names)}
-    for name, count in counts.items():
-        for split, number in count.items():
-            if number == 0:
-                findings.append(Finding("label gap", [], f"class {name!r} has no video in {split}"))
+    findings = [*_of_files(files, clip_len), *_listed_twice(lists), *_under_two_labels(data, files),
+                *_in_both_splits(listed, files), *_of_classes(counts)]
+    findings += [Finding("not used", [], note) for note in data.left_out]
     return Check({path: files[path] for path in paths}, findings, counts)
 
 
-def clean_lines(videos: VideoList, check: Check) -> list[tuple[str, int]]:
-    """(name as listed, label) of the videos that may stay: readable, listed once, and not in training already."""
-    bad = {path for path, result in check.files.items() if result.problem}
+def _of_files(files: Mapping[str, CheckedFile], clip_len: int) -> list[Finding]:
+    findings = [Finding(result.kind, [path], result.problem) for path, result in files.items() if result.problem]
+    findings += [Finding("concealed damage", [path], result.concealed_damage) for path, result in files.items()
+                 if result.concealed_damage and not result.problem]
+    findings += [Finding("fewer frames than a clip", [path], f"{result.num_frames} frames, a clip has {clip_len}")
+                 for path, result in files.items() if not result.problem and result.num_frames < clip_len]
+    return findings
+
+
+def _of_classes(counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
+    return [Finding("label gap", [], f"class {name!r} has no video in {split}")
+            for name, count in counts.items() for split, number in count.items() if number == 0]
+
+
+def clean_lines(videos: VideoList, check: Check, *, drop_concealed: bool = False) -> list[tuple[str, int]]:
+    """(path, label) of the videos that may stay: readable, of one label, listed once, and not in training already.
+
+    ``drop_concealed``: videos with concealed damage go, too.
+    """
+    bad = {path for path, result in check.files.items()
+           if result.problem or drop_concealed and result.concealed_damage}
+    bad |= {path for finding in check.findings if finding.kind == "same content under two labels"
+            for path in finding.paths}
     bad |= {finding.paths[1] for finding in check.findings if finding.kind == "same content in train and val"}
-    kept: dict[str, tuple[str, int]] = {}
+    kept: dict[str, int] = {}
     for index in range(len(videos)):
         path, label = videos[index]
         if path not in bad:
-            kept.setdefault(path, (videos.name(index), label))
-    return list(kept.values())
+            kept.setdefault(path, label)
+    return list(kept.items())
 
 
 def _listed_twice(lists: Mapping[str, VideoList]) -> list[Finding]:
@@ -188,6 +215,19 @@ def _listed_twice(lists: Mapping[str, VideoList]) -> list[Finding]:
         findings += [Finding("listed twice", [path], f"{len(given)} times in {split}, labels {given}")
                      for path, given in labels.items() if len(given) > 1]
     return findings
+
+
+def _under_two_labels(data: DataFolder, files: Mapping[str, CheckedFile]) -> list[Finding]:
+    """Files of the same bytes that have different labels, whatever their names; one of the labels is wrong."""
+    labels: dict[str, dict[str, int]] = defaultdict(dict)  # content -> path -> label
+    for videos in (data.train, data.val):
+        for index in range(len(videos)):
+            path, label = videos[index]
+            if files[path].digest:
+                labels[files[path].digest][path] = label
+    return [Finding("same content under two labels", list(given),
+                    "labels " + ", ".join(repr(data.class_names[label]) for label in given.values()))
+            for given in labels.values() if len(set(given.values())) > 1]
 
 
 def _in_both_splits(listed: Mapping[str, Sequence[str]], files: Mapping[str, CheckedFile]) -> list[Finding]:
@@ -203,23 +243,23 @@ def _in_both_splits(listed: Mapping[str, Sequence[str]], files: Mapping[str, Che
     # Of 192 bits in 12 groups at least four groups are equal where at most 8 bits differ.
     groups: dict[tuple[int, str], list[str]] = defaultdict(list)
     for path in listed["train"]:
-        for place, group in _groups(files[path].look):
+        for place, group in _groups(files[path].perceptual_hash):
             groups[place, group].append(path)
     for path in listed["val"]:
         if path in same:
             continue
-        shared = Counter(twin for key in _groups(files[path].look) for twin in groups.get(key, ()))
+        shared = Counter(twin for key in _groups(files[path].perceptual_hash) for twin in groups.get(key, ()))
         for twin, num_equal in shared.items():
-            distance = _distance(files[path].look, files[twin].look)
+            distance = _distance(files[path].perceptual_hash, files[twin].perceptual_hash)
             if num_equal >= 4 and distance <= NEAR_BITS:
-                findings.append(Finding("look alike in train and val", [twin, path],
-                                        f"{distance} of {3 * LOOK_BITS} bits differ"))
+                findings.append(Finding("nearly the same in train and val", [twin, path],
+                                        f"{distance} of {3 * HASH_BITS} bits differ"))
                 break
     return findings
 
 
-def _groups(look: str) -> list[tuple[int, str]]:
-    return [(place, look[place : place + 4]) for place in range(0, len(look), 4)]
+def _groups(bits: str) -> list[tuple[int, str]]:
+    return [(place, bits[place : place + 4]) for place in range(0, len(bits), 4)]
 
 
 def _distance(a: str, b: str) -> int:
@@ -233,6 +273,7 @@ def summary(check: Check) -> dict[str, Any]:
     return {
         "num_files": len(check.files),
         "num_readable": len(good),
+        "num_concealed": sum(bool(result.concealed_damage) for result in good),
         "findings": dict(Counter(finding.kind for finding in check.findings)),
         "frames": {"least": min(frames), "median": int(np.median(frames)), "most": max(frames)} if frames else {},
         "sizes": dict(Counter(f"{result.width}x{result.height}" for result in good).most_common()),

@@ -4,13 +4,13 @@ A store is a data folder like any other, made from one. The lists are the same, 
 
     STORE/store.json                      the settings, and the folder that it was made from
     STORE/train.txt, val.txt, classes.txt lines "path label"; written last, so a store that has them is whole
-    STORE/train/abc.mp4.zip               form "jpeg": img_00001.jpg, ... uncompressed in a zip, or
-    STORE/train/abc.mp4.npy               form "raw": (T, H, W, 3) uint8, read by memory map
+    STORE/train/abc.mp4.zip               format "jpeg": pictures in a zip, or
+    STORE/train/abc.mp4.npy               format "raw": an array, read by memory map
 
-Every file of frames carries a line of JSON (the comment of the zip, the bytes after the array): the size and time of
-its video and the settings. A file whose video has changed since is never read. Files are written beside their place
-and renamed into it, so one that is there is whole; a command that was killed goes on where it stopped.
-:mod:`tinyaction.video.frames` reads them.
+Every file of frames knows the size and time of its video and the settings, and is never read when its video has
+changed since; see :mod:`tinyaction.prepare.stored_file`. Files are written beside their place and renamed into it, so
+one that is there is whole; a command that was killed goes on where it stopped. A video that hangs or kills the process
+that decodes it is named, and the others are stored.
 """
 
 import errno
@@ -18,116 +18,29 @@ import json
 import os
 import shlex
 import shutil
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
 
 import cv2
-import numpy as np
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
-from tinyaction.data.loader import EpochSampler, VideoLoader
-from tinyaction.data.transforms import VideoResize
-from tinyaction.files import remove_parts, whole_file, write_whole
-from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
-from tinyaction.video.frames import (
-    FORMS,
-    STORE_FILE,
-    FrameArrayReader,
-    FrameZipReader,
+from tinyaction.files import remove_parts, write_whole
+from tinyaction.prepare.pool import Lost, map_in_processes
+from tinyaction.prepare.stored_file import (
     StoreSettings,
-    command_of,
-    size_and_time,
+    is_current,
+    resized_frames,
+    store_video,
 )
+from tinyaction.video import VideoError, open_video
+from tinyaction.video.frames import FORMATS
+from tinyaction.video.pictures import encode_jpeg
+from tinyaction.video.store_info import STORE_FILE
 
-SECONDS_PER_VIDEO = 6 * 3600.0  # a worker that takes longer for one is stopped, and the video is named
-
-
-# ---- whose frames a stored file holds -------------------------------------------------------------------------------
-
-
-def _key(source: Path, settings: StoreSettings) -> dict[str, Any]:
-    """What decides whether a stored file is still that of its video."""
-    size, time_ns = size_and_time(source)
-    return {"source": str(source), "size": size, "mtime_ns": time_ns, **asdict(settings)}
-
-
-def _is_current(target: Path, key: dict[str, Any]) -> bool:
-    """Whether the file is there, whole, and made from this state of the video with these settings."""
-    try:
-        reader = FrameZipReader(target) if target.suffix == ".zip" else FrameArrayReader(target)
-    except VideoError:  # not there, cut, or stale
-        return False
-    return all(reader.info.get(name) == value for name, value in key.items())
-
-
-# ---- writing -------------------------------------------------------------------------------------------------------
-
-
-def store_video(source: Path, target: Path, settings: StoreSettings) -> int:
-    """Decode one video and write its file of frames; returns its bytes. ``target`` is there whole or not at all.
-
-    Raises:
-        VideoError: the video cannot be read.
-        OSError: the file cannot be written.
-    """
-    reader = open_video(source)
-    indices = range(0, len(reader), settings.every)
-    info = {**_key(source, settings), "num_frames": len(indices), "fps": reader.fps / settings.every}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target) as part:
-        with open(part, "wb") as file:
-            _write_frames(file, reader, indices, settings, json.dumps(info))
-        num_bytes = part.stat().st_size
-    return num_bytes
-
-
-def _write_frames(file: IO[bytes], reader: VideoReader, indices: Sequence[int], settings: StoreSettings,
-                  info: str) -> None:
-    """The frames in the form of the settings, with the line of JSON behind them."""
-    write = _write_zip if settings.form == "jpeg" else _write_array
-    write(file, _resized(reader, indices, settings.short_side), len(indices), settings, info)
-
-
-def _resized(reader: VideoReader, indices: Sequence[int], short_side: int) -> Iterator[UInt8Array]:
-    """The frames as ``VideoResize(short_side)`` makes them, one at a time; smaller ones stay as they are."""
-    resize = VideoResize(short_side)
-    for frame in reader.read(indices):
-        yield resize.resize_frame(frame) if min(frame.shape[:2]) > short_side else frame
-
-
-def _write_zip(file: IO[bytes], frames: Iterable[UInt8Array], num_frames: int, settings: StoreSettings,
-               info: str) -> None:
-    digits = max(5, len(str(num_frames)))
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for number, frame in enumerate(frames, start=1):
-            name = zipfile.ZipInfo(f"img_{number:0{digits}}.jpg")  # the same date in all: equal input, equal bytes
-            archive.writestr(name, encode_jpeg(frame, settings.quality))
-        archive.comment = info.encode()
-
-
-def encode_jpeg(frame: UInt8Array, quality: int) -> bytes:
-    """(H, W, 3) RGB to JPEG with colours at half size (4:2:0)."""
-    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert encoded
-    return data.tobytes()
-
-
-def _write_array(file: IO[bytes], frames: Iterable[UInt8Array], num_frames: int, settings: StoreSettings,
-                 info: str) -> None:
-    shape = None
-    for frame in frames:
-        if shape is None:
-            shape = (num_frames, *frame.shape)
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        assert frame.shape == shape[1:]
-        file.write(np.ascontiguousarray(frame).data)
-    file.write(info.encode())  # numpy and its memory map look at the array only
-
-
-# ---- a whole folder ------------------------------------------------------------------------------------------------
+SECONDS_PER_VIDEO = 6 * 3600.0  # a process that takes longer for one is ended, and the video is named
+SECONDS_PER_ESTIMATE = 60.0
 
 
 @dataclass
@@ -165,9 +78,9 @@ class StoreResult:
 def default_store(folder: str | Path, settings: StoreSettings) -> Path:
     """Beside the data: ``clips`` -> ``clips-jpeg256``."""
     folder = Path(folder).resolve()
-    every = "" if settings.every == 1 else f"-every{settings.every}"
-    quality = "" if settings.form == "raw" or settings.quality == 95 else f"-q{settings.quality}"
-    return folder.with_name(f"{folder.name}-{settings.form}{settings.short_side}{every}{quality}")
+    stride = "" if settings.frame_stride == 1 else f"-stride{settings.frame_stride}"
+    quality = "" if settings.format == "raw" or settings.quality == 95 else f"-q{settings.quality}"
+    return folder.with_name(f"{folder.name}-{settings.format}{settings.short_side}{stride}{quality}")
 
 
 def plan_store(
@@ -189,15 +102,17 @@ def plan_store(
     _check_folder(folder, source, settings)
     targets = _targets(data, source, settings)
     missing = [video for video, target in targets.items()
-               if not _is_current(folder / target, _key_or_none(Path(video), settings))]
-    measured = [size for size in map(lambda video: _estimate(video, settings), _spread(missing, num_measured)) if size]
+               if not is_current(folder / target, Path(video), settings)]
+    estimates = map_in_processes(partial(_estimate, settings=settings), _spread(missing, num_measured), num_workers=1,
+                                 timeout_seconds=SECONDS_PER_ESTIMATE)
+    measured = [size for _, size in estimates if size and not isinstance(size, Lost)]
     num_bytes = round(sum(measured) / len(measured) * len(missing)) if measured else 0
     there = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
     plan = StorePlan(source, folder, settings, data, targets, missing, num_bytes, len(measured),
                      shutil.disk_usage(there).free)
     if num_bytes > plan.free_bytes:
-        smaller = "--form jpeg, " if settings.form == "raw" else ""
-        raise ValueError(f"{plan}: too much; take {smaller}a smaller --short-side, --every 2 or another --out")
+        smaller = "--format jpeg, " if settings.format == "raw" else ""
+        raise ValueError(f"{plan}: too much; take {smaller}a smaller --short-side, --frame-stride 2 or another --out")
     return plan
 
 
@@ -205,12 +120,14 @@ def fill_store(
     plan: StorePlan,
     *,
     num_workers: int = 0,
+    video_timeout: float = SECONDS_PER_VIDEO,
     skip_bad: bool = False,
     on_progress: Callable[[int, int], None] = lambda num_done, num_all: None,
 ) -> StoreResult:
     """Store what is missing, in ``num_workers`` processes (0: in this one), then write the lists.
 
-    It can be stopped and called again at any moment: videos whose file is there are not decoded again.
+    It can be stopped and called again at any moment: videos whose file is there are not decoded again. A video that
+    takes longer than ``video_timeout`` seconds, or kills its process, is a bad one.
 
     Raises:
         ValueError: videos that cannot be read, all named, after all others are stored; with ``skip_bad`` they are left
@@ -218,27 +135,27 @@ def fill_store(
         OSError: the disk is full; what is finished is kept.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    remove_parts(plan.folder)
-    description = {"settings": asdict(plan.settings), "source": str(plan.source.resolve())}
+    for folder in {(plan.folder / target).parent for target in plan.targets.values()}:
+        remove_parts(folder)
+    source = str(plan.source.resolve())
+    description = {"settings": asdict(plan.settings), "source": source,
+                   "arguments": ["--data", source, *plan.settings.flags]}
     write_whole(plan.folder / STORE_FILE, json.dumps(description, indent=2) + "\n")
-    jobs = _Jobs(plan.missing, [plan.folder / plan.targets[video] for video in plan.missing], plan.settings)
     result = StoreResult()
-    loader = VideoLoader(jobs, batch_size=1, sampler=EpochSampler(len(jobs), shuffle=False, seed=0),
-                         collate=lambda items: items[0], num_workers=min(num_workers, len(jobs)), on_error="skip",
-                         max_skipped=1.0, video_timeout=SECONDS_PER_VIDEO)
-    try:
-        for num_bytes in loader:
+    jobs = [(video, plan.folder / plan.targets[video]) for video in plan.missing]
+    work = partial(_store, settings=plan.settings)
+    stored = map_in_processes(work, jobs, num_workers=num_workers, timeout_seconds=video_timeout) if num_workers else (
+        (job, work(job)) for job in jobs)
+    for num_done, ((video, _), outcome) in enumerate(stored, start=1):
+        if isinstance(outcome, OSError):
+            raise _disk_error(outcome, plan, result)
+        if isinstance(outcome, int):
             result.num_stored += 1
-            result.num_bytes += num_bytes
-            on_progress(loader.position, len(plan.missing))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(f"{plan.folder}: the disk is full after {result.num_stored} of {len(plan.missing)} videos; "
-                      "they are kept: free some space and run the same command again") from None
-    finally:
-        loader.close()
-    result.bad = {video.filename: f"{video.filename}: {video.reason}" for video in loader.bad}
+            result.num_bytes += outcome
+        else:
+            reason = f"{outcome.kind}: {outcome.reason}" if isinstance(outcome, Lost) else str(outcome)
+            result.bad[video] = reason if reason.startswith(video) else f"{video}: {reason}"
+        on_progress(num_done, len(jobs))
     if result.bad and not skip_bad:
         reasons = "\n  ".join(list(result.bad.values())[:20])
         raise ValueError(f"{len(result.bad)} of {len(plan.targets)} videos cannot be read, all others are stored; "
@@ -253,48 +170,53 @@ def check_store(folder: str | Path, short_side: int) -> None:
     Folders that are no store pass.
     """
     folder = Path(folder)
-    command = command_of(folder)
-    if not command:
+    if not (folder / STORE_FILE).is_file():
         return
-    description = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
-    settings = StoreSettings(**description["settings"])
+    settings, source = _read_store(folder)
     if not (folder / "val.txt").is_file():
-        raise ValueError(f"{folder}: this frame store is not finished; run: {command}")
+        raise ValueError(f"{folder}: this frame store is not finished; run: {_command(folder, source, settings)}")
     if settings.short_side < short_side:
-        larger = shlex.join(["tinyaction", "store", "--data", description["source"], "--form", settings.form,
+        larger = shlex.join(["tinyaction", "store", "--data", source, "--format", settings.format,
                              "--short-side", str(short_side)])
         raise ValueError(f"{folder}: its frames have a short side of {settings.short_side} pixels, this run needs "
                          f"{short_side}; run: {larger}, or train with a smaller --size")
 
 
-class _Jobs:
-    """Videos to store, as a dataset: the loader is the pool of processes, the same as in training."""
+def _read_store(folder: Path) -> tuple[StoreSettings, str]:
+    """Settings and source of a store, also of one of an earlier version, whose settings had other names."""
+    try:
+        description = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
+        earlier = {"form": "format", "every": "frame_stride"}
+        settings = {earlier.get(name, name): value for name, value in description["settings"].items()}
+        return StoreSettings(**settings), str(description["source"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{folder / STORE_FILE}: damaged; delete {folder} and make the store again") from None
 
-    def __init__(self, videos: list[str], targets: list[Path], settings: StoreSettings) -> None:
-        self.videos = videos
-        self.targets = targets
-        self.settings = settings
 
-    def __len__(self) -> int:
-        return len(self.videos)
+def _command(folder: Path, source: str, settings: StoreSettings) -> str:
+    return shlex.join(["tinyaction", "store", "--data", source, *settings.flags, "--out", str(folder)])
 
-    def filename(self, index: int) -> str:
-        return self.videos[index]
 
-    def __getitem__(self, key: tuple[int, int]) -> int | OSError:
-        """Bytes written. What the disk refuses is no fault of the video, so it is not raised: the loader, which
-        passes over bad videos, raises what it is handed."""
-        _, index = key
-        try:
-            return store_video(Path(self.videos[index]), self.targets[index], self.settings)
-        except OSError as error:
-            return error
+def _store(job: tuple[str, Path], settings: StoreSettings) -> int | Exception:
+    """Bytes written, or what went wrong: OSError for what the disk refuses, everything else is the video's fault."""
+    video, target = job
+    try:
+        return store_video(Path(video), target, settings)
+    except (ValueError, OSError, MemoryError, cv2.error) as error:
+        return error
+
+
+def _disk_error(error: OSError, plan: StorePlan, result: StoreResult) -> OSError:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return OSError(f"{plan.folder}: the disk is full after {result.num_stored} of {len(plan.missing)} videos; they "
+                   "are kept: free some space and run the same command again")
 
 
 def _targets(data: DataFolder, source: Path, settings: StoreSettings) -> dict[str, str]:
     """Video -> name of its stored file: its place within the data folder, with a suffix more."""
     targets = {}
-    root = source.resolve()
+    root = (data.folder or source).resolve()  # source may be one table
     for videos in (data.train, data.val):
         for index in range(len(videos)):
             video, _ = videos[index]
@@ -303,12 +225,12 @@ def _targets(data: DataFolder, source: Path, settings: StoreSettings) -> dict[st
             name = str(inside.relative_to(root)) if inside.is_relative_to(root) else "elsewhere" + str(inside)
             if "\n" in name or name != name.strip():
                 raise ValueError(f"{video!r}: a name with a line break, or with spaces around it, fits into no list")
-            targets[video] = Path(name + FORMS[settings.form]).as_posix()
+            targets[video] = Path(name + FORMATS[settings.format]).as_posix()
     return targets
 
 
 def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
-    every = plan.settings.every
+    stride = plan.settings.frame_stride
     readme = plan.source / "README.txt"  # where the clips are generated, it says so
     if readme.is_file():
         write_whole(plan.folder / "README.txt", readme.read_bytes())
@@ -318,7 +240,7 @@ def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
         for index in range(len(videos)):
             video, label = videos[index]
             if video not in bad:
-                count = "" if videos.num_frames is None else f" {-(-int(videos.num_frames[index]) // every)}"
+                count = "" if videos.num_frames is None else f" {-(-int(videos.num_frames[index]) // stride)}"
                 yield f"{plan.targets[video]}{count} {label}\n"
 
     for name, videos in (("train.txt", plan.data.train), ("val.txt", plan.data.val)):
@@ -330,38 +252,27 @@ def _check_folder(folder: Path, source: Path, settings: StoreSettings) -> None:
         return
     if not folder.is_dir():
         raise ValueError(f"{folder}: a file; a store is a folder")
-    try:
-        description = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
-        kept = StoreSettings(**description["settings"])
-    except FileNotFoundError:
+    if not (folder / STORE_FILE).is_file():
         if any(folder.iterdir()):
-            raise ValueError(f"{folder}: not empty and no frame store; name another folder with --out") from None
+            raise ValueError(f"{folder}: not empty and no frame store; name another folder with --out")
         return
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{folder / STORE_FILE}: damaged; delete {folder} and make the store again") from None
+    kept, kept_source = _read_store(folder)
     if kept != settings:
         raise ValueError(f"{folder}: holds a store of other settings ({kept}; asked: {settings}); name another folder "
-                         f"with --out, or run: {command_of(folder)}")
-    if description["source"] != str(source.resolve()):
-        raise ValueError(f"{folder}: holds the frames of {description['source']}; name another folder with --out")
-
-
-def _key_or_none(video: Path, settings: StoreSettings) -> dict[str, Any]:
-    try:
-        return _key(video, settings)
-    except OSError:
-        return {"source": None}  # the video is not there: nothing stored is current, and storing it says why
+                         f"with --out, or run: {_command(folder, kept_source, kept)}")
+    if kept_source != str(source.resolve()):
+        raise ValueError(f"{folder}: holds the frames of {kept_source}; name another folder with --out")
 
 
 def _estimate(video: str, settings: StoreSettings) -> int:
     """Bytes of a stored video, from three of its frames; 0 where it cannot be read."""
     try:
         reader = open_video(video)
-        num_frames = len(range(0, len(reader), settings.every))
-        frames = list(_resized(reader, sorted({0, len(reader) // 2, len(reader) - 1}), settings.short_side))
+        num_frames = len(range(0, len(reader), settings.frame_stride))
+        frames = list(resized_frames(reader, sorted({0, len(reader) // 2, len(reader) - 1}), settings.short_side))
     except (VideoError, OSError):
         return 0
-    sizes = [len(encode_jpeg(frame, settings.quality)) + 132 if settings.form == "jpeg" else frame.nbytes
+    sizes = [len(encode_jpeg(frame, settings.quality)) + 132 if settings.format == "jpeg" else frame.nbytes
              for frame in frames]
     return num_frames * sum(sizes) // len(sizes)
 

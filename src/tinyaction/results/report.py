@@ -26,7 +26,7 @@ from tinyaction.results.plots import Series, class_bars, confusion_chart, isolat
 from tinyaction.results.run import TIMES, Run, read_run, usage_lines
 from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, write_png
 from tinyaction.results.summary import confused_pairs
-from tinyaction.video.frames import FORMS
+from tinyaction.video.frames import FORMATS
 
 NUM_TRAIN_CLIPS = 8
 NUM_MISTAKES = 16
@@ -109,7 +109,7 @@ def find_video(dataset: VideoDataset, filename: str) -> int | None:
 def _end(filename: str) -> tuple[str, ...]:
     """The names of the folder and of the video, without the suffix that a frame store adds."""
     path = Path(filename)
-    return (path.with_suffix("") if path.suffix in FORMS.values() else path).parts[-2:]
+    return (path.with_suffix("") if path.suffix in FORMATS.values() else path).parts[-2:]
 
 
 def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:

@@ -17,13 +17,13 @@ from tinyaction.models import check_input, create_model, load_weights
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store
+from tinyaction.prepare.stored_file import StoreSettings
 from tinyaction.training.config import REFERENCE_BATCH_SIZE, RunConfig
 from tinyaction.training.distributed import main_process_first, num_processes, rank, start_processes
 from tinyaction.training.finetune import Criterion, class_weights, create_average, freeze
 from tinyaction.training.precision import choose_amp, create_scaler
 from tinyaction.training.schedule import learning_rate, scaled_learning_rate
 from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer
-from tinyaction.video.frames import StoreSettings
 
 OnLine = Callable[[str], None]  # a line of the log
 OnCount = Callable[[str, int, int | None], None]  # unit, how many so far, how many in all or None
@@ -100,7 +100,7 @@ def prepare_folder(
     if not config.store:
         check_store(config.data, short_side)
         return Path(config.data)
-    settings = StoreSettings(form=config.store, short_side=short_side)
+    settings = StoreSettings(format=config.store, short_side=short_side)
     plan = plan_store(config.data, default_store(config.data, settings), settings, allow_outside=config.allow_outside)
     if on_line is not None:
         on_line(str(plan))

@@ -22,7 +22,7 @@ from tinyaction.training.finetune import averaged_model
 from tinyaction.training.identity import RunIdentity
 from tinyaction.training.loop import Callbacks, fit
 from tinyaction.training.resume import CheckpointManager, Stateful
-from tinyaction.video.frames import FORMS, original_of
+from tinyaction.video.frames import FORMATS, original_of
 
 STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
 MUCH_WAITING = 1 / 3  # share of an epoch spent waiting for data above which a flag is named
@@ -192,7 +192,7 @@ def first_lines(training: Training, path: Path, *, stand_in: bool) -> list[str]:
     config, data = training.config, training.data
     number_format = str(training.updater.amp or torch.float32).removeprefix("torch.")
     lines = [STAND_IN] if stand_in else []
-    lines += [f"note: {note}" for note in data.notes]
+    lines += [f"note: {note}" for note in (*data.notes, data.unused_summary()) if note]
     lines += [f"{len(data.train)} training and {len(data.val)} validation videos of {len(data.class_names)} classes "
               f"in {training.folder}",
               f"{config.model}, {config.clip_len} frames of {config.size}x{config.size}, {number_format} on "
@@ -219,9 +219,9 @@ def waiting_advice(config: RunConfig, filename: str) -> str:
     if config.num_workers < num_cores:
         return f"--num-workers {num_cores} would use all cores"
     suffix = Path(filename).suffix
-    if suffix == FORMS["raw"]:
+    if suffix == FORMATS["raw"]:
         return "the cores are at their limit"
-    store = "raw" if suffix == FORMS["jpeg"] else "jpeg"
+    store = "raw" if suffix == FORMATS["jpeg"] else "jpeg"
     return f"--store {store} would read each clip faster"
 
 

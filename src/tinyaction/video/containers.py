@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tinyaction.video.base import VideoError
 
-ISO_BOXES = (b"ftyp", b"free", b"mdat", b"moof", b"moov", b"wide", b"skip", b"sidx", b"styp", b"mfra", b"uuid")
+ISO_BOXES = (b"ftyp", b"free", b"mdat", b"moof", b"moov", b"wide", b"skip", b"sidx", b"styp", b"mfra", b"uuid",
+             b"emsg", b"prft", b"ssix", b"pdin", b"meta")
 # Matroska and WebM: elements of (name, size, content). What may lie in which. Source: RFC 8794 and RFC 9559.
 EBML, SEGMENT, CLUSTER, GROUP, BLOCK, SIMPLE_BLOCK, VOID, CHECKSUM = (
     0x1A45DFA3, 0x18538067, 0x1F43B675, 0xA0, 0xA1, 0xA3, 0xEC, 0xBF)
@@ -63,13 +64,17 @@ class _UnknownPartError(Exception):
 def _end_of_boxes(data: mmap.mmap) -> int:
     """The byte after the last box of an MP4 or MOV file. Source: ISO/IEC 14496-12, 4.2."""
     end = 0
-    while data[end + 4 : end + 8] in ISO_BOXES:  # else the end, or what cameras append
+    is_fragmented = False  # its index lies in parts between the pictures
+    while (name := data[end + 4 : end + 8]) in ISO_BOXES:
+        is_fragmented |= name == b"moof"
         size = int.from_bytes(data[end : end + 4], "big")
         if size == 1:
             size = int.from_bytes(data[end + 8 : end + 16], "big")
         if size < 8:  # 0: up to the end of the file
             return 0
         end += size
+    if is_fragmented and end < len(data):  # other files may have what cameras append
+        raise _UnknownPartError(end)
     return end
 
 
@@ -100,6 +105,8 @@ def _end_of_elements(data: mmap.mmap, num_packets: Counter[int]) -> int:
     last = place = 0
     while place < len(data):
         name, start, size = _element(data, place)
+        if start > len(data):  # cut within a name or a size
+            return max(last, start)
         while len(parents) > 1 and (place >= parents[-1][1] or not _belongs(name, parents[-1][0])
                                     and _belongs(name, parents[-2][0])):
             parents.pop()  # one of unknown size ends where something begins that cannot be within it
@@ -122,12 +129,14 @@ def _belongs(name: int, parent: int) -> bool:
 def _element(data: mmap.mmap, place: int) -> tuple[int, int, int | None]:
     """(name, first byte of the content, its size) of an element; the size is None where the file leaves it open.
 
-    Name and size have one byte more than their first byte has leading zero bits.
+    Name and size have one byte more than their first byte has leading zero bits. The name is -1 where there is none.
     """
     name_length = 9 - data[place].bit_length()
     size_place = place + name_length
-    if name_length > 4 or size_place >= len(data):
-        return -1, size_place, 0
+    if name_length > 4:
+        return -1, place, 0
+    if size_place >= len(data):
+        return -1, size_place + 1, 0
     size_length = 9 - data[size_place].bit_length()
     size = int.from_bytes(data[size_place : size_place + size_length], "big") & ((1 << 7 * size_length) - 1)
     is_open = size == (1 << 7 * size_length) - 1

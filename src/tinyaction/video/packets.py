@@ -7,6 +7,7 @@ lead-in of a cut, a trimmed end, pictures that refer to what was cut off. Where 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 # Codecs in which decoding may begin at key frames, and frames that no other refers to may be left out.
@@ -25,6 +26,7 @@ class PacketTable:
     Attributes:
         identities: what each packet is recognised by in a later pass.
         times: when each packet's frame is shown, in units of the stream's clock; None where the file does not say.
+        num_empty: packets without content: frames that were dropped when the file was made.
         shown: positions of the packets that are shown, in the order of showing.
         keys: positions where decoding may begin, ascending; the first is 0.
         needed: positions that are decoded whatever the codec says of who refers to them.
@@ -38,6 +40,7 @@ class PacketTable:
 
     identities: list[Identity] = field(default_factory=list)
     times: list[int | None] = field(default_factory=list)
+    num_empty: int = 0
     shown: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=lambda: [0])
     needed: frozenset[int] = frozenset()
@@ -75,38 +78,43 @@ def list_packets(
         max_step: a longer step is a break of the clock, as between two recordings in one transport stream.
     """
     table = PacketTable()
+    identities, times, shown, decode_times = table.identities, table.times, table.shown, table.decode_times
     shift = 0  # what makes the clock go on after a break
+    last = lowest = highest = 0  # decoding time of the packet before, least and greatest offset
     is_first_key = False
-    smallest_bytes = 1 << 31
     layers: list[int] = []
     num_length_bytes = _num_length_bytes(codec, extradata)
     for packet in packets:
         size = packet.size
         if not size:
-            continue  # a dropped frame of an AVI file, or the end of the file
-        position, time, decode_time = len(table.times), packet.pts, packet.dts
+            table.num_empty += packet.pts is not None  # a dropped frame; without a time it is the end of the file
+            continue
+        position, time, decode_time = len(times), packet.pts, packet.dts
+        identities.append((time, packet.pos, size))
         if decode_time is not None:
             decode_time += shift
-            last = table.decode_times[-1] if table.decode_times else decode_time
-            if not 0 <= decode_time - last <= max_step:
+            if decode_times and not 0 <= decode_time - last <= max_step:
                 table.breaks.append(position)
                 shift += last + step - decode_time
                 decode_time = last + step
-            table.decode_times.append(decode_time)
-            if time is not None:
-                offset = time + shift - decode_time
-                table.offsets = min(table.offsets[0], offset), max(table.offsets[1], offset)
-        table.identities.append((time, packet.pos, size))
-        table.times.append(None if time is None else time + shift)
+            last = decode_time
+            decode_times.append(decode_time)
+        if time is not None:
+            time += shift
+            if decode_time is not None:
+                offset = time - decode_time
+                lowest, highest = min(lowest, offset), max(highest, offset)
+        times.append(time)
         if not (packet.is_discard or codec == "vp8" and not memoryview(packet)[0] & 0x10):  # VP8: show_frame
-            table.shown.append(position)
-            smallest_bytes = min(smallest_bytes, size)
+            shown.append(position)
         if packet.is_keyframe:
             is_first_key |= position == 0
             if position and codec in SEEKABLE and time is not None and _begins_anew(packet, codec, num_length_bytes):
                 table.keys.append(position)
         if codec == "hevc":
             layers.append(_temporal_layer(packet, num_length_bytes))
+    table.offsets = lowest, highest
+    smallest_bytes = min((identities[position][2] for position in shown), default=1 << 31)
     if codec not in SEEKABLE:
         table.needed = frozenset(range(len(table.times)))
     elif layers and max(layers) > 0:  # layers above its own may refer to a frame that HEVC calls unreferenced
@@ -117,7 +125,8 @@ def list_packets(
         table.is_counted = True
         table.times = [*range(0, step * len(table.shown), step)]
         if table.decode_times:  # a frame comes when the packet behind it does
-            table.times = [*table.decode_times[1:], table.decode_times[-1] + step]
+            gaps = [later - earlier for earlier, later in pairwise(table.decode_times) if later > earlier]
+            table.times = [*table.decode_times[1:], table.decode_times[-1] + min(gaps, default=step)]
         table.keys = [0]
         return table
     table.is_contradictory = codec in IN_ORDER and not table.breaks and known != sorted(known)
@@ -137,8 +146,9 @@ def scanned(table: PacketTable, shown: list[int], step: int) -> PacketTable:
     known = iter(sorted(time for position in shown if (time := table.times[position]) is not None))
     times = without_gaps([None if table.times[position] is None else next(known) for position in shown], step)
     by_position = dict(zip(shown, times, strict=True))
-    return PacketTable(table.identities, [by_position.get(position) for position in range(len(table.times))], shown,
-                       needed=frozenset(range(len(table.times))), breaks=table.breaks)
+    positions = range(len(table.times))
+    return PacketTable(identities=table.identities, times=[by_position.get(position) for position in positions],
+                       shown=shown, needed=frozenset(positions), breaks=table.breaks)
 
 
 def without_gaps(times: Sequence[int | None], step: int) -> list[int]:

@@ -1,0 +1,108 @@
+"""Folders of videos: which files count as videos, class folders, and the split of videos that have none."""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tinyaction.files import write_whole
+
+# What PyAV opens and people use, in any case. Pictures are no videos: folders of them are frames of one.
+VIDEO_SUFFIXES = frozenset((
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v", ".m4v", ".mkv",
+    ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
+))
+LIST_SUFFIXES = (".txt", ".csv", ".json", ".jsonl", ".md")  # at the top of a data folder these describe the videos
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and its folders by name, following links; each folder once, so loops end.
+
+    Hidden files and folders are passed over.
+    """
+    seen: set[tuple[int, int]] = set()
+    for place, names, files in os.walk(folder, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:
+            names.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def videos_by_class(folder: Path) -> dict[str, list[Path]]:
+    """Class name -> its videos, sorted; folders without a video are no classes."""
+    found = {child.name: sorted(filter(is_video, walk_files(child))) for child in _class_folders(folder)}
+    return {name: videos for name, videos in found.items() if videos}
+
+
+def empty_classes(folder: Path) -> list[str]:
+    """Names of the folders beside the class folders that hold no video."""
+    return [child.name for child in _class_folders(folder) if not any(map(is_video, walk_files(child)))]
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return [child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith(".")]
+
+
+def unused_files(folder: Path, listed: set[str]) -> tuple[Counter[str], list[Path]]:
+    """(number of files that are no videos by suffix, videos) that lie in a data folder and are not used.
+
+    ``listed``: the names of the files, and folders of frames, that are used. Lists at the top of the folder are not
+    counted.
+    """
+    used = {os.path.realpath(name) for name in listed}
+    num_by_suffix: Counter[str] = Counter()
+    videos: list[Path] = []
+    real_folder = folder.parent, ""  # a folder and its real path: files come folder by folder
+    for path in walk_files(folder):
+        if path.parent != real_folder[0]:
+            real_folder = path.parent, os.path.realpath(path.parent)
+        real = os.path.realpath(path) if path.is_symlink() else os.path.join(real_folder[1], path.name)
+        if real in used or real_folder[1] in used or path.parent == folder and path.suffix.lower() in LIST_SUFFIXES:
+            continue
+        if is_video(path):
+            videos.append(path)
+        else:
+            num_by_suffix[path.suffix.lower() or "no suffix"] += 1
+    return num_by_suffix, videos
+
+
+def split_by_class(labels: Sequence[str], val_share: float, seed: int, source: Path) -> tuple[list[int], list[int]]:
+    """Choose validation items class by class; every class keeps at least one video on both sides."""
+    rng = random.Random(seed)
+    val_ids: list[int] = []
+    ids_of: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        ids_of.setdefault(label, []).append(index)
+    for label, ids in sorted(ids_of.items()):
+        if len(ids) < 2:
+            raise ValueError(f"{source}: class {label!r} has one video only; two are needed, to train and to validate")
+        num_val = min(max(1, round(len(ids) * val_share)), len(ids) - 1)
+        val_ids.extend(rng.sample(ids, num_val))
+    chosen = set(val_ids)
+    return [i for i in range(len(labels)) if i not in chosen], sorted(val_ids)
+
+
+def write_split(path: Path, videos: Sequence[tuple[str, str]], splits: Sequence[str], seed: int) -> str:
+    """Write the split of (path, label) pairs down, and say where; in a read-only folder say why not."""
+    lines = [f"{_quoted(name)},{_quoted(label)},{split}\n"
+             for (name, label), split in zip(videos, splits, strict=True)]
+    try:
+        write_whole(path, ("path,label,split\n" + "".join(lines)).encode("utf-8"))
+    except UnicodeEncodeError:
+        wrong = next(name for name, _ in videos if not name.isprintable())
+        raise ValueError(f"{str(path.parent / wrong)!a}: the file name is not UTF-8; rename it") from None
+    except OSError as error:  # a read-only folder: the same seed gives the same split the next time
+        return f"{path} could not be written ({error.strerror}); seed {seed} gives the same split again"
+    return f"written to {path}: delete it to split anew"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text

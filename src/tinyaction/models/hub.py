@@ -1,0 +1,204 @@
+"""Files of published networks: a folder as the Hugging Face hub has it, one file of tensors, or the hub itself."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyaction.models.weights import SECONDS_TO_ANSWER, fetch_file, find_state_dict, read_checkpoint
+
+# The first that is there is read. An index names the shards of a network that is cut into several files.
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+                "pytorch_model.bin.index.json")
+PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+
+
+@dataclass(frozen=True)
+class NetworkFiles:
+    """Files that are there, before a tensor is read.
+
+    Attributes:
+        config, processor: what ``config.json`` and the processor's file hold; empty where there is none.
+        weights: files with tensors.
+        source: what the user named.
+    """
+
+    config: Mapping[str, Any]
+    processor: Mapping[str, Any]
+    weights: Sequence[Path]
+    source: str
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether a file was named; a ``config.json`` that lies beside it may be of another network."""
+        return Path(self.source).is_file()
+
+    def read_tensors(self) -> dict[str, torch.Tensor]:
+        """Names and tensors of all files. Raises ValueError for a file that is cut, or of another kind."""
+        return {name: tensor for path in self.weights for name, tensor in read_tensors(path).items()}
+
+
+def find_files(where: str | Path) -> NetworkFiles:
+    """The files of "hub:OWNER/NAME", of a folder, or one file with the configuration that may lie beside it.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: the folder lacks a file, a JSON file is none, or the hub cannot give it.
+    """
+    if str(where).startswith("hub:"):
+        return _in_folder(fetch_repository(str(where).removeprefix("hub:")), source=str(where))
+    path = fetch_file(str(where)) if str(where).startswith("https:") else Path(where)
+    if path.is_dir():
+        return _in_folder(path, source=str(where))
+    if not path.is_file():
+        raise FileNotFoundError(f"{where}: there is no such file or folder of weights")
+    if not path.with_name("config.json").is_file():
+        return NetworkFiles({}, {}, [path], str(where))
+    return NetworkFiles(read_json(path.with_name("config.json")), _read_processor(path.parent), [path], str(where))
+
+
+def _in_folder(folder: Path, *, source: str) -> NetworkFiles:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: has no config.json, which says what network it is; bring it from where the "
+                         "weights were published")
+    config = read_json(folder / "config.json")
+    return NetworkFiles(config, _read_processor(folder), find_weights(folder), source)
+
+
+def find_weights(folder: Path) -> list[Path]:
+    """The files with tensors in a folder; ValueError where there is none, or a shard is missing."""
+    there = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if there is None:
+        raise ValueError(f"{folder}: has no weights; it needs {WEIGHT_FILES[0]}, {WEIGHT_FILES[2]}, or the index of "
+                         "a network in several files")
+    if there.suffix != ".json":
+        return [there]
+    shards = read_json(there).get("weight_map")
+    if not isinstance(shards, Mapping) or not shards:
+        raise ValueError(f"{there}: names no files under 'weight_map'; it is no index of weights")
+    names = sorted(set(map(str, shards.values())))
+    missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{folder}: {len(missing)} of {len(names)} files of the weights are missing, {missing[0]} "
+                         "first; bring them from where the weights were published")
+    return [folder / name for name in names]
+
+
+def _read_processor(folder: Path) -> dict[str, Any]:
+    for name in PROCESSOR_FILES:
+        if (folder / name).is_file():
+            content = read_json(folder / name)
+            return content.get("video_processor", content)
+    return {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file with an object; ValueError where it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: is no JSON file ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a JSON {type(content).__name__}; it must be an object with names and values")
+    return content
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Names and tensors of one file, .safetensors or of ``torch.save``; nothing that it names is run."""
+    if path.suffix != ".safetensors":
+        content = read_checkpoint(path)
+        for key in ("module", "model_state"):                          # VideoMAE's and SlowFast's own files
+            if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+                content = {"state_dict": content[key]}
+        return find_state_dict(content, path)
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise ValueError(f"{path}: a .safetensors file needs the package safetensors; "
+                         "pip install 'tinyaction[hub]'") from None
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: is cut, or no .safetensors file ({error}); fetch it again") from None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the hub
+# ---------------------------------------------------------------------------------------------------------------------
+
+def fetch_repository(repository: str) -> Path:
+    """The folder of a hub's repository OWNER/NAME: from the hub's cache where it is whole, else from the network.
+
+    Raises:
+        ValueError: huggingface_hub is not installed, or the hub does not answer, has no such repository, asks for a
+            login, or the repository holds no weights.
+    """
+    try:
+        from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+        from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    except ImportError:
+        raise ValueError(f"hub:{repository} needs the package huggingface_hub; pip install 'tinyaction[hub]', or "
+                         "bring the files into a folder and name it") from None
+    bring = (f"; or bring config.json, preprocessor_config.json and model.safetensors of "
+             f"{constants.ENDPOINT}/{repository} into a folder and name the folder as weights")
+    try:
+        with _quiet():
+            config = try_to_load_from_cache(repository, "config.json")
+            if isinstance(config, str) and _is_whole(Path(config).parent):
+                return Path(config).parent
+            info = HfApi().model_info(repository, timeout=SECONDS_TO_ANSWER)
+            names = [file.rfilename for file in info.siblings or []]
+            wanted = [name for name in names if name in ("config.json", *PROCESSOR_FILES)] + _weights_among(names)
+            return Path(snapshot_download(repository, allow_patterns=wanted))
+    except HFValidationError:
+        raise ValueError(f"hub:{repository} is no name of a repository; it must be hub:OWNER/NAME") from None
+    except GatedRepoError:
+        raise ValueError(f"hub:{repository} asks for a login: accept its terms on its page, then run "
+                         f"'hf auth login'{bring}") from None
+    except RepositoryNotFoundError:
+        raise ValueError(f"hub:{repository} is not on the hub, or only for those who are logged in: look at the name, "
+                         f"or run 'hf auth login'{bring}") from None
+    except Exception as error:  # of the network, in the words of whichever client the hub's package uses
+        raise ValueError(f"hub:{repository} is not on this machine and could not be fetched ({_first_line(error)}); "
+                         f"try again with a network{bring}") from None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder of the hub's cache has all weights; nothing is asked of the network."""
+    try:
+        return bool(find_weights(folder))
+    except ValueError:
+        return False
+
+
+def _weights_among(names: Sequence[str]) -> list[str]:
+    """Of a repository's files those that hold the network, the first kind of :data:`WEIGHT_FILES` that is there."""
+    first = next((name for name in WEIGHT_FILES if name in names), None)
+    if first is None:
+        raise ValueError("it holds no weights")
+    if not first.endswith(".json"):
+        return [first]
+    suffix = ".safetensors" if "safetensors" in first else ".bin"
+    return [first, *(name for name in names if name.endswith(suffix) and "/" not in name)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the hub's package from logging its retries; its errors still arrive."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,336 @@
+"""Published networks by name, with their weights, class names and input."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from tinyaction.models.heads import AverageClips
+from tinyaction.models.hub import NetworkFiles, find_files
+from tinyaction.models.model_card import ModelCard, PublishedModel
+from tinyaction.models.openmmlab_video import find_kind, translate
+from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
+from tinyaction.models.torch_file import check_finite
+from tinyaction.models.weights import LoadedWeights
+
+# Modules with PUBLISHED, build, convert and check_input; those of the hub also have MODEL_TYPES and read_config.
+FAMILIES = ("videomae", "timesformer", "vjepa2", "x3d", "slowfast")
+
+logger = logging.getLogger(__name__)
+
+
+def load_pretrained(
+    name_or_folder: str | Path,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    clip_len: int | None = None,
+    size: int | None = None,
+    average_clips: AverageClips = "prob",
+    max_views: int = 0,
+) -> Recognizer:
+    """A published network with its weights, in evaluation mode; what else is known of it is its ``published``.
+
+    Args:
+        name_or_folder: a network's name such as "videomae-base"; or, with a ``config.json`` that says what network it
+            is, a folder or "hub:OWNER/NAME".
+        weights: for a name: the word of a data set ("kinetics", "kinetics600", "ssv2", ...; default the first that is
+            published), "hub:OWNER/NAME", a folder, or a file (.safetensors, .bin, .pth, .pyth).
+        num_classes: of a new classifier in the place of the published one, or of none.
+        clip_len, size: other clips than the published ones; positions are interpolated.
+        average_clips, max_views: see :class:`TemporalAverageHead` and :class:`Recognizer`.
+
+    The frame interval is that of the published weights of the same network with as many classes, where there are such.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an unknown name, files that are missing or of another network, clips that it cannot take.
+    """
+    if num_classes is not None and num_classes < 2:
+        raise ValueError(f"num_classes is {num_classes}; a classifier needs at least two")
+    card, where = _resolve(name_or_folder, None if weights is None else str(weights))
+    files = find_files(where)
+    if card and files.is_one_file and types().get(str(files.config.get("model_type"))) is not family_of(card.name):
+        files = replace(files, config={}, processor={})                # of something else in the same folder
+    name, arguments = describe_network(files, card)
+    family = family_of(name)
+    rule = read_input(files, card or cards_of(name)[0], arguments, clip_len=clip_len, size=size)
+    if hasattr(family, "check_input"):
+        family.check_input(arguments, clip_len=rule.clip_len, size=rule.size)
+    names = () if num_classes else class_names(files)
+
+    tensors = files.read_tensors()
+    if find_kind(tensors):
+        found = translate(tensors, source=files.source)
+        if found.family != family.__name__.rpartition(".")[2]:
+            raise ValueError(f"{files.source} is MMAction2's {find_kind(tensors)}, which {name} is not")
+        arguments, tensors = found.arguments, found.state
+        rule = replace(rule, mean=found.mean, std=found.std)
+    state = tensors if "cls_head.fc.weight" in tensors else family.convert(tensors)  # tinyaction's own, or published
+    num_published = len(state["cls_head.fc.weight"]) if "cls_head.fc.weight" in state else 0
+    if num_classes is None and not num_published:
+        raise ValueError(f"{files.source} has no classifier, it is pretrained alone; say num_classes for a new one")
+    if names and len(names) != num_published:
+        raise ValueError(f"{files.source}: its config.json names {len(names)} classes, its classifier has "
+                         f"{num_published}; one of the files is of another network")
+    if num_classes:
+        state = {key: tensor for key, tensor in state.items() if not key.startswith("cls_head.fc.")}
+    build = partial(family.build, num_classes=num_classes or num_published, average_clips=average_clips,
+                    max_views=max_views, mean=rule.mean, std=rule.std, **arguments)
+    model = _fill(build, state, name=name, source=files.source, new_classifier=num_classes is not None)
+    model.data_preprocessor = VideoPreprocessor(rule.mean, rule.std)   # built without memory, as all else
+    alike = next((known for known in cards_of(name) if known.num_classes == num_published), None)
+    if not names and not num_classes:
+        is_published = Path(where).name == Path(rule.address).name     # or brought by hand under its name
+        names = _names_without_config(num_published, is_kinetics=is_published and rule.dataset == "kinetics")
+    model.published = PublishedModel(name, arguments, names, rule.clip_len, alike.frame_interval if alike else None,
+                                     rule.size, rule.short_side, files.source)
+    return model.eval()
+
+
+def create_published(
+    name: str,
+    num_classes: int,
+    *,
+    weights: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    dropout: float = 0.0,
+    average_clips: AverageClips = "prob",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    max_views: int = 0,
+) -> Recognizer:
+    """A network by its name with a new classifier, freshly initialised or behind published weights.
+
+    Args:
+        weights: see :func:`load_pretrained`.
+        arguments: of the family's ``build``, as a checkpoint carries them; default those of the name.
+
+    The rest is as for :func:`tinyaction.create_model`.
+    """
+    card = cards_of(name)[0]
+    if weights is not None:
+        model = load_pretrained(name, weights=weights, num_classes=num_classes, average_clips=average_clips,
+                                max_views=max_views).train()
+        model.cls_head.dropout.p = dropout
+        own = model.data_preprocessor
+        assert isinstance(own, VideoPreprocessor)
+        model.data_preprocessor = VideoPreprocessor(own.mean.flatten().tolist() if mean is None else mean,
+                                                    own.std.flatten().tolist() if std is None else std)
+        return model
+    arguments = dict(card.arguments if arguments is None else arguments)
+    model = family_of(name).build(
+        num_classes=num_classes, dropout=dropout, average_clips=average_clips, max_views=max_views,
+        mean=card.mean if mean is None else mean, std=card.std if std is None else std, **arguments)
+    model.published = PublishedModel(
+        name, arguments, (), arguments.get("clip_len", card.clip_len), card.frame_interval,
+        arguments.get("size", card.size), card.short_side, source="")
+    return model
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# names
+# ---------------------------------------------------------------------------------------------------------------------
+
+@cache
+def families() -> tuple[ModuleType, ...]:
+    """The modules of all families. They are imported when a name is asked for, and not before."""
+    return tuple(import_module(f"tinyaction.models.{name}") for name in FAMILIES)
+
+
+def types() -> dict[str, ModuleType]:
+    """The ``model_type`` of every configuration that is known, and the module of its family."""
+    return {kind: family for family in families() for kind in getattr(family, "MODEL_TYPES", ())}
+
+
+def all_cards() -> list[ModelCard]:
+    """The cards of all families; the first of a name is its default."""
+    return [card for family in families() for card in family.PUBLISHED]
+
+
+def cards_of(name: str) -> list[ModelCard]:
+    """The cards of a network. Raises ValueError for an unknown name, with the nearest ones."""
+    cards = [card for card in all_cards() if card.name == name]
+    if not cards:
+        known = sorted({card.name for card in all_cards()})
+        raise ValueError(f"network {name!r} is not known; did you mean "
+                         f"{' or '.join(get_close_matches(name, known, n=3) or known)}?")
+    return cards
+
+
+def family_of(name: str) -> ModuleType:
+    """The module that builds the network of that name."""
+    return next(family for family in families() if any(card.name == name for card in family.PUBLISHED))
+
+
+def _resolve(name_or_folder: str | Path, weights: str | None) -> tuple[ModelCard | None, str]:
+    """The card that was named, and where its weights are; None where a folder has to say what it is.
+
+    A name is the network's even where a folder is called so; a ``Path`` is always the folder.
+    """
+    name = str(name_or_folder)
+    is_name = not isinstance(name_or_folder, Path) and any(card.name == name for card in all_cards())
+    if not is_name and (name.startswith("hub:") or Path(name).is_dir()):
+        if weights is not None:
+            raise ValueError(f"weights is {weights!r} beside {name}, which brings its own; name the network instead")
+        return next((card for card in all_cards() if card.address == name), None), name
+    cards = cards_of(name)
+    if weights is None:
+        return cards[0], cards[0].address
+    card = next((card for card in cards if card.dataset == weights), None)
+    if card is not None:
+        return card, card.address
+    if not weights.startswith("hub:") and not Path(weights).exists():
+        words = " and ".join(card.dataset for card in cards)
+        raise ValueError(f"{name} has no weights {weights!r}: published are {words}; or name hub:OWNER/NAME, a folder "
+                         "or a file")
+    return cards[0], weights
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what the files say
+# ---------------------------------------------------------------------------------------------------------------------
+
+def describe_network(files: NetworkFiles, card: ModelCard | None) -> tuple[str, dict[str, Any]]:
+    """The name of the network in the files, and the arguments of its family's ``build``.
+
+    Raises:
+        ValueError: the configuration is of no family here, or not of the network of ``card``.
+    """
+    if card is not None and not files.config:
+        return card.name, dict(card.arguments)
+    kind = str(files.config.get("model_type", ""))
+    family = types().get(kind)
+    if family is None:
+        raise ValueError(f"{files.source}: its config.json is of model_type {kind!r}; known are "
+                         f"{', '.join(types())}")
+    try:
+        arguments = family.read_config(files.config)
+        family.check_input(arguments, clip_len=arguments["clip_len"], size=arguments["size"])
+    except ValueError as error:
+        raise ValueError(f"{files.source}: its config.json does not fit: {error}") from None
+    names = {known.name: known for known in family.PUBLISHED}
+    if card is None:
+        return min(names, key=lambda name: sum(
+            arguments.get(key) != value for key, value in names[name].arguments.items())), arguments
+    if family is not family_of(card.name):
+        raise ValueError(f"{files.source}: its config.json is of model_type {kind!r}, which {card.name} is not")
+    for key in ("embed_dim", "depth"):
+        if card.arguments.get(key, arguments[key]) != arguments[key]:
+            raise ValueError(f"{files.source}: its config.json has {key} {arguments[key]}, {card.name} has "
+                             f"{card.arguments[key]}; name the folder alone to take it as it is")
+    return card.name, arguments
+
+
+def read_input(
+    files: NetworkFiles, card: ModelCard, arguments: Mapping[str, Any], *, clip_len: int | None, size: int | None
+) -> ModelCard:
+    """The card with the clips that the files say: of the network's own length and size, or of those that are given.
+
+    The short side is to the square as the processor has it. Mean and std are of pixels 0..255.
+    """
+    square = arguments.get("size", card.test_size) if size is None else size
+    short, crop, mean, std = card.short_side, card.test_size, card.mean, card.std
+    if files.processor:
+        try:
+            short, crop, mean, std = _read_processor(files.processor, card)
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise ValueError(f"{files.source}: the file of its processor does not fit: {error}") from None
+    return replace(card, clip_len=arguments.get("clip_len", card.clip_len) if clip_len is None else clip_len,
+                   size=square, mean=mean, std=std, short_side=square * short // crop, test_size=square)
+
+
+def _read_processor(
+    processor: Mapping[str, Any], card: ModelCard
+) -> tuple[int, int, Sequence[float], Sequence[float]]:
+    """Short side and square in pixels, mean and std of pixels 0..255; the card's where the processor has none."""
+    crop = _side(processor.get("crop_size")) or card.test_size
+    short = _side(processor.get("size")) or crop
+    scale = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0
+    if not processor.get("do_normalize", True):
+        return short, crop, (0.0,) * 3, (round(1 / scale, 4),) * 3
+    mean, std = (None if processor.get(key) is None else tuple(round(value / scale, 4) for value in processor[key])
+                 for key in ("image_mean", "image_std"))
+    if any(values is not None and len(values) != 3 for values in (mean, std)):
+        raise ValueError("its image_mean and image_std must be of three colours")
+    return short, crop, mean or card.mean, std or card.std
+
+
+def _side(size: Any) -> int:
+    """A side in pixels, of the ways in which processors write it; 0 where it is not said."""
+    if isinstance(size, Mapping):
+        size = size.get("shortest_edge") or size.get("height")
+    return int(size or 0)
+
+
+def class_names(files: NetworkFiles) -> tuple[str, ...]:
+    """The classes in the order of their numbers; empty where the configuration has none."""
+    labels = files.config.get("id2label") or {}
+    if not isinstance(labels, Mapping) or sorted(labels) != sorted(map(str, range(len(labels)))):
+        raise ValueError(f"{files.source}: the id2label of its config.json must name classes '0', '1' and so on")
+    return tuple(str(labels[str(number)]) for number in range(len(labels)))
+
+
+def _names_without_config(num_classes: int, *, is_kinetics: bool) -> tuple[str, ...]:
+    """The 400 classes of Kinetics, which all its weights have in the same order, or plain numbers."""
+    if is_kinetics and num_classes == 400:
+        from torchvision.models.video import R3D_18_Weights
+
+        return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
+    return tuple(map(str, range(num_classes)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# tensors
+# ---------------------------------------------------------------------------------------------------------------------
+
+def _fill(
+    build: Callable[[], Recognizer], state: Mapping[str, torch.Tensor], *, name: str, source: str,
+    new_classifier: bool,
+) -> Recognizer:
+    """Build a network without memory, and give it the tensors; what a new classifier needs is freshly initialised."""
+    with torch.device("meta"):
+        model = build()
+    own = model.state_dict()
+    unexpected = [key for key in state if key not in own]
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    fresh = [key for key in missing if new_classifier and _is_behind_blocks(model, key)]
+    for key, tensor in state.items():
+        if key in own and tensor.shape != own[key].shape:
+            raise ValueError(f"{source} does not fit {name}: its {key} is {tuple(tensor.shape)}, that of the network "
+                             f"{tuple(own[key].shape)}; the weights are of another network")
+    if len(missing) > len(fresh):
+        holes = [key for key in missing if key not in fresh]
+        raise ValueError(f"{source} does not fit {name}: {len(holes)} of {len(own)} tensors are missing in it, "
+                         f"{holes[0]} first; the weights are of another network")
+    if unexpected:
+        raise ValueError(f"{source} does not fit {name}: {len(unexpected)} of its {len(state)} tensors have no place, "
+                         f"{unexpected[0]} first; the weights are of another network")
+    try:
+        check_finite(state)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    tensors = {key: tensor.to(own[key].dtype, copy=True) for key, tensor in state.items()}
+    if fresh:
+        initial = build().state_dict()
+        tensors |= {key: initial[key] for key in fresh}
+    for key in own.keys() - tensors.keys():                            # counters of batches
+        tensors[key] = torch.zeros(own[key].shape, dtype=own[key].dtype)
+    model.load_state_dict(tensors, assign=True)
+    for line in LoadedWeights(source, "the network's publisher", list(state), [], fresh).lines():
+        logger.info(line)
+    return model
+
+
+def _is_behind_blocks(model: Recognizer, key: str) -> bool:
+    """Whether a tensor belongs to the classifier, or to what a transformer pools its tokens with."""
+    backbone: Any = model.backbone
+    return key.startswith("cls_head.") or (
+        hasattr(backbone, "layer_of") and backbone.layer_of(key) == backbone.num_layers - 1)

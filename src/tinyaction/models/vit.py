@@ -1,0 +1,257 @@
+"""What the vision transformers share. N clips, L tokens of F features, t x h x w the grid of patches."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+Grid = tuple[int, int, int]  # patches in time, height and width
+
+
+class PatchEmbed(nn.Module):
+    """Cut clips into boxes of ``tubelet`` frames by ``patch`` x ``patch`` pixels, one token each, time first.
+
+        (N, 3, T, H, W) -> (N, L, F) with L = T/tubelet * H/patch * W/patch
+    """
+
+    def __init__(self, embed_dim: int, *, patch: int, tubelet: int) -> None:
+        super().__init__()
+        box = (tubelet, patch, patch)
+        self.proj = nn.Conv3d(3, embed_dim, kernel_size=box, stride=box)
+
+    def grid_of(self, clips: torch.Tensor) -> Grid:
+        """(t, h, w) of clips; ValueError where they cannot be cut without a rest."""
+        tubelet, patch, _ = self.proj.kernel_size
+        T, H, W = clips.shape[2:]
+        check_clip(T, (H, W), patch=patch, tubelet=tubelet)
+        return T // tubelet, H // patch, W // patch
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.proj(clips).flatten(2).transpose(1, 2)             # (N, L, F)
+
+
+def check_clip(num_frames: int, size: tuple[int, int], *, patch: int, tubelet: int) -> None:
+    """Raise ValueError where a clip of frames of ``size``, (H, W), cannot be cut into patches without a rest."""
+    if num_frames < tubelet:
+        raise ValueError(f"clip_len is {num_frames}; the network takes at least {tubelet} frames, those of one patch")
+    if num_frames % tubelet:
+        raise ValueError(f"clip_len is {num_frames}; the network takes a multiple of {tubelet} frames")
+    for side in size:
+        if side < patch or side % patch:
+            raise ValueError(f"size is {side}; the network takes a multiple of {patch} pixels")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: (N, L, F) -> (N, L, F).
+
+    The bias of the keys adds the same to all scores of a query, which a softmax does not see: where the original has
+    none, it is 0 here and stays without effect.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, *, bias: bool = True) -> None:
+        super().__init__()
+        assert embed_dim % num_heads == 0, f"{embed_dim} features, {num_heads} heads"
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: torch.Tensor, rotary: "RotaryTable | None" = None) -> torch.Tensor:
+        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))        # (N, L, 3, heads, D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().unbind(0)    # (N, heads, L, D) each; CPUs like it in order
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        x = F.scaled_dot_product_attention(q, k, v)                    # (N, heads, L, D)
+        return self.proj(x.transpose(1, 2).flatten(2))                 # (N, L, F)
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between, on each token: (N, L, F) -> (N, L, F)."""
+
+    def __init__(self, embed_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, embed_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a norm and beside a shortcut: (N, L, F) -> (N, L, F)."""
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, mlp_dim: int, *, norm_eps: float, qkv_bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embed_dim, eps=norm_eps)
+        self.attn = Attention(embed_dim, num_heads, bias=qkv_bias)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=norm_eps)
+        self.mlp = MLP(embed_dim, mlp_dim)
+        self.drop_path = StochasticDepth(0.0, "row")
+
+    def forward(self, x: torch.Tensor, rotary: "RotaryTable | None" = None) -> torch.Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), rotary))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# positions
+# ---------------------------------------------------------------------------------------------------------------------
+
+def sinusoidal_positions(num_tokens: int, embed_dim: int) -> torch.Tensor:
+    """The fixed table of Vaswani et al. 2017, (1, L, F): sine in even features, cosine in odd ones.
+
+    Always on the CPU: it is no parameter, and a network that is built on the meta device needs its values.
+    """
+    features = torch.arange(embed_dim, dtype=torch.float64, device="cpu")
+    rates = 10000 ** -((features - features % 2) / embed_dim)                                 # (F,)
+    table = torch.arange(num_tokens, dtype=torch.float64, device="cpu").unsqueeze(1) * rates  # (L, F)
+    table[:, 0::2] = table[:, 0::2].sin()
+    table[:, 1::2] = table[:, 1::2].cos()
+    return table.float().unsqueeze(0)                                  # (1, L, F)
+
+
+RotaryTable = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, (L, D) each
+
+
+def rotary_positions(grid: Grid, head_dim: int, device: torch.device) -> RotaryTable:
+    """Angles by which V-JEPA 2 turns queries and keys, as cosines and sines (L, D).
+
+        features of a head    [0, d)      [d, 2d)      [2d, 3d)    the rest      d = 2 * (D // 3 // 2)
+        turned by             time        row          column      not at all
+
+    Within a third the d/2 rates stand twice one after the other, although neighbouring features are turned as pairs.
+    The published weights were trained so. Source: Assran et al. 2025 and their code.
+    """
+    third = 2 * (head_dim // 3 // 2)
+    rates = 10000 ** -(torch.arange(third // 2, device=device) / (third / 2))                 # (d/2,)
+    places = torch.cartesian_prod(*(torch.arange(side, device=device) for side in grid))      # (L, 3)
+    angles = (places.unsqueeze(2) * rates).repeat(1, 1, 2).flatten(1)                         # (L, 3d)
+    angles = F.pad(angles, (0, head_dim - 3 * third))                                         # (L, D)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: torch.Tensor, rotary: RotaryTable) -> torch.Tensor:
+    """Turn neighbouring features of queries or keys (N, heads, L, D) as pairs: (a, b) -> (a cos - b sin, ...)."""
+    cos, sin = (part.to(x.dtype) for part in rotary)
+    a, b = torch.unflatten(x, 3, (-1, 2)).unbind(4)                          # (N, heads, L, D/2) each
+    return torch.addcmul(x * cos, torch.stack((-b, a), dim=4).flatten(3), sin)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the whole
+# ---------------------------------------------------------------------------------------------------------------------
+
+class VideoTransformer(nn.Module):
+    """Patches, blocks and a pooling that ends in one vector of a clip: (N, 3, T, H, W) -> (N, F, 1, 1, 1).
+
+    A family gives ``patch_embed``, ``blocks``, ``encode`` and ``pool``.
+    """
+
+    takes_clips = True
+    patch_embed: PatchEmbed
+    blocks: nn.ModuleList
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+
+    def encode(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips (N, 3, T, H, W) to tokens (N, L, F) behind the last block."""
+        raise NotImplementedError
+
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens (N, L, F) to features of clips (N, F)."""
+        raise NotImplementedError
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        features = self.pool(self.encode(clips))                       # (N, F)
+        return torch.unflatten(features, 1, (-1, 1, 1, 1))             # (N, F, 1, 1, 1)
+
+    @property
+    def num_layers(self) -> int:
+        """One more than the largest number of :meth:`layer_of`."""
+        return len(self.blocks) + 2
+
+    def layer_of(self, parameter_name: str) -> int:
+        """How deep a parameter stands, for learning rates that fall towards the input.
+
+        Patches, positions and class token are 0, block ``i`` is ``i + 1``, all behind the blocks is the last. The name
+        may be this backbone's or the whole recognizer's. Source: BEiT's layer-wise decay, which VideoMAE uses.
+        """
+        parts = parameter_name.removeprefix("backbone.").split(".")
+        if parts[0] in ("patch_embed", "cls_token", "pos_embed", "time_embed"):
+            return 0
+        return int(parts[1]) + 1 if parts[0] == "blocks" else self.num_layers - 1
+
+    def set_drop_path(self, rate: float) -> None:
+        """Leave out branches of blocks in training: never in the first block, and at ``rate`` in the last."""
+        for depth, block in enumerate(self.blocks):
+            for part in block.modules():
+                if isinstance(part, StochasticDepth):
+                    part.p = rate * depth / max(1, len(self.blocks) - 1)
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Normal with std 0.02 within two of them for linear layers and patches, 0 for biases. Source: VideoMAE's code."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv3d):
+            nn.init.trunc_normal_(part.weight, std=0.02, a=-0.04, b=0.04)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# published files
+# ---------------------------------------------------------------------------------------------------------------------
+
+def take_fields(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of a published ``config.json`` by our names, as far as it has them.
+
+    Raises:
+        ValueError: a field is no number, or of a network that cannot be built here.
+    """
+    if config.get("hidden_act", "gelu") != "gelu":
+        raise ValueError(f"its hidden_act is {config['hidden_act']!r}; the networks here have 'gelu'")
+    fields = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
+    for name in ("size", "patch"):
+        if isinstance(fields.get(name), list):
+            if len(set(fields[name])) > 1:
+                raise ValueError(f"its {name} is {fields[name]}; the networks here take squares")
+            fields[name] = fields[name][0]
+    for theirs, ours in names.items():
+        value = fields.get(ours, True)
+        if not isinstance(value, int | float) or (not isinstance(value, bool) and value <= 0):
+            raise ValueError(f"its {theirs} is {value!r}; it must be a number above 0")
+    if fields.get("embed_dim", 0) % fields.get("num_heads", 1):
+        raise ValueError(f"its {fields['embed_dim']} features cannot be shared by {fields['num_heads']} heads")
+    return fields
+
+
+Rename = tuple[str, str | Callable[[re.Match[str]], str]]  # pattern and replacement of re.sub
+
+
+def rename(name: str, renames: Sequence[Rename]) -> str:
+    """The name after all renames, in their order."""
+    for pattern, replacement in renames:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def fuse_qkv(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Put ``q``, ``k`` and ``v`` of each layer together as ``qkv``; a missing bias of the keys is 0."""
+    fused = {}
+    for name, tensor in state.items():
+        stem, _, kind = name.rpartition(".")
+        if not stem.endswith((".q", ".k", ".v")):
+            fused[name] = tensor
+        elif stem.endswith(".q"):
+            parts = [state.get(f"{stem[:-1]}{part}.{kind}") for part in "qkv"]
+            if kind == "bias" and parts[1] is None:
+                parts[1] = torch.zeros_like(tensor)
+            fused[f"{stem}kv.{kind}"] = torch.cat([part for part in parts if part is not None])
+    return fused
