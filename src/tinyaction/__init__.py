@@ -45,6 +45,7 @@ from tinyaction.models import (
     create_model,
 )
 from tinyaction.models.checkpoint import Checkpoint, load_model
+from tinyaction.models.pretrained import load_pretrained
 from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
 from tinyaction.results.sheets import Clip
@@ -65,6 +66,6 @@ __all__ = [
     "VideoFlip", "VideoFormat", "VideoInit", "VideoList", "VideoLoader", "VideoPack", "VideoPreprocessor",
     "VideoRandomResizedCrop", "VideoResize", "VideoSample", "__version__", "build_dataloader", "choose_device",
     "collate", "confusion_matrix", "create_average", "create_model", "create_optimizer", "default_hyperparameters",
-    "eval_pipeline", "evaluate", "find_data", "fit", "freeze", "learning_rate", "load_model", "mean_class_accuracy",
-    "open_video", "read_list", "top_k_accuracy", "train", "train_one_epoch", "train_pipeline",
+    "eval_pipeline", "evaluate", "find_data", "fit", "freeze", "learning_rate", "load_model", "load_pretrained",
+    "mean_class_accuracy", "open_video", "read_list", "top_k_accuracy", "train", "train_one_epoch", "train_pipeline",
 ]

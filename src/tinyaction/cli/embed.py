@@ -6,21 +6,22 @@ from pathlib import Path
 import numpy as np
 
 from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli.network import add_network_flags, check_network_flags, load_predictor, network_inputs
 from tinyaction.files import check_output, whole_file, write_whole
-from tinyaction.inference.predictor import Predictor
 
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="tinyaction embed", description=__doc__, allow_abbrev=False)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folders of videos, files, or quoted patterns")
-    parser.add_argument("--checkpoint", required=True, help="the folder of a run, or a best.pt or last.pt in it")
+    add_network_flags(parser)
     parser.add_argument("--out", default="features.npy",
                         help="(N, F) float32; the names go into the same name with .txt (default features.npy)")
     parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
     parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     arguments = parser.parse_args(argv)
+    check_network_flags(arguments)
     if arguments.num_clips is not None and arguments.num_clips < 1:
         raise ValueError(f"--num-clips is {arguments.num_clips}; it must be at least 1")
     path = Path(arguments.out)
@@ -28,8 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if path.suffix != ".npy":
         raise ValueError(f"--out is {path}; it must end in .npy")
     for output in (path, names_path):
-        check_output(output, flag="--out", inputs=[*arguments.sources, arguments.checkpoint], force=arguments.force)
-    predictor = Predictor(arguments.checkpoint, device=arguments.device, num_clips=arguments.num_clips)
+        check_output(output, flag="--out", inputs=[*arguments.sources, *network_inputs(arguments)],
+                     force=arguments.force)
+    predictor = load_predictor(arguments, device=arguments.device)
     features, names = predictor.embed(arguments.sources)
     broken = [name for name in names if "\n" in name]
     if broken:

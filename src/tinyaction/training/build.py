@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -159,7 +160,7 @@ def build_schedule(config: RunConfig, lr: float, steps_per_epoch: int) -> Learni
                                       warmup_steps=warmup_steps)
 
 
-def eval_arguments(config: RunConfig) -> dict[str, int]:
+def eval_arguments(config: RunConfig) -> dict[str, Any]:
     """Arguments of eval_pipeline. The checkpoint carries them, so that prediction sees what evaluation saw."""
     arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": config.num_clips}
     return arguments if config.num_crops == 1 else arguments | {"num_crops": config.num_crops}
