@@ -16,7 +16,8 @@ from tinyaction.cli import main
 from tinyaction.data.antialias import VideoAntialiasResize
 from tinyaction.data.pipelines import sampled_frames
 from tinyaction.data.timed import TimedSample
-from tinyaction.models import videomae
+from tinyaction.models import videomae, x3d
+from tinyaction.models.weights import kinetics400_names
 
 NAMES = ["abseiling", "standing", "swimming", "lying"]
 SMALL = dict(embed_dim=16, depth=2, num_heads=2, mlp_dim=32, clip_len=4, size=16, patch=8)
@@ -197,3 +198,37 @@ def test_a_folder_saved_by_transformers(tmp_path, clips, capsys):
     with torch.no_grad():
         expected = peer(**processor(frames, return_tensors="pt")).logits.softmax(dim=1)[0]
     assert [float(row[name]) for name in NAMES] == pytest.approx(expected.tolist(), abs=0.02)  # Pillow rounds pixels
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# train, export, explain
+# ---------------------------------------------------------------------------------------------------------------------
+
+def test_train_goes_on_from_the_published_weights(named, clips, capsys, tmp_path, small):
+    text = run(capsys, "train", "--data", clips, *named, "--out", tmp_path / "run", "--epochs", "1", "--num-workers",
+               "0", "--device", "cpu", "--lr", "1e-9", "--batch-size", "2")
+    assert "its classifier is new" in text and "missing" not in text
+    model, checkpoint = ta.load_model(tmp_path / "run")
+    assert checkpoint.class_names == list(CLASSES) and model.cls_head.fc.weight.shape == (2, 16)
+    assert checkpoint.eval_pipeline == {"clip_len": 4, "size": 16, "num_clips": 1}
+    torch.testing.assert_close(model.backbone.state_dict(), small.backbone.state_dict(), rtol=0, atol=1e-5)
+    run(capsys, "predict", clips / "val", "--checkpoint", tmp_path / "run", "--device", "cpu")
+
+
+def test_export(named, clips, capsys, tmp_path):
+    run(capsys, "export", *named, "--format", "torch-export", "--out", tmp_path / "net.pt2", "--check", clips / "val")
+    assert (tmp_path / "net.pt2").is_file()
+
+
+def test_explain_says_that_a_transformer_has_no_map(named, clips, capsys, tmp_path):
+    words = [clips / "val" / "lying" / "a.mp4", *named, "--device", "cpu", "--out", tmp_path / "why.png"]
+    assert "this network ends in one vector per clip and has no map of places" in refusal(capsys, "explain", *words)
+
+
+def test_explain_shows_where_a_convolution_looked(clips, capsys, tmp_path):
+    network = lively(x3d.build(num_classes=400, **x3d.PUBLISHED[0].arguments))
+    torch.save(network.state_dict(), tmp_path / x3d.PUBLISHED[0].address.rpartition("/")[2])
+    words = ["--model", "x3d_xs", "--weights", next(tmp_path.iterdir()), "--size", "64", "--device", "cpu"]
+    text = run(capsys, "explain", clips / "val" / "lying" / "a.mp4", *words, "--no-video", "--out",
+               tmp_path / "why.png")
+    assert (tmp_path / "why.png").is_file() and text.split(": ")[1].rpartition(" ")[0] in kinetics400_names()

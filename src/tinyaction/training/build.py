@@ -13,6 +13,7 @@ from tinyaction.data.dataset import VideoDataset, VideoLoader, build_dataloader,
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models import check_input, create_model, load_weights
+from tinyaction.models.create import published_card
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store
@@ -114,8 +115,13 @@ def prepare_folder(
 def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:
     """The recognizer with its weights loaded and its stages frozen, and what the weights had to say."""
     torch.manual_seed(config.seed)
-    model = create_model(config.model, num_classes, max_views=config.max_views)
-    notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
+    if config.weights and published_card(config.model) is not None:
+        model = create_model(config.model, num_classes, weights=config.weights, max_views=config.max_views)
+        assert model.published is not None
+        notes = [f"weights of {config.model} from {model.published.source}; its classifier is new"]
+    else:
+        model = create_model(config.model, num_classes, max_views=config.max_views)
+        notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
     freeze(model, config.freeze, norms=config.freeze_norms)
     return model, notes
 
