@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tinyaction.models.published import family_of, load_pretrained
+from tinyaction.models.published import family_of, load_published
 
 REASON = "transformers is not installed: pip install 'tinyaction[peers]'"
 
@@ -40,7 +40,7 @@ def outputs_of(layers):
 
 def compare(folder, peer, peer_layers, pixels_name):
     """Ours from the folder of ``peer``: logits within 1e-5, features at two depths, and gradients of one loss."""
-    model = load_pretrained(folder)                                    # fails where a tensor is missing or left over
+    model = load_published(folder)                                     # fails where a tensor is missing or left over
     config = model.backbone.config
     torch.manual_seed(1)
     inputs = torch.randint(0, 256, (3, 1, 3, config.clip_len, config.size, config.size), dtype=torch.uint8)

@@ -48,6 +48,7 @@ from tinyaction.models import (
     create_model,
 )
 from tinyaction.models.checkpoint import Checkpoint, load_model
+from tinyaction.models.pretrained import load_pretrained
 from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
 from tinyaction.results.sheets import Clip
@@ -70,8 +71,8 @@ __all__ = [
     "VideoResize", "VideoCrop", "VideoRandomResizedCrop", "VideoFlip", "VideoFormat", "VideoPack", "DataSample",
     "train_pipeline", "eval_pipeline", "VideoDataset", "collate", "build_dataloader", "VideoLoader",
     # from pixels to scores
-    "create_model", "VideoPreprocessor", "ConvBackbone", "Conv3dBackbone", "TemporalAverageHead", "Recognizer",
-    "Checkpoint", "load_model", "choose_device",
+    "create_model", "load_pretrained", "VideoPreprocessor", "ConvBackbone", "Conv3dBackbone", "TemporalAverageHead",
+    "Recognizer", "Checkpoint", "load_model", "choose_device",
     # what came out
     "evaluate", "Evaluation", "top_k_accuracy", "mean_class_accuracy", "confusion_matrix", "Clip",
     # from a config to a run

@@ -412,7 +412,7 @@ def test_a_run_that_fails_later_keeps_what_it_has_learned(bars, tmp_path, monkey
         ({}, "--checkpoint {run}/best.pt --clip 3", r"arguments: --clip 3; see tinyaction evaluate --help"),
         ({}, "--checkpoint {run}/best.pt --device cuda:97", r"device 'cuda:97' is not usable here"),
         ({}, "--checkpoint {run}/best.pt --split test", r"argument --split: invalid choice: 'test'"),
-        ({}, "", r"the following arguments are required: --checkpoint"),
+        ({}, "", r"no network is given; name the checkpoint of a run with --checkpoint, or a published network with"),
         ({"val/clip 1.mp4": None}, "--checkpoint {run}/best.pt", r"val/clip 1\.mp4: no such file; 1 of 4 videos"),
         ({"val/clip 1.mp4": b""}, "--checkpoint {run}/best.pt", r"val/clip 1\.mp4: the file is empty"),
     ],

@@ -1,5 +1,7 @@
 """``tinyaction models``."""
 
+import json
+
 import pytest
 
 from tinyaction.cli.models import count, main
@@ -60,3 +62,29 @@ def test_the_count_is_of_the_recognizer_itself():
 def test_bad_arguments(capsys, argv, message):
     assert main(argv) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+def test_published_networks_follow_the_list_and_fit_the_terminal(capsys):
+    lines = lines_of(capsys)
+    start = next(number for number, line in enumerate(lines) if line.startswith("published network"))
+    assert start > len(all_models()) and max(map(len, lines)) <= 80
+    table = {tuple(line.split()[:2]): line.split()[2:] for line in lines[start + 1 :]}
+    assert table["videomae-base", "kinetics"] == ["86.5", "M", "180.3", "16x224x224", "81.5", "CC-BY-NC-4.0"]
+    assert table["vjepa2-vith", "pretrained"][-2:] == ["-", "MIT"]
+    assert table["r3d_18", "kinetics"][-3:] == ["63.2", "not", "stated"]
+    assert [line for line in lines_of(capsys, "videomae", "--verbose") if "81.5 %  CC-BY-NC-4.0 VideoMAE's model zoo "
+            "(5 clips x 3 crops)" in line]
+
+
+def test_published_networks_as_json(capsys):
+    assert main(["x3d_s", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["licence"], row["accuracy"], row["source"]) == (
+        "x3d_s", "Apache-2.0", 73.33, "PyTorchVideo's model zoo")
+
+
+def test_one_published_network(capsys):
+    lines = lines_of(capsys, "x3d_s")
+    assert lines[0] == "x3d_s" and lines[2] == "  GFLOPs         1.96 per view of 13 frames of 160x160 (multiply-adds)"
+    assert "    tinyaction train --data DIR --model x3d_s --weights kinetics --clip-len 13 --size 160" in lines
+    assert [line.split()[0] for line in lines if "kinetics " in line and "M" in line] == ["x3d_s"]

@@ -314,7 +314,7 @@ def test_a_wrong_call_is_one_sentence_and_exit_code_2(folder, capsys, arguments,
 
 def test_a_missing_checkpoint_is_named_before_all_else(capsys):
     assert predict(["--json", "clip.mp4"]) == 2                        # where --json takes the source for its file
-    assert capsys.readouterr().err.startswith("error: the following arguments are required: --checkpoint;")
+    assert capsys.readouterr().err.startswith("error: no network is given; name the checkpoint")
 
 
 def test_a_run_folder_is_its_best_checkpoint(folder, tmp_path, capsys):

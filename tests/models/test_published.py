@@ -11,7 +11,7 @@ from peers import lively
 
 import tinyaction as ta
 from tinyaction.models import create, published, timesformer, videomae
-from tinyaction.models.published import all_cards, cards_of, family_of, load_pretrained
+from tinyaction.models.published import all_cards, cards_of, family_of, load_published
 
 safetensors = pytest.importorskip("safetensors.torch", reason="the extra hub is not installed: pip install "
                                                               "'tinyaction[hub]'")
@@ -54,7 +54,7 @@ def write(folder, *, config=None, processor=PROCESSOR, model=None, change=None):
 def refusal(folder, *arguments, **options):
     """The one sentence, with DIR for the folder."""
     with pytest.raises(ValueError) as error:
-        load_pretrained(*arguments, **options)
+        load_published(*arguments, **options)
     assert "\n" not in str(error.value)
     return str(error.value).replace(str(folder), "DIR")
 
@@ -64,7 +64,7 @@ def refusal(folder, *arguments, **options):
 # ---------------------------------------------------------------------------------------------------------------------
 
 def test_class_names_clips_and_pixels_of_a_folder(tmp_path):
-    model = load_pretrained(write(tmp_path), average_clips="score", max_views=3)
+    model = load_published(write(tmp_path), average_clips="score", max_views=3)
     known = model.published
     assert known.class_names == tuple("abcdefghijk")                   # in the order of their numbers, not of text
     assert (known.clip_len, known.size, known.short_side, known.frame_interval) == (4, 16, 18, None)
@@ -83,7 +83,7 @@ def test_class_names_clips_and_pixels_of_a_folder(tmp_path):
     ({"size": {"height": 16, "width": 16}}, [127.5, 102, 76.5], [51] * 3, 16),
 ])
 def test_the_ways_in_which_a_processor_is_written(tmp_path, change, mean, std, short_side):
-    model = load_pretrained(write(tmp_path, processor=PROCESSOR | change))
+    model = load_published(write(tmp_path, processor=PROCESSOR | change))
     assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx(mean)
     assert model.data_preprocessor.std.flatten().tolist() == pytest.approx(std)
     assert model.published.short_side == short_side and model.published.size == 16
@@ -94,20 +94,20 @@ def test_scores_are_those_of_the_network_that_was_saved(tmp_path):
     with torch.no_grad():
         for block in model.backbone.blocks:
             block.attn.qkv.bias[16:32] = 0
-    loaded = load_pretrained(write(tmp_path, model=model, processor=None))
+    loaded = load_published(write(tmp_path, model=model, processor=None))
     inputs = torch.randint(0, 256, (2, 2, 3, 4, 16, 16), dtype=torch.uint8)
     assert loaded(inputs, mode="logits").equal(model(inputs, mode="logits"))
 
 
 def test_the_clips_of_the_users_choice(tmp_path):
-    model = load_pretrained(write(tmp_path), clip_len=8, size=32)
+    model = load_published(write(tmp_path), clip_len=8, size=32)
     assert (model.published.clip_len, model.published.size, model.published.short_side) == (8, 32, 36)
     assert model(torch.zeros(1, 1, 3, 8, 32, 32, dtype=torch.uint8), mode="logits").shape == (1, 1, 11)
     assert model.published.arguments["clip_len"] == 4                  # the positions that were trained
 
 
 def test_a_new_classifier(tmp_path):
-    model = load_pretrained(write(tmp_path), num_classes=3)
+    model = load_published(write(tmp_path), num_classes=3)
     assert model.cls_head.fc.weight.shape == (3, 16) and 0.005 < model.cls_head.fc.weight.std() < 0.02
     assert model.published.class_names == () and model.backbone.norm.weight.equal(small().backbone.norm.weight)
 
@@ -124,7 +124,7 @@ def test_one_file_for_a_name(tmp_path, monkeypatch, name):
         torch.save({"module": state}, tmp_path / name)
     (tmp_path / "config.json").write_text('{"model_type": "bert", "id2label": {"0": "yes"}}')  # of another network
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    model = load_pretrained("videomae-base", weights=tmp_path / name)
+    model = load_published("videomae-base", weights=tmp_path / name)
     assert model.published.frame_interval == 4                         # as many classes as the published weights
     assert model.published.class_names == tuple(map(str, range(11)))
     assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
@@ -185,9 +185,9 @@ def test_a_folder_that_is_called_as_a_network(tmp_path, monkeypatch):
     monkeypatch.setattr(published, "find_files", lambda where: pytest.fail(f"asked {where}"))
     write(tmp_path / "videomae-base")
     with pytest.raises(pytest.fail.Exception, match="asked hub:MCG-NJU/videomae-base-finetuned-kinetics"):
-        load_pretrained("videomae-base")
+        load_published("videomae-base")
     with pytest.raises(pytest.fail.Exception, match="asked videomae-base"):
-        load_pretrained(Path("videomae-base"))
+        load_published(Path("videomae-base"))
 
 
 @pytest.mark.parametrize("name, rule", [
@@ -213,7 +213,7 @@ def test_clips_that_do_not_fit_before_a_tensor_is_read(tmp_path, options, rule):
 
 
 def test_clips_that_do_not_fit_a_recognizer(tmp_path):
-    model = load_pretrained(write(tmp_path))
+    model = load_published(write(tmp_path))
     with pytest.raises(ValueError, match="clip_len is 5; the network takes a multiple of 2 frames"):
         model(torch.zeros(1, 1, 3, 5, 16, 16, dtype=torch.uint8))
 
@@ -249,7 +249,7 @@ def test_missing_blocks_are_no_new_classifier(tmp_path):
 # ---------------------------------------------------------------------------------------------------------------------
 
 def test_a_checkpoint_carries_it(tmp_path):
-    model = load_pretrained(write(tmp_path / "folder"))
+    model = load_published(write(tmp_path / "folder"))
     ta.Checkpoint(create.model_arguments(model.published.name, model), model.state_dict(),
                   list(model.published.class_names), {"clip_len": 4, "size": 16}).save(tmp_path / "best.pt")
     loaded, checkpoint = ta.load_model(tmp_path / "best.pt")

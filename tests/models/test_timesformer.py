@@ -5,7 +5,7 @@ import torch
 from peers import compare, equal_shapes, lively, need_transformers, save
 
 from tinyaction.models import timesformer
-from tinyaction.models.published import load_pretrained
+from tinyaction.models.published import load_published
 
 SIZES = [
     dict(image_size=32, patch_size=8, num_frames=4, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
@@ -40,7 +40,7 @@ def test_equal_to_transformers(options, tmp_path):
 
 def test_other_clips_are_those_of_a_network_with_the_nearest_positions(tmp_path):
     """transformers' own forward repeats positions, but then cuts the clip into the configured number of frames."""
-    model = load_pretrained(save(peer_of(SIZES[0]), tmp_path), clip_len=8, size=64)
+    model = load_published(save(peer_of(SIZES[0]), tmp_path), clip_len=8, size=64)
     larger = peer_of(SIZES[0] | {"num_frames": 8, "image_size": 64})
     state = peer_of(SIZES[0]).state_dict()
     space_name, time_name = "timesformer.embeddings.position_embeddings", "timesformer.embeddings.time_embeddings"
@@ -59,7 +59,7 @@ def test_other_clips_are_those_of_a_network_with_the_nearest_positions(tmp_path)
 def test_another_kind_of_attention_is_an_error(tmp_path):
     save(peer_of(SIZES[0] | {"attention_type": "joint_space_time"}), tmp_path)
     with pytest.raises(ValueError, match=r"its config\.json does not fit: its attention_type is 'joint_space_time'"):
-        load_pretrained(tmp_path)
+        load_published(tmp_path)
 
 
 @pytest.mark.parametrize("card", timesformer.PUBLISHED, ids=lambda card: f"{card.name}-{card.dataset}")

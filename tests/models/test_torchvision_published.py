@@ -11,7 +11,8 @@ from torchvision.models import get_model
 
 from tinyaction.models import create_model
 from tinyaction.models.published_table import published_table, table_text
-from tinyaction.models.torchvision_published import kinetics400_names, load_torchvision, torchvision_cards
+from tinyaction.models.torchvision_published import load_torchvision, torchvision_cards
+from tinyaction.models.weights import kinetics400_names
 
 QUICK = [("r3d_18", 4, 64), ("mc3_18", 4, 64), ("swin3d_t", 4, 64)]
 SLOW = [("r2plus1d_18", 4, 64), ("s3d", 14, 224), ("mvit_v1_b", 16, 224), ("mvit_v2_s", 16, 224), ("swin3d_s", 4, 64),

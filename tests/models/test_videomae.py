@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from peers import compare, equal_shapes, lively, need_transformers, save
 
 from tinyaction.models import videomae
-from tinyaction.models.published import load_pretrained
+from tinyaction.models.published import load_published
 from tinyaction.models.vit import sinusoidal_positions
 
 SIZES = [
@@ -48,7 +48,7 @@ def test_a_pretrained_network_takes_a_new_classifier(tmp_path):
         decoder_hidden_size=16, decoder_num_attention_heads=2, decoder_num_hidden_layers=1,
         decoder_intermediate_size=32, **SIZES[0] | {"use_mean_pooling": False})
     peer = lively(transformers.VideoMAEForPreTraining(config))
-    model = load_pretrained(save(peer, tmp_path), num_classes=7)
+    model = load_published(save(peer, tmp_path), num_classes=7)
     x = clips(2, 3, 4, 32, 32)
     with torch.no_grad():
         tokens = peer.videomae.encoder(peer.videomae.embeddings(x.transpose(1, 2), None)).last_hidden_state

@@ -7,7 +7,7 @@ import torch
 from peers import compare, equal_shapes, lively, need_transformers, save
 
 from tinyaction.models import vjepa2
-from tinyaction.models.published import load_pretrained
+from tinyaction.models.published import load_published
 from tinyaction.models.vit import rotary_positions, rotate
 
 SIZES = [
@@ -43,7 +43,7 @@ def test_equal_to_transformers(options, tmp_path):
 
 @pytest.mark.parametrize("change", [{"frames_per_clip": 8}, {"crop_size": 48}])
 def test_other_clips_are_those_of_a_network_that_was_made_for_them(change, tmp_path):
-    model = load_pretrained(save(peer_of(SIZES[0]), tmp_path))
+    model = load_published(save(peer_of(SIZES[0]), tmp_path))
     other = peer_of(SIZES[0] | change)
     x = clips(2, 3, change.get("frames_per_clip", 4), *2 * (change.get("crop_size", 32),))
     with torch.no_grad():
@@ -54,8 +54,8 @@ def test_other_clips_are_those_of_a_network_that_was_made_for_them(change, tmp_p
 def test_a_pretrained_network_takes_a_new_pooler_and_classifier(tmp_path):
     peer = peer_of(SIZES[0], "VJEPA2Model")
     with pytest.raises(ValueError, match="has no classifier, it is pretrained alone; say num_classes for a new one"):
-        load_pretrained(save(peer, tmp_path))
-    model = load_pretrained(tmp_path, num_classes=3)
+        load_published(save(peer, tmp_path))
+    model = load_published(tmp_path, num_classes=3)
     x = clips(2, 3, 4, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(model.backbone.encode(x), peer.get_vision_features(x.transpose(1, 2)), rtol=0,

@@ -40,14 +40,6 @@ def check_at_least(least: int, arguments: argparse.Namespace, *names: str) -> No
             raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
 
 
-def add_checkpoint_flags(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """The flags of the commands that use a trained network: --checkpoint, --num-clips, --device."""
-    parser.add_argument("--checkpoint", required=required, help="the folder of a run, or a best.pt or last.pt in it"
-                        + ("" if required else "; required"))
-    parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-
-
 class Main(Protocol):
     """A command: takes flags (default those of the process), returns the exit code."""
 

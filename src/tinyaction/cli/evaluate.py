@@ -1,15 +1,17 @@
-"""``tinyaction evaluate``: the accuracy of a checkpoint on the validation videos of a folder."""
+"""``tinyaction evaluate``: the accuracy of a checkpoint, or of a published network, on the videos of a folder."""
 
 import argparse
 from collections.abc import Sequence
 
-from tinyaction.cli import Parser, add_checkpoint_flags, check_at_least, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.cli.network import add_network_flags, check_network_flags, load_network
 from tinyaction.cli.progress import ProgressLine
 from tinyaction.data.annotations import DataFolder, find_data
+from tinyaction.data.class_map import match_classes, read_class_map, with_numbers
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
 from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixels
 from tinyaction.device import choose_device, default_num_workers
-from tinyaction.models.checkpoint import Checkpoint, load_model
+from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.prepare.store import check_store
 from tinyaction.results.evaluation import evaluate
 from tinyaction.results.summary import result_lines
@@ -19,13 +21,17 @@ from tinyaction.results.summary import result_lines
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
     device = choose_device(arguments.device)
-    model, checkpoint = load_model(arguments.checkpoint)
+    model, checkpoint = load_network(arguments)
     data = find_data(arguments.data, allow_outside=arguments.allow_outside)
     for note in (*data.notes, data.unused_summary()):
         if note:
             print(f"note: {note}")
-    check_classes(data, checkpoint, arguments)
     videos = data.train if arguments.split == "train" else data.val
+    if arguments.model or arguments.classes:
+        names = read_class_map(arguments.classes) if arguments.classes else {}
+        videos = with_numbers(videos, match_classes(data.class_names, checkpoint.class_names, names=names))
+    else:
+        check_classes(data, checkpoint, arguments)
     if arguments.on_error == "raise":
         check_files_exist(videos)
     pipeline_arguments = dict(checkpoint.eval_pipeline)
@@ -34,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pipeline_arguments[name] = getattr(arguments, name)
     if arguments.max_views is not None:
         model.max_views = arguments.max_views
-    check_store(arguments.data, short_side_pixels(pipeline_arguments["size"]))
+    check_store(arguments.data, pipeline_arguments.get("short_side") or short_side_pixels(pipeline_arguments["size"]))
     dataset = VideoDataset(videos, eval_pipeline(**pipeline_arguments), test_mode=True)
     loader = build_dataloader(dataset, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
                               pin_memory=device.type == "cuda", on_error=arguments.on_error,
@@ -54,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="tinyaction evaluate", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
-    add_checkpoint_flags(parser)
+    add_network_flags(parser)
+    parser.add_argument("--classes", metavar="FILE", help="the data's classes as the network calls them: lines of two "
+                        "columns, between them a tab or a comma; needed where names differ")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which videos (default val)")
     parser.add_argument("--num-crops", type=int, choices=NUM_CROPS, help="squares of a clip; default as in the run")
     parser.add_argument("--max-views", type=int, help="views that the network sees at once, to bound memory; 0 is all")
@@ -66,6 +74,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--video-timeout", type=float, default=300.0, help="seconds for one video (default 300)")
     parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
     arguments = parser.parse_args(argv)
+    check_network_flags(arguments)
     check_at_least(1, arguments, "num_clips", "batch_size")
     check_at_least(0, arguments, "max_views", "num_workers")
     return arguments

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyaction.cli import Parser, add_checkpoint_flags, check_at_least, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.cli.network import add_network_flags, check_network_flags, load_predictor, network_inputs
 from tinyaction.files import check_output
 from tinyaction.inference.explain import check_one_video, explain, explanation_sheet, explanation_video
-from tinyaction.inference.predictor import Predictor
 from tinyaction.results.sheets import write_png
 
 
@@ -19,9 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if picture.suffix.lower() != ".png":
         raise ValueError(f"--out is {picture}; it must end in .png")
     for output in [picture] if arguments.no_video else [picture, video]:
-        check_output(output, flag="--out", inputs=[arguments.source, arguments.checkpoint], force=arguments.force)
+        check_output(output, flag="--out", inputs=[arguments.source, *network_inputs(arguments)],
+                     force=arguments.force)
     check_one_video(arguments.source)
-    predictor = Predictor(arguments.checkpoint, device=arguments.device, num_clips=arguments.num_clips)
+    predictor = load_predictor(arguments, device=arguments.device)
     explanation = explain(predictor, arguments.source, class_name=arguments.class_name)
     print(f"{explanation.source}: {explanation.label} {explanation.score:.3f}")
     write_png(picture, explanation_sheet(explanation, num_frames=arguments.num_frames))
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="tinyaction explain", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", metavar="VIDEO", help="a video file")
-    add_checkpoint_flags(parser)
+    add_network_flags(parser)
     parser.add_argument("--class", dest="class_name", help="the class to look for; default the predicted one")
     parser.add_argument("--out", help="the picture; the video has the same name with .mp4 (default "
                         "NAME_explained.png in this folder)")
@@ -43,5 +44,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-frames", type=int, default=6, help="frames on the picture (default 6)")
     parser.add_argument("--no-video", action="store_true", help="only the picture")
     arguments = parser.parse_args(argv)
+    check_network_flags(arguments)
     check_at_least(1, arguments, "num_clips", "num_frames")
     return arguments

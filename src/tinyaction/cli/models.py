@@ -1,14 +1,27 @@
 """``models.py``: the recognizers there are, and what one of them takes and costs."""
 
 import argparse
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
-from tinyaction.models.create import all_models, check_input, check_name, create_model, input_rule, normalization
+from tinyaction.models.create import (
+    all_models,
+    check_input,
+    check_name,
+    create_model,
+    input_rule,
+    normalization,
+)
+from tinyaction.models.model_card import ModelCard
+from tinyaction.models.published import all_cards
+from tinyaction.models.published_table import PublishedRow, published_table, table_text
+from tinyaction.models.torchvision_published import torchvision_cards
 from tinyaction.models.weights import hub_path, published_weights
 
 LIST_NOTES = """\
@@ -17,19 +30,34 @@ GFLOPs  of one view of that input; a multiplication and an addition count as one
 Of torchvision's networks these are the numbers that it publishes, with its own
 classifier; `tinyaction models NAME` counts the recognizer itself."""
 
+PUBLISHED_NOTES = """\
+For these, --model NAME --weights WORD predicts, embeds and evaluates without a
+run; top 1 is the published accuracy in percent. --verbose adds where it is
+published, of how many clips, and the frames from one to the next."""
+
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
+    published = (*all_cards(), *torchvision_cards())
+    if arguments.json:
+        words = arguments.names or [""]
+        cards = [card for card in published if any(word in card.name for word in words)]
+        print(json.dumps([asdict(row) for row in published_table(cards)], indent=1))
+        return 0
     if not arguments.names:
-        print(text_of_list(list(all_models())))
+        print(text_of_list(list(all_models())), "", text_of_published(published, verbose=arguments.verbose), sep="\n")
     for word in arguments.names:
         found = [name for name in all_models() if word in name]
-        if word in all_models() or not found:
-            print(text_of_model(word, clip_len=arguments.clip_len, size=arguments.size,
+        cards = [card for card in published if word in card.name]
+        if word in all_models() or any(word == card.name for card in cards) or not found and not cards:
+            cards = [card for card in cards if card.name == word]
+            print(text_of_model(word, cards, clip_len=arguments.clip_len, size=arguments.size,
                                 num_classes=arguments.num_classes))
-        else:
+        elif found:
             print(text_of_list(found))
+        if cards:
+            print("", text_of_published(cards, verbose=arguments.verbose), sep="\n")
     return 0
 
 
@@ -39,6 +67,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clip-len", type=int, help="count for so many frames; default those of the weights")
     parser.add_argument("--size", type=int, help="count for such a square of pixels; default that of the weights")
     parser.add_argument("--num-classes", type=int, default=2, help="classes of the head (default 2)")
+    parser.add_argument("--verbose", action="store_true", help="all that is known of published networks, wider than "
+                        "80 columns")
+    parser.add_argument("--json", action="store_true", help="the published networks alone, as JSON")
     arguments = parser.parse_args(argv)
     check_at_least(1, arguments, "clip_len", "size")
     return arguments
@@ -62,7 +93,25 @@ def text_of_list(names: Sequence[str]) -> str:
     return "\n".join([*lines, "", LIST_NOTES])
 
 
-def text_of_model(name: str, *, clip_len: int | None, size: int | None, num_classes: int) -> str:
+def text_of_published(cards: Sequence[ModelCard], *, verbose: bool) -> str:
+    """A line for each set of published weights, at most 80 columns wide without ``verbose``."""
+    rows = published_table(cards)
+    if verbose:
+        return table_text(rows)
+    heading = f"{'published network':<18}{'weights':<12}{'params':>8}{'GFLOPs':>8}  {'input':<11}{'top 1':>6}  licence"
+    return "\n".join([heading, *map(_short_line, rows), "", PUBLISHED_NOTES])
+
+
+def _short_line(row: PublishedRow) -> str:
+    top1 = "-" if row.accuracy is None else f"{row.accuracy:.1f}"
+    shape = row.input.partition(" ")[0]
+    return (f"{row.name:<18}{row.dataset:<12}{row.num_parameters / 1e6:>6.1f} M{row.gflops:>8.1f}  {shape:<11}"
+            f"{top1:>6}  {row.licence}")
+
+
+def text_of_model(
+    name: str, cards: Sequence[ModelCard], *, clip_len: int | None, size: int | None, num_classes: int
+) -> str:
     """All of one model, counted on the model itself."""
     check_name(name)
     rule = input_rule(name)
@@ -86,7 +135,8 @@ def text_of_model(name: str, *, clip_len: int | None, size: int | None, num_clas
         lines += [f"  weights        {weights.name}: {top1:.1f} % top-1 on {dataset_of(weights)}, "
                   f"{weights.meta['_file_size']:.0f} MB",
                   f"                 {path if path.is_file() else weights.url}"]
-    flags = f"--weights {dataset_of(published[0])} " if published else ""
+    words = [dataset_of(weights) for weights in published] or [card.dataset for card in cards]
+    flags = f"--weights {words[0]} " if words else ""
     lines += ["  train:", f"    tinyaction train --data DIR --model {name} {flags}--clip-len {clip_len} --size {size}"]
     return "\n".join(lines)
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from tinyaction.cli import Parser, add_checkpoint_flags, check_at_least, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.cli.network import add_network_flags, check_network_flags, load_predictor, network_inputs
 from tinyaction.files import check_output, part_of, put_in_place
 from tinyaction.inference.overlay import draw_timeline, with_label
 from tinyaction.inference.prediction import Prediction, Window
@@ -27,7 +28,7 @@ SUFFIXES = {"json": ".json", "csv": ".csv", "timeline": ".csv", "overlay": ".mp4
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
-    predictor = Predictor(arguments.checkpoint, device=arguments.device, num_clips=arguments.num_clips)
+    predictor = load_predictor(arguments, device=arguments.device)
     if predictor.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.", file=sys.stderr)
     output = Output(arguments)
@@ -55,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.checkpoint is None:  # before all else: "--json VIDEO" takes the source for the name of a file
-        parser.error("the following arguments are required: --checkpoint")
+    check_network_flags(arguments)  # before all else: "--json VIDEO" takes the source for the name of a file
     _check_numbers(arguments)
     if arguments.window is None and (arguments.stride is not None or arguments.timeline):
         raise ValueError("--stride and --timeline are for windows; say with --window how many seconds one has")
@@ -80,7 +80,7 @@ def _parser() -> Parser:
     parser.add_argument("sources", nargs="*", metavar="SOURCE",
                         help="video files, folders of videos, quoted patterns such as 'clips/*.mp4', or a camera's "
                         "number")
-    add_checkpoint_flags(parser, required=False)
+    add_network_flags(parser)
     parser.add_argument("--top", type=int, default=5, help="classes to show of each video (default 5)")
     parser.add_argument("--verbose", action="store_true", help="show the classes of each video of a folder, too")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE.json",
@@ -113,7 +113,7 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
     """Refuse outputs of another suffix, such as a source that was taken for one, and files that are there already."""
-    others: list[str | Path] = [*arguments.sources, arguments.checkpoint]
+    others: list[str | Path] = [*arguments.sources, *network_inputs(arguments)]
     for name, suffix in SUFFIXES.items():
         path = getattr(arguments, name)
         if path is None or path == "-":

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from tinyaction.data.antialias import VideoAntialiasResize
 from tinyaction.data.augment import CROPS as CROP_NAMES
 from tinyaction.data.augment import TorchvisionAugment, VideoMultiScaleCrop, VideoTenCrop, VideoThreeCrop
+from tinyaction.data.timed import TimedSample
 from tinyaction.data.transforms import (
     Compose,
     Results,
@@ -78,11 +80,18 @@ def train_pipeline(
     ])
 
 
-def eval_pipeline(*, clip_len: int, size: int, num_clips: int = 1, num_crops: int = 1) -> Compose:
-    """Evenly spread frames, the centre of the frame; no random draws. Arguments as in :func:`train_pipeline`.
+def eval_pipeline(
+    *, clip_len: int, size: int, num_clips: int = 1, num_crops: int = 1, frame_interval: int | None = None,
+    short_side: int | None = None, antialias: bool = False,
+) -> Compose:
+    """Evenly spread frames and the centre of the picture; nothing is drawn at random. Arguments as in training.
 
-    ``num_crops`` 1 takes the centre, 3 squares along the long side, 10 the corners and the centre, also mirrored.
-    A video has ``num_clips * num_crops`` views.
+    Args:
+        num_crops: 1 is the centre; 3 are squares along the long side, as high as the picture; 10 are the corners and
+            the centre, also mirrored. Views are ``num_clips * num_crops``.
+        frame_interval: from one frame to the next, see :class:`TimedSample`; None spreads them over the whole video.
+        short_side: to which a frame is resized before the crop, but for 3 crops; default as in training.
+        antialias: resize as :class:`VideoAntialiasResize` does.
 
     Raises:
         ValueError: ``num_crops`` is another number.
@@ -91,20 +100,22 @@ def eval_pipeline(*, clip_len: int, size: int, num_clips: int = 1, num_crops: in
         raise ValueError(f"num_crops is {num_crops}; it must be one of {', '.join(map(str, NUM_CROPS))}")
     crops: dict[int, type[VideoCrop | VideoThreeCrop | VideoTenCrop]] = {1: VideoCrop, 3: VideoThreeCrop,
                                                                         10: VideoTenCrop}
+    pixels = size if num_crops == 3 else short_side_pixels(size) if short_side is None else short_side
     return Compose([
         VideoInit(),
-        UniformSample(clip_len, num_clips, test_mode=True),
+        UniformSample(clip_len, num_clips, test_mode=True) if frame_interval is None else
+        TimedSample(clip_len, frame_interval, num_clips),
         VideoDecode(),
-        VideoResize(size if num_crops == 3 else short_side_pixels(size)),
+        VideoAntialiasResize(pixels) if antialias else VideoResize(pixels),
         crops[num_crops](size),
         VideoFormat(),
         VideoPack(),
     ])
 
 
-def sampled_frames(pipeline: Compose, total_frames: int) -> npt.NDArray[np.int64]:
+def sampled_frames(pipeline: Compose, total_frames: int, *, fps: float = 0.0) -> npt.NDArray[np.int64]:
     """Indices (V*T,) that a pipeline samples from a video of ``total_frames``, clip after clip; reads no video."""
-    results: Results = {"filename": "", "total_frames": total_frames, "fps": 0.0}
+    results: Results = {"filename": "", "total_frames": total_frames, "fps": fps}
     for transform in pipeline.transforms:
         if not isinstance(transform, VideoInit):
             results = transform(results)
@@ -124,7 +135,8 @@ def resize_early(pipeline: Compose, frame: UInt8Array) -> UInt8Array:
 
     VideoResize leaves a frame of the right size as it is.
     """
-    resize = next((transform for transform in pipeline.transforms if isinstance(transform, VideoResize)), None)
+    resize = next((transform for transform in pipeline.transforms
+                   if isinstance(transform, VideoResize | VideoAntialiasResize)), None)
     return frame if resize is None else resize.resize_frame(frame)
 
 

@@ -86,7 +86,7 @@ def explain(predictor: Predictor, path: str | Path, *, class_name: str | None = 
     prediction = predictor.predict_batch(collate([item]))[0]
     label = prediction.label if class_name is None else class_name
     number = predictor.class_names.index(label)
-    frame_inds = sampled_frames(predictor.pipeline, len(reader))       # (clips*T,)
+    frame_inds = sampled_frames(predictor.pipeline, len(reader), fps=reader.fps)       # (clips*T,)
     clips = _centre_views(item["inputs"], predictor)                   # (clips, C, T, H, W)
     heat = class_heat(predictor.model, clips.to(predictor.device), number).cpu()  # (clips, T, H, W)
     order = np.argsort(frame_inds, kind="stable")

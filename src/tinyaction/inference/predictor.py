@@ -23,29 +23,38 @@ from tinyaction.inference.live import LivePredictor
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.sources import Camera, MemoryReader, check_array, checked_frames, list_videos
 from tinyaction.models import Recognizer
-from tinyaction.models.checkpoint import load_model
+from tinyaction.models.checkpoint import checkpoint_of, load_model
+from tinyaction.models.pretrained import load_pretrained
 from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
 
 
 class Predictor:
-    """A checkpoint that is ready to predict, with the evaluation pipeline it was trained with.
+    """A checkpoint that is ready to predict, with the evaluation pipeline it was trained with; or a published network.
 
         predictor = Predictor("runs/conv2d-1")
+        predictor = Predictor.from_pretrained("videomae-base", weights="kinetics")
         predictor("clip.mp4").top(3)
 
     Args:
-        checkpoint: a file that training wrote, or the folder of a run, for its best.pt.
+        checkpoint: a file that training wrote, the folder of a run, for its best.pt, or a recognizer of
+            :func:`tinyaction.load_pretrained`, which is moved to the device.
         device: "auto", "cpu", "cuda", "mps".
         num_clips: views of a video whose scores are averaged; default as in the run's evaluation.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: it is no checkpoint of this version, or there is no such device.
+        ValueError: it is no checkpoint of this version, a recognizer without published classes, or there is no such
+            device.
     """
 
-    def __init__(self, checkpoint: str | Path, *, device: str = "auto", num_clips: int | None = None) -> None:
+    def __init__(
+        self, checkpoint: str | Path | Recognizer, *, device: str = "auto", num_clips: int | None = None
+    ) -> None:
         self.device = choose_device(device)
-        model, self.checkpoint = load_model(checkpoint)
+        if isinstance(checkpoint, Recognizer):
+            model, self.checkpoint = checkpoint.eval(), checkpoint_of(checkpoint)
+        else:
+            model, self.checkpoint = load_model(checkpoint)
         self.model: Recognizer = model.to(self.device)
         self.class_names = self.checkpoint.class_names
         self.stand_in = self.checkpoint.stand_in
@@ -58,6 +67,16 @@ class Predictor:
             raise ValueError(f"{checkpoint}: a checkpoint of another layout ({error}); use the version of tinyaction "
                              "that wrote it, or train again") from None
         self._steps_after_decoding = steps_after_decoding(self.pipeline)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_folder: str | Path, *, weights: str | Path | None = None, clip_len: int | None = None,
+        size: int | None = None, device: str = "auto", num_clips: int | None = None,
+    ) -> "Predictor":
+        """A published network by its name, with its own classes and clips; see :func:`tinyaction.load_pretrained`."""
+        device_used = choose_device(device)                            # before anything is fetched
+        model = load_pretrained(name_or_folder, weights=weights, clip_len=clip_len, size=size)
+        return cls(model, device=str(device_used), num_clips=num_clips)
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name} {value}" for name, value in self.eval_arguments.items())
@@ -181,7 +200,7 @@ class Predictor:
         seconds_shown, end_seconds = _frame_times(name, reader, fps)
         windows = window_frames(seconds_shown, end_seconds, window_seconds=window_seconds,
                                 stride_seconds=stride_seconds)
-        needed = self._needed_frames(windows)
+        needed = self._needed_frames(windows, reader.fps)
         frames = self._read_small(reader, needed)
         held: dict[int, UInt8Array] = {}                               # by number in the video
         for (start, first, stop), inside in zip(windows, needed, strict=True):
@@ -193,9 +212,9 @@ class Predictor:
             item = self._item(MemoryReader(part, num_frames=stop - first, fps=reader.fps, name=name), name)
             yield Window(start, min(start + window_seconds, end_seconds), self.predict_batch(collate([item]))[0])
 
-    def _needed_frames(self, windows: Sequence[tuple[float, int, int]]) -> list[list[int]]:
+    def _needed_frames(self, windows: Sequence[tuple[float, int, int]], fps: float) -> list[list[int]]:
         """The frames that the pipeline asks for in each window, ascending, numbered as in the video."""
-        inside = {num_frames: np.unique(sampled_frames(self.pipeline, num_frames))
+        inside = {num_frames: np.unique(sampled_frames(self.pipeline, num_frames, fps=fps))
                   for num_frames in {stop - first for _, first, stop in windows}}
         return [(first + inside[stop - first]).tolist() for _, first, stop in windows]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tinyaction.files import whole_file
-from tinyaction.models.create import create_model
+from tinyaction.models.create import create_model, model_arguments
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.torch_file import check_finite, read_torch_file
 from tinyaction.version import __version__
@@ -52,7 +52,7 @@ class Checkpoint:
     model: dict[str, Any]  # the arguments of create_model
     state_dict: dict[str, torch.Tensor] = field(repr=False)
     class_names: list[str]
-    eval_pipeline: dict[str, int]  # the arguments of data.pipelines.eval_pipeline
+    eval_pipeline: dict[str, Any]  # the arguments of data.pipelines.eval_pipeline
     epoch: int = 0  # epochs done
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch done: its row of metrics.csv
     config: dict[str, Any] = field(default_factory=dict)  # the run's flags
@@ -131,7 +131,8 @@ def _check(checkpoint: Checkpoint) -> None:
     for name, value in checkpoint.eval_pipeline.items():
         if type(value) is int and value < 1:
             raise ValueError(f"its {name} is {value}; it must be at least 1")
-        num_bytes *= value ** (2 if name == "size" else 1) if type(value) is int else 1
+        if name in ("clip_len", "size", "num_clips", "num_crops"):
+            num_bytes *= value ** (2 if name == "size" else 1) if type(value) is int else 1
     if num_bytes > MAX_VIDEO_BYTES:
         raise ValueError(f"its eval_pipeline {checkpoint.eval_pipeline} asks for {num_bytes / 1e6:,.0f} MB a video; "
                          f"it may be {MAX_VIDEO_BYTES / 1e6:,.0f} MB at most")
@@ -172,3 +173,18 @@ def load_model(path: str | Path) -> tuple[Recognizer, Checkpoint]:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: its model cannot be made ({reason[:160]})") from None
     return model.eval(), checkpoint
+
+
+def checkpoint_of(model: Recognizer) -> Checkpoint:
+    """A recognizer with published weights as a checkpoint, with the published classes and clips.
+
+    Raises:
+        ValueError: nothing is published of it, or it has a new classifier.
+    """
+    known = model.published
+    if known is None or not known.class_names:
+        raise ValueError("this recognizer has no published class names, as tinyaction.load_pretrained gives without "
+                         "num_classes; train it first, and use the checkpoint of the run")
+    pipeline = {"clip_len": known.clip_len, "size": known.size, "num_clips": 1, "short_side": known.short_side,
+                "frame_interval": known.frame_interval, "antialias": known.antialias}
+    return Checkpoint(model_arguments(known.name, model), model.state_dict(), list(known.class_names), pipeline)

@@ -60,6 +60,7 @@ class PublishedModel:
         class_names: one for each score, in order; empty for a new classifier.
         clip_len, frame_interval, size, short_side: the clips to give it, as in :class:`ModelCard`.
         source: where the weights come from.
+        antialias: whether the original resizes over all pixels that fall together.
     """
 
     name: str
@@ -70,3 +71,4 @@ class PublishedModel:
     size: int
     short_side: int
     source: str
+    antialias: bool = False

@@ -8,14 +8,15 @@ timesformer, vit_mae and their heads) and these configs.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
 import torch
 
 from tinyaction.models import slowfast, x3d
-from tinyaction.models.loading import load_all
-from tinyaction.models.recognizer import MEAN, STD, Recognizer
+from tinyaction.models.loading import fill
+from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
 
 State = Mapping[str, torch.Tensor]
 Kind = Literal["x3d", "slowonly", "slowfast", "timesformer", "vit"]
@@ -129,9 +130,10 @@ def recognizer_from_mmaction2(state: State, *, source: str = "the file") -> Reco
         ValueError: as for :func:`translate`; tensors that are missing or left over are named.
     """
     found = translate(state, source=source)
-    model: Recognizer = import_module(f"tinyaction.models.{found.family}").build(
-        num_classes=found.num_classes, mean=found.mean, std=found.std, **found.arguments)
-    load_all(model, found.state, source=source)
+    build = partial(import_module(f"tinyaction.models.{found.family}").build, num_classes=found.num_classes,
+                    mean=found.mean, std=found.std, **found.arguments)
+    model = fill(build, found.state, name=found.family, source=source)
+    model.data_preprocessor = VideoPreprocessor(found.mean, found.std)  # built without memory, as all else
     return model
 
 

@@ -1,7 +1,6 @@
 """Published networks by name, with their weights, class names and input."""
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache, partial
@@ -10,23 +9,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from tinyaction.models.heads import AverageClips
 from tinyaction.models.hub import NetworkFiles, find_files
+from tinyaction.models.loading import fill
 from tinyaction.models.model_card import ModelCard, PublishedModel
 from tinyaction.models.openmmlab_video import find_kind, translate
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
-from tinyaction.models.torch_file import check_finite
-from tinyaction.models.weights import LoadedWeights
+from tinyaction.models.weights import kinetics400_names
 
 # Modules with PUBLISHED, build, convert and check_input; those of the hub also have MODEL_TYPES and read_config.
 FAMILIES = ("videomae", "timesformer", "vjepa2", "x3d", "slowfast")
 
-logger = logging.getLogger(__name__)
 
-
-def load_pretrained(
+def load_published(
     name_or_folder: str | Path,
     *,
     weights: str | Path | None = None,
@@ -67,6 +62,7 @@ def load_pretrained(
     names = () if num_classes else class_names(files)
 
     tensors = files.read_tensors()
+    is_of_hub = hasattr(family, "MODEL_TYPES") and not find_kind(tensors)  # whose processors resize with antialiasing
     if find_kind(tensors):
         found = translate(tensors, source=files.source)
         if found.family != family.__name__.rpartition(".")[2]:
@@ -84,14 +80,15 @@ def load_pretrained(
         state = {key: tensor for key, tensor in state.items() if not key.startswith("cls_head.fc.")}
     build = partial(family.build, num_classes=num_classes or num_published, average_clips=average_clips,
                     max_views=max_views, mean=rule.mean, std=rule.std, **arguments)
-    model = _fill(build, state, name=name, source=files.source, new_classifier=num_classes is not None)
+    model = fill(build, state, name=name, source=files.source, new_classifier=num_classes is not None)
     model.data_preprocessor = VideoPreprocessor(rule.mean, rule.std)   # built without memory, as all else
     alike = next((known for known in cards_of(name) if known.num_classes == num_published), None)
     if not names and not num_classes:
         is_published = Path(where).name == Path(rule.address).name     # or brought by hand under its name
-        names = _names_without_config(num_published, is_kinetics=is_published and rule.dataset == "kinetics")
+        is_kinetics = is_published and rule.dataset == "kinetics" and num_published == 400
+        names = kinetics400_names() if is_kinetics else tuple(map(str, range(num_published)))
     model.published = PublishedModel(name, arguments, names, rule.clip_len, alike.frame_interval if alike else None,
-                                     rule.size, rule.short_side, files.source)
+                                     rule.size, rule.short_side, files.source, antialias=is_of_hub)
     return model.eval()
 
 
@@ -110,14 +107,14 @@ def create_published(
     """A network by its name with a new classifier, freshly initialised or behind published weights.
 
     Args:
-        weights: see :func:`load_pretrained`.
+        weights: see :func:`load_published`.
         arguments: of the family's ``build``, as a checkpoint carries them; default those of the name.
 
     The rest is as for :func:`tinyaction.create_model`.
     """
     card = cards_of(name)[0]
     if weights is not None:
-        model = load_pretrained(name, weights=weights, num_classes=num_classes, average_clips=average_clips,
+        model = load_published(name, weights=weights, num_classes=num_classes, average_clips=average_clips,
                                 max_views=max_views).train()
         model.cls_head.dropout.p = dropout
         own = model.data_preprocessor
@@ -276,61 +273,3 @@ def class_names(files: NetworkFiles) -> tuple[str, ...]:
     if not isinstance(labels, Mapping) or sorted(labels) != sorted(map(str, range(len(labels)))):
         raise ValueError(f"{files.source}: the id2label of its config.json must name classes '0', '1' and so on")
     return tuple(str(labels[str(number)]) for number in range(len(labels)))
-
-
-def _names_without_config(num_classes: int, *, is_kinetics: bool) -> tuple[str, ...]:
-    """The 400 classes of Kinetics, which all its weights have in the same order, or plain numbers."""
-    if is_kinetics and num_classes == 400:
-        from torchvision.models.video import R3D_18_Weights
-
-        return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
-    return tuple(map(str, range(num_classes)))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# tensors
-# ---------------------------------------------------------------------------------------------------------------------
-
-def _fill(
-    build: Callable[[], Recognizer], state: Mapping[str, torch.Tensor], *, name: str, source: str,
-    new_classifier: bool,
-) -> Recognizer:
-    """Build a network without memory, and give it the tensors; what a new classifier needs is freshly initialised."""
-    with torch.device("meta"):
-        model = build()
-    own = model.state_dict()
-    unexpected = [key for key in state if key not in own]
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    fresh = [key for key in missing if new_classifier and _is_behind_blocks(model, key)]
-    for key, tensor in state.items():
-        if key in own and tensor.shape != own[key].shape:
-            raise ValueError(f"{source} does not fit {name}: its {key} is {tuple(tensor.shape)}, that of the network "
-                             f"{tuple(own[key].shape)}; the weights are of another network")
-    if len(missing) > len(fresh):
-        holes = [key for key in missing if key not in fresh]
-        raise ValueError(f"{source} does not fit {name}: {len(holes)} of {len(own)} tensors are missing in it, "
-                         f"{holes[0]} first; the weights are of another network")
-    if unexpected:
-        raise ValueError(f"{source} does not fit {name}: {len(unexpected)} of its {len(state)} tensors have no place, "
-                         f"{unexpected[0]} first; the weights are of another network")
-    try:
-        check_finite(state)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
-    tensors = {key: tensor.to(own[key].dtype, copy=True) for key, tensor in state.items()}
-    if fresh:
-        initial = build().state_dict()
-        tensors |= {key: initial[key] for key in fresh}
-    for key in own.keys() - tensors.keys():                            # counters of batches
-        tensors[key] = torch.zeros(own[key].shape, dtype=own[key].dtype)
-    model.load_state_dict(tensors, assign=True)
-    for line in LoadedWeights(source, "the network's publisher", list(state), [], fresh).lines():
-        logger.info(line)
-    return model
-
-
-def _is_behind_blocks(model: Recognizer, key: str) -> bool:
-    """Whether a tensor belongs to the classifier, or to what a transformer pools its tokens with."""
-    backbone: Any = model.backbone
-    return key.startswith("cls_head.") or (
-        hasattr(backbone, "layer_of") and backbone.layer_of(key) == backbone.num_layers - 1)

@@ -68,14 +68,6 @@ def check_classifier(loaded: LoadedWeights, num_classes: int) -> None:
                          "the backbone alone")
 
 
-def kinetics400_names() -> tuple[str, ...]:
-    """The 400 classes in the order of the scores.
-
-    Networks of PyTorchVideo have the same order: torchvision's mvit_v1_b is one of them, with this list.
-    """
-    return tuple(published_weights("r3d_18")[0].meta["categories"])
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # what is published
 # ---------------------------------------------------------------------------------------------------------------------

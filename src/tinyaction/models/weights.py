@@ -5,6 +5,7 @@ import logging
 import re
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from tinyaction.models.torch_file import check_finite, read_torch_file
 
 DATASETS = ("imagenet", "kinetics")
 SECONDS_TO_ANSWER = 15.0
+SECONDS_TO_GIVE_UP = 3600.0  # a part of a file to which nobody has written for so long is nobody's
 
 # Names of the last linear layer in torchvision's networks.
 TORCHVISION_HEADS = ("fc", "classifier", "classifier.1", "classifier.2", "head", "head.1", "heads.head")
@@ -121,6 +123,11 @@ def find_published(name: str, weights: str) -> Any:
         f"torchvision has {' and '.join(there)} for it" if there else "torchvision has none for it; name a file"))
 
 
+def kinetics400_names() -> tuple[str, ...]:
+    """The 400 classes of Kinetics in the order of the scores, which all its published weights have."""
+    return tuple(published_weights("r3d_18")[0].meta["categories"])
+
+
 def hub_path(published: Any) -> Path:
     """The path at which torch.hub keeps the file of torchvision's weights; the file may be missing."""
     return _place_of(published.url)
@@ -141,6 +148,9 @@ def fetch_file(address: str) -> Path:
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    for part in path.parent.glob(f"{path.name}.*.partial"):            # of a download that was killed
+        if time.time() - part.stat().st_mtime > SECONDS_TO_GIVE_UP:
+            part.unlink(missing_ok=True)
     digest = re.search(r"-([a-f0-9]{8,})\.", path.name)
     timeout_before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SECONDS_TO_ANSWER)

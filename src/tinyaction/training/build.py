@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models import check_input, create_model, load_weights
+from tinyaction.models.create import published_card
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store
@@ -115,8 +117,13 @@ def prepare_folder(
 def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:
     """The recognizer with its weights loaded and its stages frozen, and notes on the weights."""
     torch.manual_seed(config.seed)
-    model = create_model(config.model, num_classes, max_views=config.max_views)
-    notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
+    if config.weights and published_card(config.model) is not None:
+        model = create_model(config.model, num_classes, weights=config.weights, max_views=config.max_views)
+        assert model.published is not None
+        notes = [f"weights of {config.model} from {model.published.source}; its classifier is new"]
+    else:
+        model = create_model(config.model, num_classes, max_views=config.max_views)
+        notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
     freeze(model, config.freeze, norms=config.freeze_norms)
     return model, notes
 
@@ -163,7 +170,7 @@ def build_schedule(config: RunConfig, lr: float, *, num_batches: int) -> Learnin
                                       warmup_steps=warmup_steps)
 
 
-def eval_arguments(config: RunConfig) -> dict[str, int]:
+def eval_arguments(config: RunConfig) -> dict[str, Any]:
     """Arguments of eval_pipeline. The checkpoint carries them, so that prediction sees what evaluation saw."""
     arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": config.num_clips}
     return arguments if config.num_crops == 1 else arguments | {"num_crops": config.num_crops}

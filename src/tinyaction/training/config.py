@@ -10,7 +10,7 @@ from typing import Any
 
 from tinyaction.data.pipelines import AUGMENTATIONS, CROPS, NUM_CROPS
 from tinyaction.device import default_num_workers
-from tinyaction.models.create import GUIDE_MODELS, all_models, input_rule
+from tinyaction.models.create import GUIDE_MODELS, all_models, input_rule, published_card
 
 BY_MODEL = None  # default of a flag that default_hyperparameters gives; no field is None after __post_init__
 
@@ -52,7 +52,8 @@ class RunConfig:
 
     model: str = flag("conv2d", "name of the recognizer; `tinyaction models` lists them", group="model",
                       metavar="NAME")
-    weights: str = flag("", "pretrained weights: imagenet, kinetics, or a file", metavar="NAME")
+    weights: str = flag("", "pretrained weights: imagenet, kinetics or another word of the model, "
+                      "hub:OWNER/NAME, a folder or a file", metavar="NAME")
     clip_len: int = flag(BY_MODEL, "frames of a clip", at_least=1)
     size: int = flag(BY_MODEL, "side of the square that the network sees, in pixels", at_least=1)
     freeze: str = flag("0", "stages of the backbone to freeze, from the input on: a number, or all", metavar="N")
@@ -194,7 +195,7 @@ def default_hyperparameters(model: str, weights: str = "") -> dict[str, Any]:
     """
     values = {"clip_len": 8, "size": 64, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4, "epochs": 30,
               "head_lr_multiplier": 1.0, "freeze_norms": False, "label_smoothing": 0.0}
-    if model not in GUIDE_MODELS and model in all_models():            # create_model refuses an unknown name later
+    if model not in GUIDE_MODELS and (model in all_models() or published_card(model)):  # unknown names are for later
         rule = input_rule(model)
         values |= {"clip_len": rule.clip_len, "size": rule.size, "epochs": 50}
     if weights:

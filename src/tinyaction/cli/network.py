@@ -1,0 +1,59 @@
+"""The network of a command: a checkpoint of a run, or a published network by its name."""
+
+import argparse
+
+from tinyaction.cli import check_at_least
+from tinyaction.inference.predictor import Predictor
+from tinyaction.models.checkpoint import Checkpoint, checkpoint_of, load_model
+from tinyaction.models.pretrained import load_pretrained
+from tinyaction.models.recognizer import Recognizer
+
+
+def add_network_flags(parser: argparse.ArgumentParser) -> None:
+    """--checkpoint, or --model with --weights, --clip-len and --size; --num-clips and --device."""
+    parser.add_argument("--checkpoint", help="the folder of a run, or a best.pt or last.pt in it")
+    parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    group = parser.add_argument_group("a published network in place of a checkpoint")
+    group.add_argument("--model", metavar="NAME", help="such as videomae-base, `tinyaction models` lists them; or a "
+                       "folder or hub:OWNER/NAME with a config.json")
+    group.add_argument("--weights", metavar="W", help="a word such as kinetics, hub:OWNER/NAME, a folder, or a file; "
+                       "default the first that is published")
+    group.add_argument("--clip-len", type=int, help="frames of a clip; default as published")
+    group.add_argument("--size", type=int, help="side of the square in pixels; default as published")
+
+
+def check_network_flags(arguments: argparse.Namespace) -> None:
+    """Raise ValueError unless the flags name one network."""
+    if arguments.checkpoint and arguments.model:
+        raise ValueError(f"--checkpoint {arguments.checkpoint} and --model {arguments.model} exclude each other; give "
+                         "the checkpoint of a run, or the name of a published network")
+    if not arguments.checkpoint and not arguments.model:
+        raise ValueError("no network is given; name the checkpoint of a run with --checkpoint, or a published network "
+                         "with --model")
+    for name in ("weights", "clip_len", "size"):
+        if getattr(arguments, name) is not None and not arguments.model:
+            raise ValueError(f"--{name.replace('_', '-')} is for a published network; name it with --model")
+    check_at_least(1, arguments, "clip_len", "size")
+
+
+def network_inputs(arguments: argparse.Namespace) -> list[str]:
+    """What the network is read from, which no output may replace."""
+    return [name for name in (arguments.checkpoint, arguments.weights) if name]
+
+
+def load_network(arguments: argparse.Namespace) -> tuple[Recognizer, Checkpoint]:
+    """The network in evaluation mode on the CPU, and what a checkpoint knows of it."""
+    if arguments.checkpoint:
+        return load_model(arguments.checkpoint)
+    model = load_pretrained(arguments.model, weights=arguments.weights, clip_len=arguments.clip_len,
+                            size=arguments.size)
+    return model, checkpoint_of(model)
+
+
+def load_predictor(arguments: argparse.Namespace, *, device: str) -> Predictor:
+    """The same with the clips of ``--num-clips``, ready to predict on a device."""
+    if arguments.checkpoint:
+        return Predictor(arguments.checkpoint, device=device, num_clips=arguments.num_clips)
+    return Predictor.from_pretrained(arguments.model, weights=arguments.weights, clip_len=arguments.clip_len,
+                                     size=arguments.size, device=device, num_clips=arguments.num_clips)
