@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="tinyaction export", description=__doc__, allow_abbrev=False)
-    add_network_flags(parser)
+    add_network_flags(parser, has_device=False)
     parser.add_argument("--format", required=True, choices=list(SUFFIXES), help="onnx needs the extra: export")
     parser.add_argument("--out", help="the file; default beside the checkpoint with the format's suffix, of a "
                         "published network NAME with it in this folder")

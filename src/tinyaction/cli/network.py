@@ -9,11 +9,12 @@ from tinyaction.models.pretrained import load_pretrained
 from tinyaction.models.recognizer import Recognizer
 
 
-def add_network_flags(parser: argparse.ArgumentParser) -> None:
+def add_network_flags(parser: argparse.ArgumentParser, *, has_device: bool = True) -> None:
     """--checkpoint, or --model with --weights, --clip-len and --size; --num-clips and --device."""
     parser.add_argument("--checkpoint", help="the folder of a run, or a best.pt or last.pt in it")
     parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    if has_device:
+        parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     group = parser.add_argument_group("a published network in place of a checkpoint")
     group.add_argument("--model", metavar="NAME", help="such as videomae-base, `tinyaction models` lists them; or a "
                        "folder or hub:OWNER/NAME with a config.json")
