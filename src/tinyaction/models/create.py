@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone, TemporalShiftConvBackbone
-from tinyaction.models.heads import AverageClips, TemporalAverageHead
+from tinyaction.models.heads import AverageClips, PoolingHead, TemporalAverageHead
+from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
 
 MakeBackbone = Callable[[], nn.Module]
@@ -48,6 +49,8 @@ def create_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     max_views: int = 0,
+    pooling: str | None = None,
+    signed_sqrt: bool = False,
 ) -> Recognizer:
     """Make a recognizer by its name, freshly initialised from torch's global random state.
 
@@ -62,6 +65,8 @@ def create_model(
         mean, std: of the pixels, RGB, 0..255; default those of the weights, without weights those of torchvision's
             best for the network.
         max_views: see :class:`Recognizer`.
+        pooling, signed_sqrt: of a :class:`PoolingHead`, see :class:`tinyaction.models.pooling.Pooling`; default a
+            :class:`TemporalAverageHead`.
 
     Raises:
         ValueError: there is no such name (the nearest are given), fewer than two classes, weights that do not fit.
@@ -69,7 +74,12 @@ def create_model(
     backbone = create_backbone(name)
     if num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}; a classifier needs at least two")
-    head = TemporalAverageHead(num_classes, backbone.out_channels, dropout=dropout, average_clips=average_clips)  # type: ignore[arg-type]
+    num_features = int(backbone.out_channels)  # type: ignore[arg-type]
+    if pooling is None:
+        head = TemporalAverageHead(num_classes, num_features, dropout=dropout, average_clips=average_clips)
+    else:
+        head = PoolingHead(num_classes, num_features, Pooling(pooling, signed_sqrt), dropout=dropout,
+                           average_clips=average_clips)
     own_mean, own_std = normalization(name)
     preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
     model = Recognizer(backbone, head, preprocessor, max_views=max_views)
@@ -86,6 +96,9 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
     """What :func:`create_model` needs to build ``model`` again, in plain values; a checkpoint carries it."""
     preprocessor = model.data_preprocessor
     assert isinstance(preprocessor, VideoPreprocessor)
+    head = model.cls_head
+    pooled = ({"pooling": head.pooling.kind, "signed_sqrt": head.pooling.signed_sqrt} if isinstance(head, PoolingHead)
+              else {})
     return {
         "name": name,
         "num_classes": model.cls_head.num_classes,
@@ -94,6 +107,7 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
         "mean": _shortest(preprocessor.mean),
         "std": _shortest(preprocessor.std),
         "max_views": model.max_views,
+        **pooled,
     }
 
 
