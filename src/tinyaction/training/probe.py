@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from tinyaction.models.pooling import Pooling
 
-STRENGTHS = tuple(10.0**power for power in range(4, -5, -1))  # the strongest first: each begins where the last ended
+STRENGTHS = tuple(10.0**power for power in range(4, -2, -1))  # the strongest first: each begins where the last ended
 MAX_FOLDS = 5
 DEFAULT_STRENGTH = 1.0  # where there are too few clips to choose one
 FEW_CLASS_CLIPS = 2  # of each class, or of its groups, that cross-validation needs
@@ -71,23 +71,28 @@ def fit_logistic(
 
 def fit_path(
     x: torch.Tensor, labels: torch.Tensor, num_classes: int, *, strengths: Sequence[float],
-    sample_weights: torch.Tensor,
+    sample_weights: torch.Tensor, tolerance: float = 1e-9,
 ) -> list[Linear]:
     """:func:`fit_logistic` for several strengths, each of which begins at the solution of the one before.
 
-    With fewer rows than features it works in the space of the rows, as the best weights are a sum of rows.
+    With fewer rows than features it works in the space of the rows, as the best weights are a sum of rows. There the
+    rows are divided by their mean length, so that a step of the search means the same for few and for many features.
+    ``tolerance`` is the largest slope of the mean loss at which the search ends.
     """
     x = x.double()
     scaling = Standardization.of(x)
     x = scaling(x)                                                     # (N, F)
     basis = _row_basis(x) if x.shape[0] < x.shape[1] else None         # (F, R), orthonormal columns
     reduced = x if basis is None else x @ basis                        # (N, R)
+    length = float(reduced.square().sum(dim=1).mean().sqrt().clamp(min=1e-12))
+    reduced = reduced / length                                         # mean squared length 1
     weight = torch.zeros(num_classes, reduced.shape[1], dtype=torch.float64)
     bias = torch.zeros(num_classes, dtype=torch.float64)
     found = []
     for strength in strengths:
-        weight, bias = _minimize(reduced, labels, weight, bias, strength=strength, sample_weights=sample_weights)
-        in_full = weight if basis is None else weight @ basis.T        # (K, F)
+        weight, bias = _minimize(reduced, labels, weight, bias, strength=strength / length**2,
+                                 sample_weights=sample_weights, tolerance=tolerance)
+        in_full = (weight if basis is None else weight @ basis.T) / length  # (K, F)
         found.append(scaling.fold_into(Linear(in_full, bias)))
     return found
 
@@ -101,13 +106,13 @@ def _row_basis(x: torch.Tensor) -> torch.Tensor:
 
 def _minimize(
     x: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, strength: float,
-    sample_weights: torch.Tensor,
+    sample_weights: torch.Tensor, tolerance: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     penalty = strength if len(bias) == 2 else strength / 2
     sample_weights = sample_weights.double()
     total = sample_weights.sum()
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=1000, tolerance_grad=1e-8, tolerance_change=1e-14,
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=1000, tolerance_grad=tolerance, tolerance_change=1e-14,
                                   history_size=20, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
@@ -189,13 +194,15 @@ class ProbeData:
         pooled = [pooling(clip.float()).double() for clip in self.features]  # a clip at a time: the maps are large
         return torch.stack(pooled).reshape(N, V, -1)
 
-    def fit(self, rows: torch.Tensor, chosen: torch.Tensor, strengths: Sequence[float]) -> list[Linear]:
+    def fit(
+        self, rows: torch.Tensor, chosen: torch.Tensor, strengths: Sequence[float], *, tolerance: float = 1e-9
+    ) -> list[Linear]:
         """Classifiers of the clips ``chosen`` (N,) bool, one a strength."""
         V = rows.shape[1]
         labels = self.labels[chosen]
         weights = balanced_weights(labels, self.num_classes) if self.class_weights else torch.ones(len(labels))
         return fit_path(rows[chosen].flatten(0, 1), labels.repeat_interleave(V), self.num_classes, strengths=strengths,
-                        sample_weights=weights.repeat_interleave(V) / V)
+                        sample_weights=weights.repeat_interleave(V) / V, tolerance=tolerance)
 
 
 def video_probabilities(linear: Linear, rows: torch.Tensor) -> torch.Tensor:
@@ -209,7 +216,7 @@ def cross_validate(data: ProbeData, rows: torch.Tensor, folds: Sequence[int]) ->
     losses, num_right = torch.zeros(len(STRENGTHS)), torch.zeros(len(STRENGTHS))
     for fold in sorted(set(folds)):
         is_out = fold_of == fold
-        for number, linear in enumerate(data.fit(rows, ~is_out, STRENGTHS)):
+        for number, linear in enumerate(data.fit(rows, ~is_out, STRENGTHS, tolerance=1e-5)):
             scores = video_probabilities(linear, rows[is_out])         # (M, K)
             labels = data.labels[is_out]
             losses[number] -= scores[torch.arange(len(labels)), labels].clamp(min=1e-12).log().sum()
