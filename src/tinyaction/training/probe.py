@@ -122,7 +122,12 @@ def _minimize(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)                                           # thousands of small steps: others only wait
+    try:
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    finally:
+        torch.set_num_threads(num_threads)
     return weight.detach(), bias.detach()
 
 
