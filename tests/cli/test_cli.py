@@ -27,7 +27,7 @@ from tinyaction.prepare.synthetic import STAND_IN_TITLE
 from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.progress import Progress
 from tinyaction.results.summary import result_lines
-from tinyaction.training.run import STAND_IN
+from tinyaction.training.build import STAND_IN
 
 SMALL = ["--epochs", "2", "--size", "32", "--clip-len", "4", "--num-workers", "0", "--device", "cpu", "--lr", "0.02"]
 COLUMNS = "epoch,lr,train_loss,train_top1,val_loss,val_top1,val_mean_class,data_seconds,compute_seconds"

@@ -140,7 +140,8 @@ def test_the_help_is_grouped_fits_into_80_columns_and_begins_with_an_example(cap
     assert lines[0] == "usage: tinyaction train --data DIR [flags]"
     assert max(map(len, lines)) <= 80
     headings = [line for line in lines if re.fullmatch("[a-z]+:", line)]
-    assert headings == ["example:", "options:", "data:", "model:", "training:", "augmentation:", "evaluation:", "run:"]
+    assert headings == ["example:", "options:", "data:", "model:", "method:", "training:", "augmentation:",
+                        "evaluation:", "run:"]
     example = re.search("example:\n  (.*)\n", text)[1]
     assert parse_args(shlex.split(example)[2:]).weights == "imagenet"
 

@@ -8,9 +8,8 @@ from tinyaction.data.annotations import find_data
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.results.report import write_report
 from tinyaction.results.run import Run, read_run
-from tinyaction.training.build import build_datasets
+from tinyaction.training.build import STAND_IN, build_datasets
 from tinyaction.training.config import RunConfig, known_flags
-from tinyaction.training.run import STAND_IN
 
 
 @errors_to_exit_code

@@ -26,6 +26,7 @@ from tinyaction.data.dataset import Batch, collate
 from tinyaction.inference.prediction import Prediction
 from tinyaction.inference.sources import check_frame
 from tinyaction.models.checkpoint import Checkpoint
+from tinyaction.models.pooling import cell_means
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.temporal_shift import TemporalShift
 from tinyaction.sample import DataSample
@@ -106,7 +107,7 @@ class LivePredictor:
         return self._score() if len(self._newest) == self.clip_len else None
 
     def _features(self, inputs: torch.Tensor) -> torch.Tensor | None:
-        """Features (V, 1, F) of the frame that has just passed the last shift; None before the first one has."""
+        """Features (V, 1, F, 2, 2) of the frame that has just passed the last shift; None before the first one has."""
         backbone, own_shift = self.model.backbone, self._shift
         try:
             if own_shift is not None:
@@ -114,7 +115,7 @@ class LivePredictor:
                 own_shift.begin()
             with torch.inference_mode():
                 maps = self.model(inputs[None].to(self.predictor.device), mode="tensor")  # (V, 1, F, h, w)
-                return maps.mean(dim=(3, 4))                           # (V, 1, F)
+                return cell_means(maps)                                # (V, 1, F, 2, 2): all that a head asks
         except NextFrameNeededError:
             return None
         finally:
@@ -127,8 +128,8 @@ class LivePredictor:
             sample = DataSample(None, (inputs.shape[3], inputs.shape[4]), inputs.shape[0], self.clip_len, "live")
             return self.predictor.predict_batch(collate([{"inputs": inputs, "data_samples": sample}]))[0]
         with torch.inference_mode():
-            clip = torch.cat(list(self._newest), dim=1)                # (V, T, F)
-            logits = self.model.cls_head(clip[..., None, None])[None]  # (1, V, K)
+            clip = torch.cat(list(self._newest), dim=1)                # (V, T, F, 2, 2)
+            logits = self.model.cls_head(clip)[None]                   # (1, V, K)
             scores = self.model.cls_head.video_scores(logits)[0]       # (K,)
         return Prediction("live", self.predictor.class_names, scores.cpu().double().tolist())
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone, TemporalShiftConvBackbone
-from tinyaction.models.heads import AverageClips, TemporalAverageHead
+from tinyaction.models.heads import AverageClips, PoolingHead, TemporalAverageHead
 from tinyaction.models.model_card import ModelCard
+from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
 
 MakeBackbone = Callable[[], nn.Module]
@@ -50,6 +51,8 @@ def create_model(
     std: Sequence[float] | None = None,
     max_views: int = 0,
     arguments: Mapping[str, Any] | None = None,
+    pooling: str | None = None,
+    signed_sqrt: bool = False,
 ) -> Recognizer:
     """Make a recognizer by its name, freshly initialised from torch's global random state.
 
@@ -65,6 +68,8 @@ def create_model(
             best for the network.
         max_views: see :class:`Recognizer`.
         arguments: of a published network, where they are not those of its name.
+        pooling, signed_sqrt: of a :class:`PoolingHead`, see :class:`tinyaction.models.pooling.Pooling`; default a
+            :class:`TemporalAverageHead`.
 
     Raises:
         ValueError: there is no such name (the nearest are given), fewer than two classes, weights that do not fit.
@@ -78,7 +83,12 @@ def create_model(
         return create_published(name, num_classes, weights=weights, arguments=arguments, dropout=dropout,
                                 average_clips=average_clips, mean=mean, std=std, max_views=max_views)
     backbone = create_backbone(name)
-    head = TemporalAverageHead(num_classes, backbone.out_channels, dropout=dropout, average_clips=average_clips)  # type: ignore[arg-type]
+    num_features = int(backbone.out_channels)  # type: ignore[arg-type]
+    if pooling is None:
+        head = TemporalAverageHead(num_classes, num_features, dropout=dropout, average_clips=average_clips)
+    else:
+        head = PoolingHead(num_classes, num_features, Pooling(pooling, signed_sqrt), dropout=dropout,
+                           average_clips=average_clips)
     own_mean, own_std = normalization(name)
     preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
     model = Recognizer(backbone, head, preprocessor, max_views=max_views)
@@ -95,7 +105,10 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
     """What :func:`create_model` needs to build ``model`` again, in plain values; a checkpoint carries it."""
     preprocessor = model.data_preprocessor
     assert isinstance(preprocessor, VideoPreprocessor)
+    head = model.cls_head
     own = {} if model.published is None else {"arguments": dict(model.published.arguments)}
+    pooled = ({"pooling": head.pooling.kind, "signed_sqrt": head.pooling.signed_sqrt} if isinstance(head, PoolingHead)
+              else {})
     return own | {
         "name": name,
         "num_classes": model.cls_head.num_classes,
@@ -104,6 +117,7 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
         "mean": _shortest(preprocessor.mean),
         "std": _shortest(preprocessor.std),
         "max_views": model.max_views,
+        **pooled,
     }
 
 

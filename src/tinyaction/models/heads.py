@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tinyaction.models.pooling import Pooling
 from tinyaction.sample import DataSample
 
 AverageClips = Literal["prob", "score"] | None
@@ -77,3 +78,20 @@ class TemporalAverageHead(nn.Module):
         return list(data_samples)
 
 
+class PoolingHead(TemporalAverageHead):
+    """A pooling over space and time, dropout, linear: (N, T, F, h, w) -> (N, K). A probe's head.
+
+    Args:
+        num_features: F of the backbone's features; ``in_channels`` is what the pooling makes of them.
+        pooling: see :class:`tinyaction.models.pooling.Pooling`.
+    """
+
+    def __init__(
+        self, num_classes: int, num_features: int, pooling: Pooling, *, dropout: float = 0.0,
+        average_clips: AverageClips = "prob",
+    ) -> None:
+        super().__init__(num_classes, pooling.num_outputs(num_features), dropout=dropout, average_clips=average_clips)
+        self.pooling = pooling
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.dropout(self.pooling(features)))           # (N, K)

@@ -204,7 +204,7 @@ def _page(run: Run, sheets: Sequence[Sheet], notice: str) -> str:
         f"<header><h1>{escape(run.folder.name)}</h1><p>{escape(_subtitle(run))}</p></header>",
         f'<p class="notice">{escape(notice)}</p>' if notice else "",
         _tile_section(run),
-        _curve_section(run),
+        "" if "probe" in run.config else _curve_section(run),
         _confusion_section(run),
         "".join(_sheet_section(sheet) for sheet in sheets if run.predictions or sheet.strips),
         _section("Use it", f"<pre>{escape(usage)}</pre>"),
@@ -236,12 +236,25 @@ def _tile_section(run: Run) -> str:
     tiles.append((f"{best['val_mean_class']:.1%}", "mean over classes", "each class counts the same"))
     if "val_top5" in best:
         tiles.append((f"{best['val_top5']:.1%}", "top-5", "the class is among the five highest scores"))
-    tiles.append((f"{best['epoch']:.0f} of {len(run.history)}", "best epoch",
-                  "chosen on these same videos, so its accuracy flatters a little"))
+    if "probe" in run.config:
+        tiles += _probe_tiles(run)
+    else:
+        tiles.append((f"{best['epoch']:.0f} of {len(run.history)}", "best epoch",
+                      "chosen on these same videos, so its accuracy flatters a little"))
     tiles += _time_tiles(run)
     cells = "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(text)}</small>'
                     "</div>" for value, name, text in tiles)
     return f'<section class="tiles">{cells}</section>'
+
+
+def _probe_tiles(run: Run) -> list[tuple[str, str, str]]:
+    """What a probe's classifier was chosen by; the validation videos had no part in it."""
+    probe = run.config["probe"]
+    if not probe.get("num_folds"):
+        return [(str(probe["pooling"]), "pooling", "too few training clips of a class to choose it")]
+    return [(str(probe["pooling"]), "pooling",
+             f"chosen by {probe['num_folds']}-fold cross-validation of the training clips, where its accuracy was "
+             f"{probe['cv_accuracy']:.1%}")]
 
 
 def _accuracy_tile(run: Run) -> tuple[str, str, str]:

@@ -27,6 +27,7 @@ from tinyaction.training.precision import choose_amp, create_scaler
 from tinyaction.training.schedule import learning_rate, scaled_learning_rate
 from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer
 
+STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
 OnLine = Callable[[str], None]  # a line of the log
 OnCount = Callable[[str, int, int | None], None]  # unit, how many so far, how many in all or None
 
@@ -129,9 +130,10 @@ def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[s
 
 
 def build_datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, VideoDataset]:
-    """The training videos with their augmentation, and the validation videos."""
+    """The training videos with their augmentation, of which a probe has none, and the validation videos."""
     train_set = VideoDataset(
         data.train,
+        eval_pipeline(**eval_arguments(config)) if config.method == "probe" else
         train_pipeline(clip_len=config.clip_len, size=config.size, num_clips=config.train_clips,
                        flip_ratio=config.flip, flip_labels=flip_label_map(config.flip_pairs, data.class_names),
                        augment=config.augment, crop=config.crop),
@@ -172,5 +174,6 @@ def build_schedule(config: RunConfig, lr: float, *, num_batches: int) -> Learnin
 
 def eval_arguments(config: RunConfig) -> dict[str, Any]:
     """Arguments of eval_pipeline. The checkpoint carries them, so that prediction sees what evaluation saw."""
-    arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": config.num_clips}
+    num_clips = config.probe_views if config.method == "probe" else config.num_clips
+    arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": num_clips}
     return arguments if config.num_crops == 1 else arguments | {"num_crops": config.num_crops}

@@ -59,6 +59,15 @@ class RunConfig:
     freeze: str = flag("0", "stages of the backbone to freeze, from the input on: a number, or all", metavar="N")
     freeze_norms: bool = flag(BY_MODEL, "freeze all batch norms")
 
+    # Fine-tuning stays the default until it can begin with the classifier of a probe.
+    method: str = flag("finetune", "finetune trains the network; probe trains a linear classifier on its frozen "
+                                   "features, in seconds", group="method", choices=("finetune", "probe"))
+    probe_views: int = flag(2, "clips of a video whose features a probe sees, and whose scores are averaged",
+                            at_least=1)
+    pooling: str = flag("auto", "what a probe sees of the frames: their mean; stats: mean, deviation and change; "
+                                "order: trend over time; auto is chosen by cross-validation",
+                        choices=("auto", "mean", "stats", "order"))
+
     epochs: int = flag(BY_MODEL, "passes over the training videos", group="training", at_least=1)
     batch_size: int = flag(8, "videos of a batch", at_least=1)
     grad_accum: int = flag(1, "batches that make one optimizer step", at_least=1)
@@ -112,13 +121,30 @@ class RunConfig:
             self.num_workers = default_num_workers()
         if self.class_weights and self.balanced:
             raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
+        if self.method == "probe":
+            check_probe(self)
+
+
+def check_probe(config: RunConfig) -> None:
+    """Raise ValueError for flags that a probe would pass over without a word."""
+    for name, is_given, advice in (
+        ("--resume", bool(config.resume), "start it again: its features are kept"),
+        ("--num-clips", config.num_clips != 1, "the views of a probe are --probe-views"),
+        ("--balanced", config.balanced, "take --class-weights"),
+        ("--ema", config.ema > 0, "leave it out"),
+        ("--mixup", config.mixup > 0, "leave it out"),
+        ("--patience", config.patience > 0, "leave it out"),
+    ):
+        if is_given:
+            raise ValueError(f"{name} goes with --method finetune and not with --method probe; {advice}")
 
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
               "tensorboard", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
-FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions")
+FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
+         "probe")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 

@@ -15,16 +15,16 @@ from tinyaction.results.progress import OnBatch, Progress
 from tinyaction.results.report import write_report
 from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
 from tinyaction.results.summary import result_lines
-from tinyaction.training.build import OnCount, OnLine, Training, build, eval_arguments
+from tinyaction.training.build import STAND_IN, OnCount, OnLine, Training, build, eval_arguments
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import broadcast_from_main, num_processes, rank
 from tinyaction.training.finetune import averaged_model
 from tinyaction.training.identity import RunIdentity
 from tinyaction.training.loop import Callbacks, fit
+from tinyaction.training.probe_run import run_probe
 from tinyaction.training.resume import CheckpointManager, Stateful
 from tinyaction.video.frames import FORMATS, original_of
 
-STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
 MUCH_WAITING = 1 / 3  # share of an epoch spent waiting for data above which a flag is named
 
 
@@ -68,6 +68,9 @@ def train(
         ValueError, OSError: a flag, a list or a video is wrong; the message names it.
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
+    if config.method == "probe":
+        path, evaluation = run_probe(config, on_line=on_line, on_count=on_count)
+        return RunResult(path, 1, 1, evaluation)
     training = build(config, on_line=on_line, on_count=on_count)
     result: RunResult | None = None
     if rank() > 0:

@@ -1,0 +1,297 @@
+"""A linear classifier on frozen features: multinomial logistic regression whose strength the data choose.
+
+    fit_logistic       the classifier of a given L2 strength
+    assign_folds       which clips are held out together: stratified, groups kept whole
+    cross_validate     how well a strength does on clips that the classifier has not seen
+    choose_and_fit     strength and pooling by cross-validation, then a classifier of all clips
+
+Pure functions of arrays; no file, no network. The rows are views, and each clip has the same number of them: views of
+a clip are in the same fold, and together weigh as much as one clip. Nothing is drawn at random.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tinyaction.models.pooling import Pooling
+
+STRENGTHS = tuple(10.0**power for power in range(4, -2, -1))  # the strongest first: each begins where the last ended
+MAX_FOLDS = 5
+DEFAULT_STRENGTH = 1.0  # where there are too few clips to choose one
+FEW_CLASS_CLIPS = 2  # of each class, or of its groups, that cross-validation needs
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``logits = x @ weight.T + bias``, of features as they are: standardization is part of it. All float64."""
+
+    weight: torch.Tensor  # (K, F)
+    bias: torch.Tensor  # (K,)
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, F) -> (N, K)"""
+        return x.double() @ self.weight.T + self.bias
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """Subtract the mean of each feature and divide by its standard deviation; features that never change become 0."""
+
+    mean: torch.Tensor  # (F,)
+    std: torch.Tensor  # (F,)
+
+    @classmethod
+    def of(cls, x: torch.Tensor) -> "Standardization":
+        mean, std = x.mean(dim=0), x.std(dim=0, correction=0)
+        return cls(mean, torch.where(std > 1e-9 * (1 + mean.abs()), std, torch.inf))
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean) / self.std
+
+    def fold_into(self, linear: Linear) -> Linear:
+        """The classifier of features as they are, from that of standardized ones."""
+        weight = linear.weight / self.std
+        return Linear(weight, linear.bias - weight @ self.mean)
+
+
+def fit_logistic(
+    x: torch.Tensor, labels: torch.Tensor, num_classes: int, *, strength: float, sample_weights: torch.Tensor
+) -> Linear:
+    """Multinomial logistic regression of (N, F) on standardized features, by L-BFGS in float64.
+
+    It minimizes ``sum_i sample_weights[i] * cross_entropy_i + strength / 2 * sum(weight ** 2)``; the bias is free.
+    That is scikit-learn's ``LogisticRegression(C=1 / strength)`` behind a ``StandardScaler``. Of two classes it
+    penalizes the difference of their weights; twice the strength on both is the same.
+    """
+    return fit_path(x, labels, num_classes, strengths=[strength], sample_weights=sample_weights)[0]
+
+
+def fit_path(
+    x: torch.Tensor, labels: torch.Tensor, num_classes: int, *, strengths: Sequence[float],
+    sample_weights: torch.Tensor, tolerance: float = 1e-9,
+) -> list[Linear]:
+    """:func:`fit_logistic` for several strengths, each of which begins at the solution of the one before.
+
+    With fewer rows than features it works in the space of the rows, as the best weights are a sum of rows. There the
+    rows are divided by their mean length, so that a step of the search means the same for few and for many features.
+    ``tolerance`` is the largest slope of the mean loss at which the search ends.
+    """
+    x = x.double()
+    scaling = Standardization.of(x)
+    x = scaling(x)                                                     # (N, F)
+    basis = _row_basis(x) if x.shape[0] < x.shape[1] else None         # (F, R), orthonormal columns
+    reduced = x if basis is None else x @ basis                        # (N, R)
+    length = float(reduced.square().sum(dim=1).mean().sqrt().clamp(min=1e-12))
+    reduced = reduced / length                                         # mean squared length 1
+    weight = torch.zeros(num_classes, reduced.shape[1], dtype=torch.float64)
+    bias = torch.zeros(num_classes, dtype=torch.float64)
+    found = []
+    for strength in strengths:
+        weight, bias = _minimize(reduced, labels, weight, bias, strength=strength / length**2,
+                                 sample_weights=sample_weights, tolerance=tolerance)
+        in_full = (weight if basis is None else weight @ basis.T) / length  # (K, F)
+        found.append(scaling.fold_into(Linear(in_full, bias)))
+    return found
+
+
+def _row_basis(x: torch.Tensor) -> torch.Tensor:
+    """Orthonormal columns (F, R) that span the rows of (N, F)."""
+    values, vectors = torch.linalg.eigh(x @ x.T)                       # (N,), (N, N)
+    is_kept = values > 1e-12 * values[-1].clamp(min=1e-300)
+    return x.T @ (vectors[:, is_kept] / values[is_kept].sqrt())        # (F, R)
+
+
+def _minimize(
+    x: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, strength: float,
+    sample_weights: torch.Tensor, tolerance: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+    penalty = strength if len(bias) == 2 else strength / 2
+    sample_weights = sample_weights.double()
+    total = sample_weights.sum()
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=1000, tolerance_grad=tolerance, tolerance_change=1e-14,
+                                  history_size=20, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        losses = F.cross_entropy(x @ weight.T + bias, labels, reduction="none")
+        loss = (sample_weights @ losses + penalty * weight.square().sum()) / total
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)                                           # thousands of small steps: others only wait
+    try:
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    finally:
+        torch.set_num_threads(num_threads)
+    return weight.detach(), bias.detach()
+
+
+def balanced_weights(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """(N,) so that all classes weigh the same and all rows together N: scikit-learn's ``class_weight="balanced"``."""
+    counts = torch.bincount(labels, minlength=num_classes).double()
+    present = int((counts > 0).sum())
+    return (len(labels) / (present * counts))[labels]
+
+
+def assign_folds(labels: Sequence[int], groups: Sequence[object] | None = None, *, num_folds: int) -> list[int]:
+    """The fold of each clip: each class spread evenly over the folds, the clips of a group in one of them.
+
+        labels 0 0 0 1 1 1, 3 folds                   ->  0 1 2 0 1 2
+        labels 0 0 1 1, groups a b a b, 2 folds       ->  0 1 0 1
+
+    The largest groups are dealt first, each to the fold that has fewest of its classes, then to the smallest one.
+
+    Raises:
+        ValueError: fewer than two folds, or a class has fewer clips (or groups) than there are folds.
+    """
+    if num_folds < 2:
+        raise ValueError(f"num_folds is {num_folds}; it must be at least 2")
+    names = list(range(len(labels))) if groups is None else list(groups)
+    least = least_groups(labels, names)
+    if least < num_folds:
+        what = "clips" if groups is None else "groups"
+        raise ValueError(f"a class has {least} {what}, fewer than the {num_folds} folds; take fewer folds or add "
+                         "clips")
+    members: dict[object, list[int]] = {}
+    for index, name in enumerate(names):
+        members.setdefault(name, []).append(index)
+    num_classes = max(labels) + 1
+    counts = np.zeros((num_folds, num_classes))
+    folds = [0] * len(labels)
+    for indices in sorted(members.values(), key=len, reverse=True):    # stable: of equal ones in the order of the list
+        own = np.bincount([labels[index] for index in indices], minlength=num_classes)
+        fold = min(range(num_folds), key=lambda fold: (counts[fold] @ own, counts[fold].sum(), fold))
+        counts[fold] += own
+        for index in indices:
+            folds[index] = fold
+    return folds
+
+
+def least_groups(labels: Sequence[int], groups: Sequence[object]) -> int:
+    """The number of groups of the class that has fewest."""
+    of_class: dict[int, set[object]] = {}
+    for label, group in zip(labels, groups, strict=True):
+        of_class.setdefault(label, set()).add(group)
+    return min(len(names) for names in of_class.values())
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """Features of the views of labelled clips: ``features`` (N, V, T, F, h, w), ``labels`` (N,) int64.
+
+    ``groups`` are what must not be torn apart, as persons or recordings, one of each clip; None is every clip alone.
+    """
+
+    features: torch.Tensor
+    labels: torch.Tensor
+    num_classes: int
+    groups: Sequence[object] | None = None
+    class_weights: bool = False
+
+    def rows(self, pooling: Pooling) -> torch.Tensor:
+        """(N, V, F') float64"""
+        N, V = self.features.shape[:2]
+        pooled = [pooling(clip.float()).double() for clip in self.features]  # a clip at a time: the maps are large
+        return torch.stack(pooled).reshape(N, V, -1)
+
+    def fit(
+        self, rows: torch.Tensor, chosen: torch.Tensor, strengths: Sequence[float], *, tolerance: float = 1e-9
+    ) -> list[Linear]:
+        """Classifiers of the clips ``chosen`` (N,) bool, one a strength."""
+        V = rows.shape[1]
+        labels = self.labels[chosen]
+        weights = balanced_weights(labels, self.num_classes) if self.class_weights else torch.ones(len(labels))
+        return fit_path(rows[chosen].flatten(0, 1), labels.repeat_interleave(V), self.num_classes, strengths=strengths,
+                        sample_weights=weights.repeat_interleave(V) / V, tolerance=tolerance)
+
+
+def video_probabilities(linear: Linear, rows: torch.Tensor) -> torch.Tensor:
+    """(N, V, F') -> (N, K): the mean of the views' probabilities, as the recognizer averages them."""
+    return linear.logits(rows).softmax(dim=2).mean(dim=1)
+
+
+def cross_validate(data: ProbeData, rows: torch.Tensor, folds: Sequence[int]) -> list[tuple[float, float]]:
+    """(log loss, accuracy) of each of :data:`STRENGTHS` on the clips held out, each once."""
+    fold_of = torch.tensor(folds)
+    losses, num_right = torch.zeros(len(STRENGTHS)), torch.zeros(len(STRENGTHS))
+    for fold in sorted(set(folds)):
+        is_out = fold_of == fold
+        for number, linear in enumerate(data.fit(rows, ~is_out, STRENGTHS, tolerance=1e-5)):
+            scores = video_probabilities(linear, rows[is_out])         # (M, K)
+            labels = data.labels[is_out]
+            losses[number] -= scores[torch.arange(len(labels)), labels].clamp(min=1e-12).log().sum()
+            num_right[number] += (scores.argmax(dim=1) == labels).sum()
+    N = len(fold_of)
+    return list(zip((losses / N).tolist(), (num_right / N).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A pooling with its best strength, as cross-validation found it; NaN where there were too few clips for that."""
+
+    pooling: Pooling
+    strength: float
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The classifier of all clips, and what it was chosen from: ``candidates``, the chosen one first."""
+
+    linear: Linear
+    pooling: Pooling
+    strength: float
+    candidates: list[Candidate]
+    num_folds: int  # of the cross-validation; 0 where there was none
+
+
+def choose_and_fit(data: ProbeData, poolings: Sequence[Pooling]) -> Probe:
+    """Choose pooling and strength by the log loss in cross-validation, then fit all clips.
+
+    With fewer than two clips (or groups) of a class there is nothing to choose by: the first of ``poolings`` and
+    :data:`DEFAULT_STRENGTH` are taken.
+
+    Raises:
+        ValueError: features are not finite, or fewer than two classes have clips.
+    """
+    if not data.features.isfinite().all():
+        bad = int((~data.features.isfinite().flatten(1).all(dim=1)).nonzero()[0])
+        raise ValueError(f"the features of clip {bad} are NaN or infinite; the weights of the network are not finite, "
+                         "or overflow on this clip")
+    labels = data.labels.tolist()
+    if len(set(labels)) < 2:
+        raise ValueError(f"all {len(labels)} clips are of one class; a classifier needs clips of two")
+    groups = list(range(len(labels))) if data.groups is None else data.groups
+    num_folds = min(MAX_FOLDS, least_groups(labels, groups))
+    if num_folds < FEW_CLASS_CLIPS:
+        candidates = [Candidate(poolings[0], DEFAULT_STRENGTH, np.nan, np.nan)]
+        num_folds = 0
+    else:
+        folds = assign_folds(labels, groups, num_folds=num_folds)
+        candidates = sorted((_best_strength(data, pooling, folds) for pooling in poolings), key=lambda one: one.loss)
+    best = candidates[0]
+    everyone = torch.ones(len(labels), dtype=torch.bool)
+    linear = data.fit(data.rows(best.pooling), everyone, [best.strength])[0]
+    return Probe(linear, best.pooling, best.strength, candidates, num_folds)
+
+
+def _best_strength(data: ProbeData, pooling: Pooling, folds: Sequence[int]) -> Candidate:
+    """Of equal losses the stronger one."""
+    results = cross_validate(data, data.rows(pooling), folds)
+    number = min(range(len(results)), key=lambda number: results[number][0])
+    return Candidate(pooling, STRENGTHS[number], *results[number])
+
+
+def poolings_of(name: str) -> list[Pooling]:
+    """Those that ``--pooling`` leaves to the cross-validation: all for "auto", else one, each with and without roots.
+
+    Raises ValueError for an unknown name.
+    """
+    kinds = ("stats", "mean", "order") if name == "auto" else (name,)
+    return [Pooling(kind, signed_sqrt) for kind in kinds for signed_sqrt in (False, True)]
