@@ -1,4 +1,4 @@
-"""``tinyaction evaluate``: the accuracy of a checkpoint on the validation videos of a folder."""
+"""The accuracy of a checkpoint on the validation videos of a folder."""
 
 import argparse
 from collections.abc import Sequence
