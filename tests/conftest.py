@@ -8,6 +8,7 @@ import pytest
 from toys import pictures, telling_frames
 
 from tinyaction.prepare.stored_file import StoreSettings, store_video
+from tinyaction.prepare.synthetic import make_stand_in
 from tinyaction.video.frames import FORMATS
 from tinyaction.video.writer import write_video
 
@@ -21,6 +22,14 @@ def shared() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"TINYACTION_SHARED is {folder!r}, and there is no such folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generated stand-in of the tutorial's set, made once: it takes ten seconds. Only for reading."""
+    folder = tmp_path_factory.mktemp("data") / "kinetics400_tiny"
+    make_stand_in(folder)
+    return folder
 
 
 @pytest.fixture

@@ -18,10 +18,13 @@ Letters of dimensions, everywhere:
 import torch  # noqa: F401  (before decord: the other order has crashed)
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data, read_list
-from tinyaction.data.dataset import VideoDataset, VideoLoader, build_dataloader, collate
+from tinyaction.data.dataset import VideoDataset, build_dataloader, collate
+from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, train_pipeline
 from tinyaction.data.transforms import (
     Compose,
+    DenseSample,
+    IntervalSample,
     UniformSample,
     VideoCrop,
     VideoDecode,
@@ -59,12 +62,23 @@ from tinyaction.version import __version__
 from tinyaction.video import VideoError, open_video
 
 __all__ = [
-    "Callbacks", "Checkpoint", "Clip", "Compose", "Conv3dBackbone", "ConvBackbone", "Criterion", "DataFolder",
-    "DataSample", "Evaluation", "Prediction", "Predictor", "Recognizer", "RunConfig", "RunResult",
-    "TemporalAverageHead", "UniformSample", "Updater", "VideoCrop", "VideoDataset", "VideoDecode", "VideoError",
-    "VideoFlip", "VideoFormat", "VideoInit", "VideoList", "VideoLoader", "VideoPack", "VideoPreprocessor",
-    "VideoRandomResizedCrop", "VideoResize", "VideoSample", "__version__", "build_dataloader", "choose_device",
-    "collate", "confusion_matrix", "create_average", "create_model", "create_optimizer", "default_hyperparameters",
-    "eval_pipeline", "evaluate", "find_data", "fit", "freeze", "learning_rate", "load_model", "mean_class_accuracy",
-    "open_video", "read_list", "top_k_accuracy", "train", "train_one_epoch", "train_pipeline",
+    # from a path to frames
+    "open_video", "VideoError",
+    # from a list to batches
+    "find_data", "read_list", "DataFolder", "VideoList",
+    "Compose", "VideoInit", "VideoSample", "UniformSample", "IntervalSample", "DenseSample", "VideoDecode",
+    "VideoResize", "VideoCrop", "VideoRandomResizedCrop", "VideoFlip", "VideoFormat", "VideoPack", "DataSample",
+    "train_pipeline", "eval_pipeline", "VideoDataset", "collate", "build_dataloader", "VideoLoader",
+    # from pixels to scores
+    "create_model", "VideoPreprocessor", "ConvBackbone", "Conv3dBackbone", "TemporalAverageHead", "Recognizer",
+    "Checkpoint", "load_model", "choose_device",
+    # what came out
+    "evaluate", "Evaluation", "top_k_accuracy", "mean_class_accuracy", "confusion_matrix", "Clip",
+    # from a config to a run
+    "RunConfig", "default_hyperparameters", "train", "RunResult",
+    "learning_rate", "create_optimizer", "create_average", "Updater", "Criterion", "freeze",
+    "train_one_epoch", "fit", "Callbacks",
+    # with a trained model
+    "Predictor", "Prediction",
+    "__version__",
 ]

@@ -65,7 +65,8 @@ def test_the_command_prints_a_table_that_fits_and_writes_json(tmp_path, capsys, 
     folder = write_set(tmp_path / "data", num_train=2, num_val=2)
     out = tmp_path / "b.json"
     flags = ["--data", str(folder), "--repeats", "1", "--clip-len", "2", "--size", "16", "--short-side", "24",
-             "--batch-size", "2", "--num-workers", "0", "--device", "cpu", "--json", str(out)]
+             "--batch-size", "2", "--num-workers", "0", "--device", "cpu", "--num-videos", "1", "--cpu-time",
+             "--json", str(out)]
     shown = []
     monkeypatch.setattr("tinyaction.cli.progress.CountLine.__call__",
                         lambda line, unit, done, num_all: shown.append((unit, done, num_all)))
@@ -73,6 +74,7 @@ def test_the_command_prints_a_table_that_fits_and_writes_json(tmp_path, capsys, 
     assert shown == [("measurements", number, 14) for number in range(1, 15)]  # 2 x (3 sources + 3 loaders + 1)
     *lines, last = capsys.readouterr().out.splitlines()
     assert last == f"written to {out}"
+    assert "1 videos, medians of 1, processor time" in lines
     assert max(map(len, lines)) <= 80
     words = [line.split()[0] for line in lines if line]
     for stage in (*STAGES, "loader", "forward", "step"):
@@ -81,7 +83,7 @@ def test_the_command_prints_a_table_that_fits_and_writes_json(tmp_path, capsys, 
     assert set(result["clips_per_second"]) == {"videos", "jpeg", "raw"}
     assert result["clips_per_second"]["raw"]["item"] > 0 and result["model"]["forward"] > 0
     assert result["machine"]["torch"]
-    assert [Path(video).name for video in result["videos"]] == ["clip 0.mp4", "clip 1.mp4"]
+    assert [Path(video).name for video in result["videos"]] == ["clip 0.mp4"]
     assert bench.main(flags) == 2
     assert "--json is" in capsys.readouterr().err
 

@@ -22,7 +22,7 @@ from tinyaction.cli.evaluate import main as evaluate_main
 from tinyaction.cli.predict import main as predict_main
 from tinyaction.cli.progress import ProgressLine
 from tinyaction.cli.train import main as train_main
-from tinyaction.data.dataset import EpochSampler
+from tinyaction.data.loader import EpochSampler
 from tinyaction.prepare.synthetic import STAND_IN_TITLE
 from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.progress import Progress
@@ -172,7 +172,8 @@ def test_evaluate_on_the_training_videos_and_with_other_clips(run, bars, capsys,
 
     monkeypatch.setattr("tinyaction.cli.evaluate.evaluate", spy)
     argv = ["--data", str(bars), "--checkpoint", str(run[0] / "last.pt"), "--num-workers", "0"]
-    assert evaluate_main([*argv, "--split", "train", "--num-clips", "3", "--batch-size", "5"]) == 0
+    assert evaluate_main([*argv, "--split", "train", "--num-clips", "3", "--batch-size", "5",
+                          "--video-timeout", "60"]) == 0
     assert shapes == [(5, 3, 3, 4, 32, 32), (3, 3, 3, 4, 32, 32)]
     assert " over 8 videos" in text_of(capsys)[0]
 

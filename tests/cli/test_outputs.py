@@ -107,14 +107,14 @@ def test_two_outputs_of_one_name(place, tmp_path, capsys):
 
 def test_clean_lists(tmp_path, capsys):
     write_set(tmp_path / "data", num_train=2, num_val=2)
-    (tmp_path / "data" / "bars_val_list.txt.clean").write_text("a person's own")
+    (tmp_path / "data" / "clean.csv").write_text("a person's own")
     words = ["check", "--data", str(tmp_path / "data"), "--num-workers", "1", "--clip-len", "2", "--write-clean"]
     before = snapshot(tmp_path)
     for force in ([], ["--force"]):
         assert main(words + force) == 2
         assert "--write-clean is " in capsys.readouterr().err
     assert snapshot(tmp_path) == before
-    (tmp_path / "data" / "bars_val_list.txt.clean").unlink()
+    (tmp_path / "data" / "clean.csv").unlink()
     assert main(words) in (0, 1)
     assert main(words) == 2
     assert main([*words, "--force"]) in (0, 1)

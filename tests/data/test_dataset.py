@@ -9,7 +9,8 @@ import torch
 from toys import write_clip, write_set
 
 from tinyaction.data.annotations import VideoList
-from tinyaction.data.dataset import EpochSampler, VideoDataset, build_dataloader, collate
+from tinyaction.data.dataset import VideoDataset, build_dataloader, collate
+from tinyaction.data.loader import EpochSampler
 from tinyaction.data.pipelines import eval_pipeline, train_pipeline
 from tinyaction.sample import DataSample
 

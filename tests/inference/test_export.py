@@ -49,7 +49,7 @@ def check(predictor, path, format):
     clips = generated_clips(predictor, num_clips=2)
     difference = export_model(predictor, path, format=format, clips=clips)
     assert difference <= 1e-4
-    with exporting._quiet():
+    with exporting.quiet_exporters():
         metadata = metadata_in(path)
     assert metadata["class_names"] == list(CLASSES)
     assert metadata["shape"] == list(clips[0].shape)
@@ -57,7 +57,7 @@ def check(predictor, path, format):
     batch = torch.stack([*clips, clips[0].flip(2), clips[1].flip(0)])  # (4, V, C, T, H, W), another B
     with torch.inference_mode():
         expected = predictor.model(batch, mode="logits").softmax(dim=2).mean(dim=1)
-    with exporting._quiet():
+    with exporting.quiet_exporters():
         scores = exporting.OPENERS[format](path)(batch)
     assert scores.shape == (4, 2) and scores.dtype == torch.float32
     assert scores.detach().numpy() == pytest.approx(expected.numpy(), abs=1e-4)
@@ -93,7 +93,7 @@ def test_a_model_with_bounded_views_takes_any_number_of_videos(tmp_path, format)
     assert export_model(predictor, path, format=format, clips=clips) <= 1e-4
     assert predictor.model.max_views == 2
     batch = torch.stack([clips[0], clips[0].flip(1), clips[0].flip(2), clips[0].flip(0), clips[0]])
-    with exporting._quiet(), torch.inference_mode():
+    with exporting.quiet_exporters(), torch.inference_mode():
         scores = exporting.OPENERS[format](path)(batch)
         expected = predictor.model.cls_head.video_scores(predictor.model(batch, mode="logits"))
     assert scores.numpy() == pytest.approx(expected.numpy(), abs=1e-4)
@@ -114,7 +114,7 @@ def test_the_metadata_names_every_view(tmp_path):
     predictor = calibrated(tmp_path, "conv2d", num_clips=2, num_crops=3)
     path = tmp_path / "model.torchscript"
     export_model(predictor, path, format="torchscript", clips=generated_clips(predictor, num_clips=1))
-    with exporting._quiet():
+    with exporting.quiet_exporters():
         metadata = metadata_in(path)
     assert metadata["shape"][0] == 6 and metadata["frames"].startswith("2 clips of 4 frames")
     assert metadata["pixels"] == ("short side resized to 32, bilinear, then three squares of 32 along the long side, "

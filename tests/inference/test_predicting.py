@@ -1,5 +1,6 @@
 """What can be predicted besides a file: folders, arrays, generators, long videos in windows, frames as they come."""
 
+import itertools
 import json
 import os
 import shutil
@@ -339,6 +340,32 @@ def test_a_folder_is_a_line_a_video_under_one_heading_and_a_summary(folder, caps
     assert summary == "3 videos: " + ", ".join(f"{name} {count}" for name, count in counts.most_common())
     assert predict([*words, "--verbose"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 9              # source and two classes each, no summary
+
+
+def test_a_broken_file_ends_the_command_unless_it_is_skipped(folder, tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    whole = str(folder / "val" / "clip 0.mp4")
+    words = [str(tmp_path / "broken.mp4"), whole, "--checkpoint", str(folder / "model.pt")]
+    assert predict(words) == 2
+    assert "clip 0.mp4" not in capsys.readouterr().out
+    assert predict([*words, "--skip-errors"]) == 2
+    out, err = capsys.readouterr()
+    assert "clip 0.mp4" in out and err.splitlines()[-1] == "error: 1 of 2 videos could not be read"
+
+
+def test_a_camera_is_watched_for_the_time_given(folder, capsys, monkeypatch):
+    class FakeCamera:
+        fps = 4.0
+
+        def __init__(self, number):
+            self.number = number
+
+        def __iter__(self):
+            return itertools.cycle(bar_frames(0, 3, num_frames=5))
+
+    monkeypatch.setattr("tinyaction.inference.predictor.Camera", FakeCamera)
+    assert predict(["987", "--checkpoint", str(folder / "model.pt"), "--window", "1", "--seconds", "1e-9"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "camera 987"
 
 
 def test_windows_have_one_heading(folder, long_clip, capsys):

@@ -189,6 +189,29 @@ def test_a_checkpoint_of_the_first_version_loads(tmp_path, model, best):
     assert Checkpoint.load(tmp_path / "again.pt").training == saved.training
 
 
+KEYS_OF_THE_FIRST_VERSION = [
+    *(f"backbone.{part}" for layer in ("conv1", "conv") for part in (
+        f"{layer}.0.weight", f"{layer}.0.bias", f"{layer}.1.weight", f"{layer}.1.bias", f"{layer}.1.running_mean",
+        f"{layer}.1.running_var", f"{layer}.1.num_batches_tracked")),
+    "cls_head.fc.weight", "cls_head.fc.bias",
+]
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv3d"])
+def test_a_model_of_the_first_version_scores_as_it_did(tmp_path, name):
+    """The first version stored two arguments of a model, and tensors of these names."""
+    model = create_model(name, 3).eval()
+    state_dict = dict(zip(KEYS_OF_THE_FIRST_VERSION, model.state_dict().values(), strict=True))
+    torch.save({"format": "tinyaction-1", "versions": {"tinyaction": "0.1"}, "model": {"name": name, "num_classes": 3},
+                "state_dict": state_dict, "class_names": ["a", "b", "c"],
+                "eval_pipeline": {"clip_len": 8, "size": 32, "num_clips": 2}, "epoch": 4, "metrics": {"val_top1": 0.5},
+                "config": {}, "stand_in": False}, tmp_path / "best.pt")
+    loaded, checkpoint = load_model(tmp_path)
+    clips = torch.randint(0, 256, (2, 2, 3, 8, 32, 32), dtype=torch.uint8)
+    assert torch.equal(loaded(clips, mode="logits"), model(clips, mode="logits"))
+    assert (checkpoint.epoch, checkpoint.metrics, checkpoint.training) == (4, {"val_top1": 0.5}, None)
+
+
 def test_a_checkpoint_is_shown_without_its_tensors(model):
     assert len(repr(checkpoint_of(model))) < 500
 

@@ -10,7 +10,7 @@ from torchvision.models import get_model
 
 from tinyaction.models import all_models, check_input, create_model, input_rule, model_arguments
 from tinyaction.models.create import normalization
-from tinyaction.models.torchvision import CLASSIFICATION_NETS, VIDEO_NETS, build_net, frame_backbone
+from tinyaction.models.torchvision import CLASSIFICATION_NETS, VIDEO_NETS, build_net, plain_backbone
 from tinyaction.models.weights import fit_state_dict
 
 # One network of each kind that torchvision has, and the pictures or clips to try it with.
@@ -81,7 +81,7 @@ def test_a_resnets_features_are_exactly_torchvisions():
     frames = torch.randn(3, 3, 64, 64)
     net(frames)
     trunk = nn.Sequential(*list(net.children())[:-2])
-    ours = frame_backbone("resnet18").eval()
+    ours = plain_backbone("resnet18").eval()
     ours.load_state_dict({key: value for key, value in net.state_dict().items() if not key.startswith("fc.")})
     assert [type(part) for part in ours] == [type(part) for part in trunk]
     assert trunk(frames).equal(seen[0]) and ours(frames).allclose(seen[0], rtol=1e-4, atol=1e-5)

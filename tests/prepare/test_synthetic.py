@@ -22,13 +22,6 @@ from tinyaction.video import open_video
 
 
 @pytest.fixture(scope="module")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "kinetics400_tiny"
-    make_stand_in(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def direction(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "direction"
     make_direction_set(folder, num_train=4, num_val=2)

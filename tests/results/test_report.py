@@ -29,7 +29,7 @@ from tinyaction.results.plots import (
     shortened,
     whole_ticks,
 )
-from tinyaction.results.report import _find, _spread_over_classes, wilson_interval, write_report
+from tinyaction.results.report import find_video, spread_over_classes, wilson_interval, write_report
 from tinyaction.results.run import RunFolder, epoch_sort_key, read_run
 from tinyaction.results.sheets import MARGIN, PAPER, Strip, clip_frames, data_uri, draw_sheet, fonts_here, has_letter
 from tinyaction.training.config import RunConfig
@@ -179,9 +179,9 @@ def test_a_letter_that_no_font_has_is_written_as_its_code() -> None:
 
 def test_every_class_is_shown_before_one_is_shown_twice() -> None:
     labels = np.array([0, 0, 0, 2, 1, 2, 0])
-    assert _spread_over_classes(labels, 3) == [0, 4, 3]
-    assert _spread_over_classes(labels, 5) == [0, 1, 4, 3, 5]
-    assert sorted(_spread_over_classes(labels, 99)) == list(range(7))
+    assert spread_over_classes(labels, 3) == [0, 4, 3]
+    assert spread_over_classes(labels, 5) == [0, 1, 4, 3, 5]
+    assert sorted(spread_over_classes(labels, 99)) == list(range(7))
 
 
 def test_a_video_is_found_where_it_has_moved_to() -> None:
@@ -189,7 +189,7 @@ def test_a_video_is_found_where_it_has_moved_to() -> None:
     dataset = ta.VideoDataset(videos, lambda results: results)
     names = ["d/val/b.mp4", "/elsewhere/val/b.mp4", "d-store/val/b.mp4.zip", "d-store/val/a.mp4.npy",
              "d/y/bend/p0.mp4", "e/bend/p0.mp4", "d/val/c.mp4"]
-    assert [_find(dataset, name) for name in names] == [1, 1, 1, 0, 3, None, None]  # two p0.mp4: neither is guessed
+    assert [find_video(dataset, name) for name in names] == [1, 1, 1, 0, 3, None, None]  # of two p0.mp4 neither
 
 
 # ---- a run folder --------------------------------------------------------------------------------------------------

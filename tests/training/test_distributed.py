@@ -39,7 +39,7 @@ before = ta.evaluate(model, val, device=device, gather=gather_in_order)
 updater = ta.Updater(torch.optim.SGD(model.parameters(), lr=0.1))
 if len(sys.argv) > 4:  # a process that runs out of batches early
     if rank() == 1:
-        train._bounds = train._bounds[:-1]
+        train = list(train)[:-1]
 result = ta.train_one_epoch(model, train, updater, device=device)
 after = ta.evaluate(model, val, device=device, gather=gather_in_order)
 torch.save({"seen": seen, "scores": before.scores, "labels": before.labels, "filenames": before.filenames,

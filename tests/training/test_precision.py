@@ -6,9 +6,10 @@ from loops import CPU, FakeLoader, batch_of, sgd, tiny_model, weights_of
 from torch import nn
 
 from tinyaction.models import create_model
+from tinyaction.training.build import build_schedule
+from tinyaction.training.config import RunConfig
 from tinyaction.training.loop import TrainState, fit, train_one_epoch
 from tinyaction.training.precision import choose_amp, create_scaler
-from tinyaction.training.updater import num_steps
 
 CLIPS = torch.randint(0, 256, (2, 1, 3, 2, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 VIDEOS = ((1.0, 0), (2.0, 1), (-1.0, 1), (0.5, 0), (3.0, 1))
@@ -41,7 +42,10 @@ def test_the_rate_follows_the_steps_not_the_batches():
     batches = [batch_of(video) for video in VIDEOS]
     train(*batches, grad_accum=2, state=TrainState(step=10), lr_at=lambda step: seen.append(step) or 0)
     assert seen == [10, 11, 12]
-    assert [num_steps(5, 2), num_steps(4, 2), num_steps(5, 1)] == [3, 2, 5]
+    for num_batches, grad_accum, num_steps in [(5, 2, 3), (4, 2, 2), (5, 1, 5)]:
+        config = RunConfig("clips", grad_accum=grad_accum, epochs=1, warmup_epochs=0)
+        lr_at = build_schedule(config, 1.0, num_batches=num_batches)
+        assert lr_at(num_steps - 1) > lr_at(num_steps) == 0
     seen.clear()
     model = tiny_model()
     loader = FakeLoader(*batches)

@@ -32,6 +32,22 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help")
 
 
+def check_at_least(least: int, arguments: argparse.Namespace, *names: str) -> None:
+    """Raise ValueError for the first of these flags, as they are named in Python, that is below ``least``."""
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+
+
+def add_checkpoint_flags(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """The flags of the commands that use a trained network: --checkpoint, --num-clips, --device."""
+    parser.add_argument("--checkpoint", required=required, help="the folder of a run, or a best.pt or last.pt in it"
+                        + ("" if required else "; required"))
+    parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+
+
 class Main(Protocol):
     """A command: takes flags (default those of the process), returns the exit code."""
 

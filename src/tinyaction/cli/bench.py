@@ -5,6 +5,7 @@ temporary folder.
 """
 
 import argparse
+import itertools
 import json
 import platform
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import find_data
 from tinyaction.data.pipelines import AUGMENTATIONS, train_pipeline
@@ -22,7 +23,7 @@ from tinyaction.device import choose_device, default_num_workers, num_cores
 from tinyaction.files import check_output, write_whole
 from tinyaction.models.checkpoint import versions
 from tinyaction.prepare.stored_file import StoreSettings, store_video
-from tinyaction.results.speed import STAGES, measure_items, measure_loader, measure_model
+from tinyaction.results.speed import STAGES, OnRepeat, measure_items, measure_loader, measure_model
 from tinyaction.video.frames import FORMATS
 
 Speeds = Mapping[str, float]  # stage -> clips a second
@@ -38,14 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     clock = "processor time" if arguments.cpu_time else "wall time"
     print(f"{processor()}, {num_cores()} cores, on {device}; torch {torch.__version__}\n"
           f"{len(videos)} videos, medians of {arguments.repeats}, {clock}")
-    progress = Progress(num_measurements(arguments))
+    line, numbers, num_all = CountLine(), itertools.count(1), num_measurements(arguments)
+
+    def on_repeat() -> None:
+        line("measurements", next(numbers), num_all)
+
     with tempfile.TemporaryDirectory() as folder:
         sources, stores = store_each_form(videos, Path(folder), arguments.short_side)
-        items = measure_sources(sources, arguments, progress)
+        items = measure_sources(sources, arguments, on_repeat)
     model = measure_model(arguments.model, clip_len=arguments.clip_len, size=arguments.size,
                           batch_size=arguments.batch_size, device=device, repeats=arguments.repeats,
-                          on_repeat=progress)
-    progress.close()
+                          on_repeat=on_repeat)
+    line.clear()
     lines = [*item_lines(items, arguments), *store_lines(items, stores), *model_lines(model, items, arguments)]
     print("\n".join(lines))
     if arguments.json:
@@ -78,9 +83,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", default="", metavar="FILE.json", help="file for the numbers")
     parser.add_argument("--force", action="store_true", help="replace a file that tinyaction wrote before")
     arguments = parser.parse_args(argv)
-    for name in ("num_videos", "repeats", "clip_len", "size", "short_side", "batch_size"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be at least 1")
+    check_at_least(1, arguments, "num_videos", "repeats", "clip_len", "size", "short_side", "batch_size")
     if any(workers < 0 for workers in arguments.num_workers):
         raise ValueError(f"--num-workers is {min(arguments.num_workers)}; it must be at least 0")
     return arguments
@@ -100,22 +103,6 @@ def chosen_videos(data: Sequence[str], num_videos: int) -> list[str]:
 
 
 # ---- measuring -----------------------------------------------------------------------------------------------------
-
-
-class Progress:
-    """How many of the measurements are done, on one line of a terminal."""
-
-    def __init__(self, num_all: int) -> None:
-        self.num_all = num_all
-        self.num_done = 0
-        self._line = CountLine()
-
-    def __call__(self) -> None:
-        self.num_done += 1
-        self._line("measurements", self.num_done, self.num_all)
-
-    def close(self) -> None:
-        self._line.clear()
 
 
 def num_measurements(arguments: argparse.Namespace) -> int:
@@ -145,17 +132,17 @@ def _size_of(files: Sequence[str]) -> int:
 
 
 def measure_sources(
-    sources: Mapping[str, Sequence[str]], arguments: argparse.Namespace, progress: Progress
+    sources: Mapping[str, Sequence[str]], arguments: argparse.Namespace, on_repeat: OnRepeat
 ) -> dict[str, dict[str, float]]:
     """Clips a second of each source: its stages, and its loaders."""
     pipeline = train_pipeline(clip_len=arguments.clip_len, size=arguments.size, augment=arguments.augment)
     items = measure_items(sources, pipeline, batch_size=arguments.batch_size, repeats=arguments.repeats,
-                          clock=time.process_time if arguments.cpu_time else time.perf_counter, on_repeat=progress)
+                          clock=time.process_time if arguments.cpu_time else time.perf_counter, on_repeat=on_repeat)
     for name, files in sources.items():
         for workers in arguments.num_workers:
             items[name][f"loader {workers}"] = measure_loader(
                 files, pipeline, batch_size=arguments.batch_size, num_workers=workers, repeats=arguments.repeats,
-                on_repeat=progress)
+                on_repeat=on_repeat)
     return items
 
 

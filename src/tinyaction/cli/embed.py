@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, add_checkpoint_flags, check_at_least, errors_to_exit_code
 from tinyaction.files import check_output, whole_file, write_whole
 from tinyaction.inference.predictor import Predictor
 
@@ -14,15 +14,12 @@ from tinyaction.inference.predictor import Predictor
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="tinyaction embed", description=__doc__, allow_abbrev=False)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folders of videos, files, or quoted patterns")
-    parser.add_argument("--checkpoint", required=True, help="the folder of a run, or a best.pt or last.pt in it")
+    add_checkpoint_flags(parser)
     parser.add_argument("--out", default="features.npy",
                         help="(N, F) float32; the names go into the same name with .txt (default features.npy)")
     parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
-    parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     arguments = parser.parse_args(argv)
-    if arguments.num_clips is not None and arguments.num_clips < 1:
-        raise ValueError(f"--num-clips is {arguments.num_clips}; it must be at least 1")
+    check_at_least(1, arguments, "num_clips")
     path = Path(arguments.out)
     names_path = path.with_suffix(".txt")
     if path.suffix != ".npy":

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, add_checkpoint_flags, check_at_least, errors_to_exit_code
 from tinyaction.cli.progress import ProgressLine
 from tinyaction.data.annotations import DataFolder, find_data
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
@@ -54,24 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="tinyaction evaluate", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
-    parser.add_argument("--checkpoint", required=True, help="the folder of a run, or a best.pt or last.pt in it")
+    add_checkpoint_flags(parser)
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which videos (default val)")
-    parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
     parser.add_argument("--num-crops", type=int, choices=NUM_CROPS, help="squares of a clip; default as in the run")
     parser.add_argument("--max-views", type=int, help="views that the network sees at once, to bound memory; 0 is all")
     parser.add_argument("--batch-size", type=int, default=8, help="videos of a batch (default 8)")
     parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="processes that decode")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     parser.add_argument("--on-error", choices=("raise", "skip"), default="raise",
                         help="raise: stop at a video that cannot be read; skip: leave it out, and say so")
     parser.add_argument("--max-skipped", type=float, default=0.1, help="share that may be left out (default 0.1)")
     parser.add_argument("--video-timeout", type=float, default=300.0, help="seconds for one video (default 300)")
     parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
     arguments = parser.parse_args(argv)
-    for name, least in (("num_clips", 1), ("max_views", 0), ("batch_size", 1), ("num_workers", 0)):
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+    check_at_least(1, arguments, "num_clips", "batch_size")
+    check_at_least(0, arguments, "max_views", "num_workers")
     return arguments
 
 

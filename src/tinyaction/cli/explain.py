@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, add_checkpoint_flags, check_at_least, errors_to_exit_code
 from tinyaction.files import check_output
 from tinyaction.inference.explain import check_one_video, explain, explanation_sheet, explanation_video
 from tinyaction.inference.predictor import Predictor
@@ -35,18 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="tinyaction explain", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", metavar="VIDEO", help="a video file")
-    parser.add_argument("--checkpoint", required=True, help="the folder of a run, or a best.pt or last.pt in it")
+    add_checkpoint_flags(parser)
     parser.add_argument("--class", dest="class_name", help="the class to look for; default the predicted one")
     parser.add_argument("--out", help="the picture; the video has the same name with .mp4 (default "
                         "NAME_explained.png in this folder)")
     parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
     parser.add_argument("--num-frames", type=int, default=6, help="frames on the picture (default 6)")
     parser.add_argument("--no-video", action="store_true", help="only the picture")
-    parser.add_argument("--num-clips", type=int, help="clips of the video; default as in the run")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     arguments = parser.parse_args(argv)
-    for name in ("num_clips", "num_frames"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+    check_at_least(1, arguments, "num_clips", "num_frames")
     return arguments

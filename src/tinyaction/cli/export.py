@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
 from tinyaction.files import check_output
 from tinyaction.inference.export import SUFFIXES, TOLERANCE, check_format, export_model, generated_clips
 from tinyaction.inference.predictor import Predictor
@@ -48,8 +48,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="replace a file that tinyaction wrote before")
     parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
     arguments = parser.parse_args(argv)
-    if arguments.num_clips is not None and arguments.num_clips < 1:
-        raise ValueError(f"--num-clips is {arguments.num_clips}; it must be at least 1")
+    check_at_least(1, arguments, "num_clips")
     return arguments
 
 

@@ -7,15 +7,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.models.create import (
-    all_models,
-    check_input,
-    check_name,
-    create_model,
-    input_rule,
-    normalization,
-)
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.models.create import all_models, check_input, check_name, create_model, input_rule, normalization
 from tinyaction.models.weights import hub_path, published_weights
 
 LIST_NOTES = """\
@@ -47,10 +40,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="count for such a square of pixels; default that of the weights")
     parser.add_argument("--num-classes", type=int, default=2, help="classes of the head (default 2)")
     arguments = parser.parse_args(argv)
-    for name in ("clip_len", "size"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+    check_at_least(1, arguments, "clip_len", "size")
     return arguments
 
 

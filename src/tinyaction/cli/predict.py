@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, add_checkpoint_flags, check_at_least, errors_to_exit_code
 from tinyaction.files import check_output, part_of, put_in_place
 from tinyaction.inference.overlay import draw_timeline, with_label
 from tinyaction.inference.prediction import Prediction, Window
@@ -80,7 +80,7 @@ def _parser() -> Parser:
     parser.add_argument("sources", nargs="*", metavar="SOURCE",
                         help="video files, folders of videos, quoted patterns such as 'clips/*.mp4', or a camera's "
                         "number")
-    parser.add_argument("--checkpoint", help="the folder of a run, or a best.pt or last.pt in it; required")
+    add_checkpoint_flags(parser, required=False)
     parser.add_argument("--top", type=int, default=5, help="classes to show of each video (default 5)")
     parser.add_argument("--verbose", action="store_true", help="show the classes of each video of a folder, too")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE.json",
@@ -99,17 +99,12 @@ def _parser() -> Parser:
     parser.add_argument("--seconds", type=float, help="stop watching a camera after this time; default Ctrl-C")
     parser.add_argument("--skip-errors", action="store_true",
                         help="go on after a file that cannot be read, as is done within folders")
-    parser.add_argument("--num-clips", type=int, help="clips of a video; default as in the run")
     parser.add_argument("--batch-size", type=int, default=1, help="videos that are computed together (default 1)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     return parser
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
-    for name in ("num_clips", "top", "batch_size"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+    check_at_least(1, arguments, "num_clips", "top", "batch_size")
     for name in ("window", "stride", "seconds"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
@@ -239,7 +234,7 @@ class Output:
                 self._print_heading(f"{'score':>6}  {'class':<{CLASS_COLUMNS}}  video")
                 print(video_line(prediction), flush=True)
             else:
-                print("\n".join(table_lines(prediction, self.top)), flush=True)
+                print(prediction.table(self.top), flush=True)
 
     def close(self) -> None:
         """Show the summary and give the files their names, also after Ctrl-C; without a prediction there are none."""
@@ -283,12 +278,6 @@ class Output:
 
 
 CLASS_COLUMNS = 24
-
-
-def table_lines(prediction: Prediction, top: int) -> list[str]:
-    """A line a class with a bar, under the source; at most 80 columns but for the source."""
-    return [prediction.source, *(f"  {score:6.3f}  {'#' * round(30 * score):<30}  {shortened(name, 38)}"
-                                 for name, score in prediction.top(top))]
 
 
 def video_line(prediction: Prediction) -> str:

@@ -1,7 +1,6 @@
 """Put a set of videos in place: the tutorial's (or its generated stand-in), or the generated set "direction"."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -48,28 +47,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run_kinetics400_tiny(args: argparse.Namespace) -> None:
-    state = put_kinetics400_tiny(args.data, force=args.force)
-    print(f"{args.data}: {state}")
+    line = CountLine()
+    state = prepare_kinetics400_tiny(args.data, force=args.force, on_progress=line, log=line.print)
+    line.print(f"{args.data}: {state}")
     if is_stand_in(args.data):
         print(f"{STAND_IN_TITLE}\ntinyaction prepare --force tries again to replace it by the real set")
-
-
-def put_kinetics400_tiny(folder: str | os.PathLike[str], *, force: bool = False) -> str:
-    """prepare_kinetics400_tiny, telling on stdout what it does; silent where the set is in place already."""
-    line = CountLine()
-    state = prepare_kinetics400_tiny(folder, force=force, on_progress=line, log=line.print)
-    line.clear()
-    return state
 
 
 def run_direction(args: argparse.Namespace) -> None:
     check_output(args.data, flag="--data", is_folder=True)
     line = CountLine()
-    make_direction_set(
-        args.data,
-        num_train=args.num_train,
-        num_val=args.num_val,
-        seed=args.seed,
-        on_progress=lambda done, total: line("clips", done, total),
-    )
+    make_direction_set(args.data, num_train=args.num_train, num_val=args.num_val, seed=args.seed,
+                       on_progress=lambda done, total: line("clips", done, total))
     line.print(f"{args.data}: {args.num_train} training and {args.num_val} validation clips")

@@ -1,10 +1,10 @@
-"""More ways to change and to cut a video: for training beyond the basic recipe, for evaluation with several crops.
+"""Further transforms: augmentation beyond the basic recipe, and several crops of a clip for evaluation.
 
-They are transforms like those of :mod:`tinyaction.data.transforms`, with its keys: drawn once per video, applied to
-every frame alike.
+They use the keys of :mod:`tinyaction.data.transforms`, draw once per video and apply the draw to every frame.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from tinyaction.data.transforms import Results, cut_and_resize, rng_of
 from tinyaction.video import UInt8Array
 
 
+@dataclass(frozen=True)
 class TorchvisionAugment:
     """Any transform of ``torchvision.transforms.v2`` on uint8 images, with one draw for all frames of a video.
 
@@ -27,8 +28,7 @@ class TorchvisionAugment:
         ValueError: the transform gives frames that are not uint8.
     """
 
-    def __init__(self, transform: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.transform = transform
+    transform: Callable[[torch.Tensor], torch.Tensor]
 
     def __call__(self, results: Results) -> Results:
         frames = torch.from_numpy(np.stack(list(results["imgs"]))).permute(0, 3, 1, 2)  # (V*T, C, H, W)
@@ -43,37 +43,33 @@ class TorchvisionAugment:
         results["img_shape"] = results["imgs"][0].shape[:2]
         return results
 
-    def __repr__(self) -> str:
-        return f"TorchvisionAugment({self.transform})"
 
-
+@dataclass(frozen=True)
 class VideoMultiScaleCrop:
     """Cut a box of one of a few sizes from one of a few places, and resize it to ``size`` x ``size``, bilinear.
 
-    The sides of the box are ``scales`` of the frame's short side, neighbours in that list at most ``max_gap`` apart.
+    The two sides of the box are one of ``scales`` of the frame's short side, or neighbours in that list.
     It lies in a corner or the centre, or with ``num_places=13`` also halfway between.
     Source: Wang et al. 2016, "Temporal Segment Networks"; draws as in MMAction2's ``MultiScaleCrop``.
     """
 
-    def __init__(
-        self, size: int, *, scales: Sequence[float] = (1, 0.875, 0.75, 0.66), max_gap: int = 1, num_places: int = 5
-    ) -> None:
-        if num_places not in (5, 13):
-            raise ValueError(f"num_places is {num_places}; it must be 5 or 13")
-        if not scales or not all(0 < scale <= 1 for scale in scales):
-            raise ValueError(f"scales is {scales}; each must be above 0 and at most 1")
-        self.size = size
-        self.scales = tuple(scales)
-        self.max_gap = max_gap
-        self.num_places = num_places
+    size: int
+    scales: Sequence[float] = field(default=(1, 0.875, 0.75, 0.66), kw_only=True)
+    num_places: int = field(default=5, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.num_places not in (5, 13):
+            raise ValueError(f"num_places is {self.num_places}; it must be 5 or 13")
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
+            raise ValueError(f"scales is {self.scales}; each must be above 0 and at most 1")
 
     def draw_box(self, height: int, width: int, rng: Any) -> tuple[int, int, int, int]:
         """Draw (left, top, box width, box height) in pixels within a frame of ``height`` x ``width``."""
         sides = [max(1, int(min(height, width) * scale)) for scale in self.scales]
         shapes = [(box_width, box_height) for i, box_height in enumerate(sides) for j, box_width in enumerate(sides)
-                  if abs(i - j) <= self.max_gap]
+                  if abs(i - j) <= 1]
         drawn = shapes[int(rng.randint(0, len(shapes)))]
-        # A side that is nearly the wanted one is made exactly that, so that it need not be resized.
+        # Snap a side within 2 pixels of size to it: the box is not resized then.
         box_width, box_height = (
             self.size if abs(side - self.size) < 3 and self.size <= limit else side
             for side, limit in zip(drawn, (width, height), strict=True)
@@ -90,11 +86,8 @@ class VideoMultiScaleCrop:
         height, width = results["img_shape"]
         return cut_and_resize(results, self.draw_box(height, width, rng_of(results)), self.size)
 
-    def __repr__(self) -> str:
-        return (f"VideoMultiScaleCrop(size={self.size}, scales={self.scales}, max_gap={self.max_gap}, "
-                f"num_places={self.num_places})")
 
-
+@dataclass(frozen=True)
 class VideoThreeCrop:
     """Three squares of ``c_size`` pixels for evaluation: both ends and the middle of the frame's long side.
 
@@ -102,8 +95,7 @@ class VideoThreeCrop:
     Source: MMAction2's ``ThreeCrop``; the protocol of Wang et al. 2018, "Non-local".
     """
 
-    def __init__(self, c_size: int) -> None:
-        self.c_size = c_size
+    c_size: int
 
     def __call__(self, results: Results) -> Results:
         height, width = results["img_shape"]
@@ -113,18 +105,15 @@ class VideoThreeCrop:
         x, y = (width - self.c_size) // 2, (height - self.c_size) // 2
         return _several_crops(results, [(0, 0), (2 * x, 2 * y), (x, y)], self.c_size)
 
-    def __repr__(self) -> str:
-        return f"VideoThreeCrop(c_size={self.c_size})"
 
-
+@dataclass(frozen=True)
 class VideoTenCrop:
     """Ten squares of ``c_size`` pixels for evaluation: the corners and the centre, each also mirrored.
 
     Views are ten times ``num_clips``, see :func:`view_order`. Source: Krizhevsky et al. 2012; MMAction2's ``TenCrop``.
     """
 
-    def __init__(self, c_size: int) -> None:
-        self.c_size = c_size
+    c_size: int
 
     def __call__(self, results: Results) -> Results:
         height, width = results["img_shape"]
@@ -134,9 +123,6 @@ class VideoTenCrop:
         x, y = (width - self.c_size) // 4, (height - self.c_size) // 4
         places = [(0, 0), (4 * x, 0), (0, 4 * y), (4 * x, 4 * y), (2 * x, 2 * y)]
         return _several_crops(results, [place for place in places for _ in range(2)], self.c_size)
-
-    def __repr__(self) -> str:
-        return f"VideoTenCrop(c_size={self.c_size})"
 
 
 CROPS = {  # number of crops -> their names, in the order in which they are cut

@@ -1,7 +1,9 @@
 """From annotation lines to batches: :class:`VideoDataset`, :func:`collate`, :func:`build_dataloader`.
 
-Randomness: every random draw of an item comes from one generator that is seeded by (run seed, epoch, item index), and
-the order of an epoch from (run seed, epoch). So the batches are the same whatever the number of workers.
+Lists of videos are read in :mod:`tinyaction.data.annotations`; workers and order are in :mod:`tinyaction.data.loader`.
+
+Randomness: one generator, seeded by (run seed, epoch, item index), makes every random draw of an item, and (run seed,
+epoch) seeds the order of an epoch. So the batches are the same whatever the number of workers.
 """
 
 from collections.abc import Sequence
@@ -14,10 +16,9 @@ import torch
 from torch.utils.data import Dataset
 
 from tinyaction.data.annotations import VideoList, read_list
-from tinyaction.data.loader import BadVideo, EpochSampler, OnError, VideoLoader
+from tinyaction.data.loader import EpochSampler, OnError, VideoLoader
 from tinyaction.data.transforms import Transform
 from tinyaction.sample import DataSample
-from tinyaction.video import VideoError
 
 Item = dict[str, Any]  # {"inputs": (V, C, T, H, W) uint8, "data_samples": DataSample}
 Batch = dict[str, Any]  # {"inputs": (B, V, C, T, H, W) uint8, "data_samples": list of B DataSample}
@@ -28,15 +29,15 @@ class VideoDataset(Dataset[Item]):
 
     Args:
         ann_file: a text file with lines "path label", relative to ``data_root``; or a :class:`VideoList`.
-        pipeline: a callable ``dict -> dict``, see :mod:`tinyaction.data.transforms`; it is given ``filename``,
-            ``label`` and ``rng``.
+        pipeline: a callable ``dict -> dict`` that receives ``filename``, ``label`` and ``rng``; see
+            :mod:`tinyaction.data.transforms`.
         data_root: folder of the annotation file.
         data_prefix: folder of the videos, relative to ``data_root``.
-        test_mode: random transforms draw the same in every epoch (evaluation pipelines draw nothing anyway).
+        test_mode: random transforms draw the same in every epoch.
         class_names: names of the classes, by label; labels must be below their number.
         seed: the run's seed.
 
-    ``dataset[3]`` is item 3 of epoch 0, ``dataset[2, 3]`` item 3 of epoch 2; the loader asks for the latter.
+    ``dataset[3]`` is item 3 of epoch 0, ``dataset[2, 3]`` item 3 of epoch 2.
 
     Raises:
         ValueError: the list is empty or a line is wrong (file and line are named).
@@ -127,19 +128,18 @@ def build_dataloader(
     Args:
         batch_size: videos of a batch; the last one may be smaller.
         shuffle: a new order in every epoch.
-        balanced: each class comes equally often, rare ones repeatedly; see
+        balanced: draw each class equally often, repeating videos of rare classes; see
             :class:`tinyaction.data.loader.EpochSampler`.
         num_workers: processes that decode; 0 decodes in this process.
         seed: of the order; default the dataset's.
         pin_memory: page-locked batches, for faster copies to a CUDA device.
         prefetch: batches that each worker makes ahead.
-        rank, num_ranks: which of several processes this is; see :func:`tinyaction.data.loader.rank_batches`.
-        on_error: "raise" a video's error, or "skip" it: its batch is smaller by one, and ``loader.bad`` lists it.
-        max_skipped: share of an epoch's videos that may be skipped.
-        video_timeout: seconds in which a worker must have read one video; it is stopped after that. Without workers
-            nothing watches.
+        rank, num_ranks: number of this process among several; see :func:`tinyaction.data.loader.rank_batches`.
+        on_error: "raise" the error of a video, or "skip" the video: its batch is smaller, ``loader.bad`` lists it.
+        max_skipped: largest share of an epoch's videos that may be skipped.
+        video_timeout: seconds that a worker may take for one video before it is stopped; no limit without workers.
 
-    Iterating raises what an item raised: :class:`VideoError`, or ``ValueError`` of a transform.
+    Iterating raises what an item raised: :class:`tinyaction.video.VideoError`, or ``ValueError`` of a transform.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -151,13 +151,9 @@ def build_dataloader(
 
 
 def check_files_exist(*lists: VideoList) -> None:
-    """Raise FileNotFoundError for the first video that is not there, before anything is computed."""
+    """Raise FileNotFoundError for the first video that does not exist."""
     for videos in lists:
         missing = [name for name, _ in (videos[i] for i in range(len(videos))) if not Path(name).exists()]
         if missing:
             raise FileNotFoundError(f"{missing[0]}: no such file; {len(missing)} of {len(videos)} videos listed in "
                                     f"{videos.source} are missing")
-
-
-__all__ = ["BadVideo", "Batch", "DataSample", "EpochSampler", "Item", "VideoDataset", "VideoError", "VideoLoader",
-           "build_dataloader", "check_files_exist", "collate"]

@@ -1,4 +1,4 @@
-"""Frames of an item that are decoded when they are needed: :class:`LazyFrames`."""
+"""Frames of an item that are decoded on demand: :class:`LazyFrames`."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,9 +13,9 @@ FrameFunction = Callable[[UInt8Array], UInt8Array]  # a frame (H, W, 3) to anoth
 class LazyFrames(Sequence[UInt8Array]):
     """The frames of a video at ``indices``, which may repeat and come in any order, as a sequence of that length.
 
-    Each distinct frame is decoded once, in file order, and goes through the functions of :meth:`map` as soon as it is
-    there: :meth:`in_file_order` never holds two full-size frames. Looking at the sequence as at a list decodes all of
-    it and keeps what the functions made; a frame that is asked for twice is then one array object twice.
+    Each distinct frame is decoded once, in file order, and goes through the functions of :meth:`map` at once, so
+    :meth:`in_file_order` never holds two full-size frames. Used as a list, the sequence decodes all frames and keeps
+    the results of the functions; a frame that stands in two places is one array object.
 
     Attributes:
         shape: (H, W) of the frames in the file.
@@ -71,7 +71,7 @@ class LazyFrames(Sequence[UInt8Array]):
 
 
 def _resumed(first: list[UInt8Array], rest: Iterator[UInt8Array]) -> Iterator[UInt8Array]:
-    yield first.pop()  # nobody holds it when the next one is decoded
+    yield first.pop()  # not held while the next one is decoded
     yield from rest
 
 
@@ -81,7 +81,7 @@ def map_frames(frames: Sequence[UInt8Array], function: FrameFunction) -> Sequenc
 
 
 def map_list(frames: Sequence[UInt8Array], function: FrameFunction) -> list[UInt8Array]:
-    """Change every frame by itself; a frame that stands twice is changed once and stands twice."""
+    """Change every frame by itself; a frame in two places is changed once."""
     changed: dict[int, UInt8Array] = {}
     for frame in frames:
         if id(frame) not in changed:

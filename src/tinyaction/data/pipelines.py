@@ -1,4 +1,4 @@
-"""The pipelines of a run, readable top to bottom. To change it, copy the list and edit it."""
+"""The pipelines of training and evaluation. To change one, copy its list of transforms and edit it."""
 
 from collections.abc import Mapping
 
@@ -39,7 +39,7 @@ def train_pipeline(
     augment: str = "basic",
     crop: str = "resized",
 ) -> Compose:
-    """Random frames, a random box, mirrored every other time.
+    """Random frames, a random box, mirrored with probability ``flip_ratio``.
 
     Args:
         clip_len: frames of a clip.
@@ -48,9 +48,8 @@ def train_pipeline(
         flip_ratio: share of videos that are mirrored; 0 where left and right tell classes apart.
         flip_labels: label -> label of the mirrored video, for those that change.
         area: range of the random box's share of the frame.
-        augment: "basic" as said; "randaugment" or "color" change colours as well, "none" takes the centre and never
-            mirrors.
-        crop: "resized" a box of any area and shape, "multiscale" one of TSN's few.
+        augment: "basic" crops and mirrors, "randaugment" and "color" also change colours, "none" takes the centre.
+        crop: "resized" takes a box of any area and shape, "multiscale" one of TSN's few.
 
     Raises:
         ValueError: ``augment`` or ``crop`` is none of these.
@@ -80,10 +79,10 @@ def train_pipeline(
 
 
 def eval_pipeline(*, clip_len: int, size: int, num_clips: int = 1, num_crops: int = 1) -> Compose:
-    """Evenly spread frames and the centre of the picture; nothing is drawn at random. Arguments as in training.
+    """Evenly spread frames, the centre of the frame; no random draws. Arguments as in :func:`train_pipeline`.
 
-    ``num_crops``: 1 is the centre; 3 are squares along the long side, as high as the picture; 10 are the corners and
-    the centre, also mirrored. Views are ``num_clips * num_crops``.
+    ``num_crops`` 1 takes the centre, 3 squares along the long side, 10 the corners and the centre, also mirrored.
+    A video has ``num_clips * num_crops`` views.
 
     Raises:
         ValueError: ``num_crops`` is another number.
@@ -104,7 +103,7 @@ def eval_pipeline(*, clip_len: int, size: int, num_clips: int = 1, num_crops: in
 
 
 def sampled_frames(pipeline: Compose, total_frames: int) -> npt.NDArray[np.int64]:
-    """(V*T,) the frames that a pipeline chooses from a video of ``total_frames``, clip after clip; none is read."""
+    """Indices (V*T,) that a pipeline samples from a video of ``total_frames``, clip after clip; reads no video."""
     results: Results = {"filename": "", "total_frames": total_frames, "fps": 0.0}
     for transform in pipeline.transforms:
         if not isinstance(transform, VideoInit):
@@ -115,15 +114,15 @@ def sampled_frames(pipeline: Compose, total_frames: int) -> npt.NDArray[np.int64
 
 
 def steps_after_decoding(pipeline: Compose) -> Compose:
-    """What a pipeline does with frames that are decoded already: the transforms behind its VideoDecode."""
+    """The transforms after a pipeline's VideoDecode, for frames that are decoded already."""
     kinds = [type(transform) for transform in pipeline.transforms]
     return Compose(pipeline.transforms[kinds.index(VideoDecode) + 1 :])
 
 
 def resize_early(pipeline: Compose, frame: UInt8Array) -> UInt8Array:
-    """A full-size frame as the pipeline's own VideoResize makes it; there it is then left as it is.
+    """Resize a frame as the pipeline's VideoResize will, so that frames kept in memory are small.
 
-    Frames that have to wait in memory are small this way.
+    VideoResize leaves a frame of the right size as it is.
     """
     resize = next((transform for transform in pipeline.transforms if isinstance(transform, VideoResize)), None)
     return frame if resize is None else resize.resize_frame(frame)

@@ -1,22 +1,26 @@
 """The steps that a clip goes through, from a file name to a tensor.
 
-A transform is any callable ``dict -> dict``; a list of them is a pipeline (:class:`Compose`). The keys:
+A transform is any callable ``dict -> dict``; a list of them is a pipeline (:class:`Compose`). The keys, and who puts
+them in:
 
-    filename, label          given
-    video_reader             VideoInit puts it in, VideoDecode takes it out
-    total_frames, fps        frames in the file, frames per second (0.0 where unknown)
-    frame_inds               (num_clips * clip_len,) which frames, clip after clip
-    clip_len, num_clips      frames of a clip, clips of a video
-    imgs                     num_clips * clip_len frames (H, W, 3) uint8 RGB, decoded when they are looked at;
-                             after VideoFormat one array (V, C, T, H, W)
-    img_shape                (H, W) of the frames as they are now
-    rng                      the item's own random generator; put in by VideoDataset
+    filename, label          VideoDataset: the line of the list
+    rng                      VideoDataset: the random generator of the item
+    video_reader             VideoInit; VideoDecode takes it out
+    total_frames, fps        VideoInit: frames in the file, frames per second (0.0 where unknown)
+    frame_inds               *Sample: (num_clips * clip_len,) indices of frames, clip after clip
+    clip_len, num_clips      *Sample: frames of a clip, clips of a video
+    imgs                     VideoDecode: num_clips * clip_len frames (H, W, 3) uint8 RGB, decoded on demand;
+                             VideoFormat: one array (V, C, T, H, W)
+    img_shape                VideoDecode: (H, W) of the frames; kept up to date by every transform that changes it
 
-A transform of your own may change frames one by one, ``map_frames(results["imgs"], function)``, or make a list of
-them, ``results["imgs"] = [function(frame) for frame in results["imgs"]]``.
+The pixels stay uint8: the model makes floats of them (:class:`tinyaction.models.recognizer.VideoPreprocessor`).
 
-Random transforms draw once per video, in a method of their own, from ``rng``; without one (a transform called by hand)
-from numpy's global state. What is drawn is applied to every frame alike.
+A transform of your own may change frames one by one, ``map_frames(results["imgs"], function)``, or assign a list,
+``results["imgs"] = [function(frame) for frame in results["imgs"]]``. A sampler of your own has its index arithmetic in
+:mod:`tinyaction.data.sampling` and its transform here. Pipelines are put together in :mod:`tinyaction.data.pipelines`.
+
+Random transforms draw from ``rng`` once per video and apply the draw to every frame. Called by hand, without ``rng``,
+they draw from numpy's global state.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,7 +136,7 @@ class VideoSample:
 
 @dataclass(frozen=True)
 class UniformSample:
-    """Choose frames that cover the whole video; random within equal intervals, or with ``test_mode`` evenly spread.
+    """Choose frames that cover the whole video: random within equal intervals, evenly spread with ``test_mode``.
 
     See :func:`tinyaction.data.sampling.uniform_indices`.
     """
@@ -152,8 +156,9 @@ class UniformSample:
 
 @dataclass(frozen=True)
 class IntervalSample:
-    """Choose clips of frames ``frame_interval`` apart, spread over the video: random (training) or with ``test_mode``
-    even. See :func:`tinyaction.data.sampling.interval_indices`, whose further arguments these are.
+    """Choose clips of frames ``frame_interval`` apart: at random places, evenly spread with ``test_mode``.
+
+    The other arguments are those of :func:`tinyaction.data.sampling.interval_indices`.
     """
 
     clip_len: int
@@ -181,7 +186,7 @@ class IntervalSample:
 
 @dataclass(frozen=True)
 class DenseSample:
-    """Choose clips from one stretch of ``sample_range`` frames; with ``test_mode`` from ``num_sample_positions`` ones.
+    """Choose clips from one stretch of ``sample_range`` frames, from ``num_sample_positions`` with ``test_mode``.
 
     See :func:`tinyaction.data.sampling.dense_indices`.
     """
@@ -207,7 +212,7 @@ class DenseSample:
 
 @dataclass(frozen=True)
 class VideoDecode:
-    """Put the frames at ``frame_inds`` into ``imgs``, to be decoded when they are looked at, and let go of the reader.
+    """Put the frames at ``frame_inds`` into ``imgs``; they are decoded on demand. Takes ``video_reader`` out.
 
     Each distinct frame is decoded once, in file order; see :class:`tinyaction.data.lazy_frames.LazyFrames`.
     """
@@ -222,7 +227,7 @@ class VideoDecode:
 class VideoResize:
     """Resize every frame, bilinear.
 
-    ``r_size`` an int: the short side in pixels, the other side in proportion. A tuple: the exact (width, height).
+    ``r_size`` is the short side in pixels (an int; keeps the proportions), or the exact (width, height).
     Source: ``cv2.resize`` with ``INTER_LINEAR``, as mmcv's ``imresize``; rounding ``int(x * scale + 0.5)``.
     """
 
@@ -326,7 +331,7 @@ class VideoRandomResizedCrop:
 class VideoFlip:
     """Mirror the whole video left to right with probability ``flip_ratio``; adds ``flip``.
 
-    Where left and right tell classes apart, leave it out, or give ``label_map``: label -> label of the mirrored video.
+    Leave it out where left and right tell classes apart, or give ``label_map``: label -> label of the mirrored video.
     """
 
     flip_ratio: float = 0.5
@@ -350,7 +355,7 @@ class VideoFlip:
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """Decode ``imgs`` and write them into one array (V, C, T, H, W) uint8; each frame is let go of at once."""
+    """Decode ``imgs`` into one array (V, C, T, H, W) uint8, one full-size frame in memory at a time."""
 
     def __call__(self, results: Results) -> Results:
         V, T = results["num_clips"], results["clip_len"]

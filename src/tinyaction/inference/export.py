@@ -45,8 +45,7 @@ class ScoringModel(nn.Module):
 
 
 def export_model(
-    predictor: Predictor, path: str | Path, *, format: str, clips: Sequence[torch.Tensor],
-    tolerance: float = TOLERANCE,
+    predictor: Predictor, path: str | Path, *, format: str, clips: Sequence[torch.Tensor]
 ) -> float:
     """Write a predictor's model and return the largest difference of a score between the file and the original.
 
@@ -57,11 +56,10 @@ def export_model(
         format: "onnx", "torch-export" or "torchscript".
         clips: what the network is given for some videos, (V, C, T, H, W) uint8 each, all of one shape; the exported
             model takes this shape.
-        tolerance: largest difference that is accepted.
 
     Raises:
         ValueError: the format is not known or its packages are missing, the network cannot be exported to it, or the
-            scores differ; nothing is written then.
+            scores differ by more than :data:`TOLERANCE`; nothing is written then.
     """
     check_format(format)
     path = Path(path)
@@ -70,7 +68,7 @@ def export_model(
     metadata = metadata_of(predictor, clips[0])
     part = part_of(path, suffix=path.suffix)
     try:
-        with _quiet(), _scoring_model(predictor) as model:
+        with quiet_exporters(), _scoring_model(predictor) as model:
             try:
                 WRITERS[format](model, part, clips[0], metadata)
                 run = OPENERS[format](part)
@@ -78,9 +76,9 @@ def export_model(
                 raise ValueError(f"{predictor.checkpoint.model['name']} cannot be exported as {format}: "
                                  f"{_first_line(error)}") from None
             difference = largest_difference(model, run, clips)
-        if not difference <= tolerance:
+        if not difference <= TOLERANCE:
             raise ValueError(f"{path}: not written: its scores differ by up to {difference:.1e} from the original's; "
-                             f"the largest accepted is {tolerance:.1e}")
+                             f"the largest accepted is {TOLERANCE:.1e}")
         put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -198,7 +196,7 @@ def _two(clip: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporters() -> Iterator[None]:
     """Silence the exporters' prints and warnings about themselves; what is wrong with a file the comparison finds."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

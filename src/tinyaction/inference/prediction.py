@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from tinyaction.results.plots import shortened
+
 
 @dataclass(repr=False)
 class Prediction:
@@ -29,10 +31,12 @@ class Prediction:
         best = ", ".join(f"{name} {score:.3f}" for name, score in self.top(3))
         return f"Prediction({self.source}: {best})"
 
-    def __str__(self) -> str:
-        """The source, then the five best classes with a bar each, at most 80 columns wide."""
-        lines = [f"  {score:6.3f}  {'#' * round(30 * score):<30}  {name[:36]}" for name, score in self.top()]
-        return "\n".join([self.source, *lines])
+    def table(self, k: int = 5) -> str:
+        """The source, then the ``k`` best classes with a bar each, at most 80 columns wide but for the source."""
+        return "\n".join([self.source, *(f"  {score:6.3f}  {'#' * round(30 * score):<30}  {shortened(name, 38)}"
+                                         for name, score in self.top(k))])
+
+    __str__ = table
 
 
 @dataclass

@@ -1,4 +1,8 @@
-"""Networks that turn pixels into features. A 2D one sees frames (N, C, H, W), a 3D one whole clips (N, C, T, H, W)."""
+"""Networks that turn pixels into features. A 2D one sees frames (N, C, H, W), a 3D one whole clips (N, C, T, H, W).
+
+A backbone of your own is any module with two attributes: ``takes_clips`` (False: frames, True: clips) and
+``out_channels`` (F of its features). Give it a name in :mod:`tinyaction.models.create`.
+"""
 
 import torch
 from torch import nn
@@ -31,7 +35,7 @@ class ConvBackbone(nn.Module):
 
 
 class TemporalShiftConvBackbone(ConvBackbone):
-    """The guide's two-layer network with the temporal shift between: (N, 3, T, H, W) -> (N, 128, T, H/8, W/8)."""
+    """The guide's two-layer network, temporal shift before layer 2: (N, 3, T, H, W) -> (N, 128, T, H/8, W/8)."""
 
     takes_clips = True
 

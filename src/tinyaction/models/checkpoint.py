@@ -1,6 +1,6 @@
-"""A checkpoint: all that a prediction needs, and in ``last.pt`` all that a resumed run needs.
+"""A checkpoint: all that a prediction needs; ``last.pt`` also holds all that a resumed run needs.
 
-In Python it is a dataclass; on the disk it is one plain dict, written whole, and read without running anything.
+A dataclass in Python, one plain dict on the disk: written whole, read without running anything.
 """
 
 import io
@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 
 @dataclass
 class BestEpoch:
-    """The epoch with the highest validation accuracy; of equal ones that with the lowest loss."""
+    """The epoch with the highest validation accuracy, then the lowest loss."""
 
     epoch: int  # from 0
     top1: float
@@ -36,12 +36,12 @@ class BestEpoch:
 
 @dataclass
 class SavedTraining:
-    """What a resumed run goes on from; see :mod:`tinyaction.training.resume`."""
+    """State from which a run resumes; see :mod:`tinyaction.training.resume`."""
 
     state: dict[str, Any]  # where training is: the fields of TrainState
     objects: dict[str, Any] = field(repr=False)  # name -> state dict of the model, the optimizer, the loader ...
     random: dict[str, Any] = field(repr=False)  # the states of all random generators
-    identity: dict[str, Any]  # what must be the same when the run goes on: its videos
+    identity: dict[str, Any]  # the fields of RunIdentity, which must be the same in the resumed run
     best: BestEpoch | None = None  # None before the end of the first epoch
 
 
@@ -145,7 +145,7 @@ def previous_of(path: str | Path) -> Path:
 
 
 def load_newest(path: str | Path) -> tuple[Checkpoint, str]:
-    """The checkpoint at ``path``, or the one before where that is damaged or missing, and a note that says so.
+    """Load ``path``, or its :func:`previous_of` where it is damaged or missing; returns it with a note that says so.
 
     Raises:
         FileNotFoundError, ValueError: as :meth:`Checkpoint.load`, of ``path``, where neither can be read.

@@ -1,4 +1,4 @@
-"""Recognizers by name."""
+"""Recognizers by name: :func:`create_model`. A new network gets its name in ``GUIDE_MODELS`` or ``all_models``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,17 +25,17 @@ GUIDE_MODELS: dict[str, MakeBackbone] = {
 
 @cache
 def all_models() -> dict[str, MakeBackbone]:
-    """Recognizer's name -> function that makes its backbone.
+    """Name of a recognizer -> function that makes its backbone.
 
-    Imports torchvision, which takes longer than to predict a video with one of the guide's networks.
+    Imports torchvision, which takes longer than predicting a video with one of the guide's networks.
     """
     from tinyaction.models import torchvision as nets
 
     return {
         **GUIDE_MODELS,
         **{f"tsm-{net}": partial(nets.shifted_backbone, net) for net in nets.SHIFTED_NETS},
-        **{net: partial(nets.clip_backbone, net) for net in nets.VIDEO_NETS},
-        **{f"tsn-{net}": partial(nets.frame_backbone, net) for net in nets.CLASSIFICATION_NETS},
+        **{net: partial(nets.plain_backbone, net) for net in nets.VIDEO_NETS},
+        **{f"tsn-{net}": partial(nets.plain_backbone, net) for net in nets.CLASSIFICATION_NETS},
     }
 
 
@@ -108,7 +108,7 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
 
 
 def _shortest(values: torch.Tensor) -> list[float]:
-    """Numbers of the fewest digits that are these float32 again: 123.675, not 123.67500305175781."""
+    """The shortest decimals that give these float32 values: 123.675, not 123.67500305175781."""
     return [float(str(value)) for value in values.flatten().cpu().numpy()]
 
 
@@ -139,9 +139,8 @@ def check_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class InputRule:
-    """What a network takes: clips of ``clip_len`` frames of ``size`` pixels a side, or other clips within bounds.
-
-    ``clip_len`` and ``size`` are those that its weights were made with. ``exact_*``: no other is possible.
+    """Clips that a network takes: those of its weights (``clip_len`` frames of ``size`` pixels a side), and others
+    within bounds; with ``exact_*`` no others.
     """
 
     clip_len: int
@@ -153,7 +152,7 @@ class InputRule:
 
 
 def input_rule(name: str) -> InputRule:
-    """The rule of a recognizer's name, of torchvision's own numbers. Raises ValueError for an unknown name."""
+    """The input rule of a recognizer, from torchvision's metadata. Raises ValueError for an unknown name."""
     check_name(name)
     if name in GUIDE_MODELS:
         return InputRule(clip_len=8, size=112)

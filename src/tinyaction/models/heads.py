@@ -1,4 +1,4 @@
-"""From features to scores."""
+"""From features to scores: the mean over places and frames, a linear layer, the mean over views."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -20,7 +20,7 @@ class TemporalAverageHead(nn.Module):
         in_channels: F of the backbone's features.
         dropout: share of the averaged features that is dropped in training.
         average_clips: how the views of a video become one prediction: "prob" averages the softmax probabilities,
-            "score" the raw scores, None keeps them apart.
+            "score" the logits, None keeps the views apart.
 
     Source: the consensus of Temporal Segment Networks, Wang et al. 2016.
     """

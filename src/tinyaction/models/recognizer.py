@@ -1,4 +1,4 @@
-"""The recognizer: pixels to scores, in the order in which the forward pass reads."""
+"""The recognizer: pixels to scores. Normalize (uint8 becomes float here), backbone, head."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, overload
@@ -17,7 +17,7 @@ STD = (58.395, 57.12, 57.375)
 class VideoPreprocessor(nn.Module):
     """Pixels 0..255 (..., C, T, H, W), uint8 or float, to normalized float: ``(pixels - mean) / std`` per channel.
 
-    ``mean`` and ``std`` are RGB, 0..255; the defaults are ImageNet's. They are no part of the state dict.
+    ``mean`` and ``std`` are RGB, 0..255, ImageNet's by default. The state dict does not hold them.
     """
 
     mean: torch.Tensor
@@ -40,7 +40,7 @@ class Recognizer(nn.Module):
             (N, C, T, H, W) to (N, F, t, h, w).
         cls_head: maps features (N, T, F, h, w) to logits (N, K); see :class:`TemporalAverageHead`.
         data_preprocessor: normalizes pixels; see :class:`VideoPreprocessor`.
-        max_views: views that go through the network at once in evaluation mode, to bound memory; 0 is all.
+        max_views: bounds memory in evaluation mode: so many views go through the network at once; 0 is all.
 
     ``published`` says what else is known of a network with published weights: class names, clips, source.
     """
@@ -57,7 +57,7 @@ class Recognizer(nn.Module):
         self.backbone = backbone
         self.cls_head = cls_head
         for part in backbone.modules():
-            if isinstance(part, nn.Conv2d):  # weights in the order in which GPUs and CPUs compute fastest
+            if isinstance(part, nn.Conv2d):  # channels last is the fastest memory order on GPUs and CPUs
                 part.to(memory_format=torch.channels_last)
 
     def extract_features(self, inputs: torch.Tensor) -> torch.Tensor:

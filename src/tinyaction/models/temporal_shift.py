@@ -1,11 +1,11 @@
-"""The temporal shift: a 2D network sees its neighbouring frames for free. Source: Lin et al. 2019, TSM."""
+"""The temporal shift: a 2D network sees neighbouring frames at no cost. Source: Lin et al. 2019, TSM."""
 
 import torch
 from torch import nn
 
 
 def temporal_shift(frames: torch.Tensor, num_frames: int, *, fold_div: int = 8) -> torch.Tensor:
-    """Move a part of the channels one frame back, a part one frame on, and leave the rest: (N*T, C, ...) both ways.
+    """Shift some channels one frame back, some one frame on, and keep the rest: (N*T, C, ...) -> (N*T, C, ...).
 
         channels     [0, C/8)        [C/8, C/4)        [C/4, C)
         frame 0      of frame 1      zeros             of frame 0
@@ -26,11 +26,10 @@ def temporal_shift(frames: torch.Tensor, num_frames: int, *, fold_div: int = 8) 
 
 
 class TemporalShift(nn.Module):
-    """:func:`temporal_shift` as the part of a network; nothing to learn, nothing to store.
+    """:func:`temporal_shift` as a module without parameters.
 
-    A backbone has one, as ``backbone.shift``, and calls it at each of its places in the order of the forward pass,
-    with the features (N*T, C, h, w) and T. Another module with the same call may take its place: one that shifts only
-    forwards in time, or one that remembers the last frame of a stream.
+    A backbone keeps one as ``backbone.shift`` and calls it before each shifted layer with the features (N*T, C, h, w)
+    and T. Live prediction replaces it by a module with the same call that remembers the last frame of a stream.
     """
 
     def __init__(self, fold_div: int = 8) -> None:

@@ -1,4 +1,4 @@
-"""Read what torch.save wrote, from whomever it comes: nothing in the file runs, and it is whole.
+"""Read a file of torch.save from an untrusted source: check that it is whole, run nothing in it.
 
     1. the zip directory: members uncompressed and no larger than the file, each with its right CRC
     2. the pickle, without running it (pickle_scan.py): every tensor within its storage, every storage within the file

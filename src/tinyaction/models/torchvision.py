@@ -59,17 +59,12 @@ def normalization_of(net_name: str, weights: Any) -> tuple[list[float], list[flo
     return [255 * value for value in recipe.mean], [255 * value for value in recipe.std]
 
 
-def frame_backbone(net_name: str) -> nn.Module:
-    """A classification network on single frames: (N, 3, H, W) -> (N, F, h, w)."""
-    return _without_classifier(build_net(net_name), takes_clips=False)
-
-
-def clip_backbone(net_name: str) -> nn.Module:
-    """A video network on clips: (N, 3, T, H, W) -> (N, F, t, h, w)."""
-    return _without_classifier(build_net(net_name), takes_clips=True)
-
-
-def _without_classifier(net: Any, *, takes_clips: bool) -> nn.Module:
+def plain_backbone(net_name: str) -> nn.Module:
+    """A network without its classifier: on frames (N, 3, H, W) -> (N, F, h, w), a video network on clips
+    (N, 3, T, H, W) -> (N, F, t, h, w).
+    """
+    net: Any = build_net(net_name)
+    takes_clips = net_name in VIDEO_NETS
     kind = type(net).__name__
     if kind in POOLED_KINDS:
         return PooledBackbone(net, POOLED_KINDS[kind], takes_clips=takes_clips)

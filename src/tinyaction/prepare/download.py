@@ -149,7 +149,7 @@ def prepare_kinetics400_tiny(
     on_progress: Callable[[str, int, int | None], None] | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Literal["present", "downloaded", "stand-in"]:
-    """See to it that ``folder`` holds the tutorial's set, or where that cannot be had, the generated stand-in.
+    """Make ``folder`` hold the tutorial's set, or the generated stand-in where the set cannot be fetched.
 
     A folder that holds the set's lists is left as it is ("present"), with one exception: ``force`` fetches the real
     set where a stand-in lies, and the stand-in stays if that fails.
@@ -165,9 +165,8 @@ def prepare_kinetics400_tiny(
     folder = Path(folder).resolve()
     remove_parts(folder.parent)
     say = log if log is not None else lambda sentence: None
-    replace = False
+    replace = force and is_stand_in(folder)
     if _has_lists(folder):
-        replace = force and is_stand_in(folder)
         if not replace:
             if force:
                 say(f"{folder} holds no stand-in; it is left as it is")
@@ -198,13 +197,7 @@ def _listed_videos(folder: Path) -> set[Path]:
     return {Path(videos[i][0]) for videos in lists for i in range(len(videos))}
 
 
-def _fetch_set(
-    url: str,
-    folder: Path,
-    replace: bool,
-    answer_seconds: float,
-    on_progress: ByteProgress | None,
-) -> None:
+def _fetch_set(url: str, folder: Path, replace: bool, answer_seconds: float, on_progress: ByteProgress | None) -> None:
     """Put the set of the archive at url in the place of folder, which is missing, empty, or (replace) a stand-in."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(folder)
@@ -242,7 +235,5 @@ def _check_nothing_else(folder: Path) -> None:
         raise ValueError(f"{others[0]} is no part of the stand-in; move it away before the folder is replaced")
 
 
-def _progress_of(
-    unit: str, on_progress: Callable[[str, int, int | None], None] | None
-) -> ByteProgress | None:
+def _progress_of(unit: str, on_progress: Callable[[str, int, int | None], None] | None) -> ByteProgress | None:
     return None if on_progress is None else lambda done, total: on_progress(unit, done, total)

@@ -39,7 +39,7 @@ DIRECTION_CLASSES = ("right", "left")
 # (width, height), pixels
 STAND_IN_SIZES = ((160, 120), (176, 144), (240, 180), (320, 180), (320, 240), (340, 256), (192, 256))
 
-# Where the stand-in's README begins with this line, the folder is a stand-in: what people read is what the code reads.
+# is_stand_in looks for the first line.
 _STAND_IN_README = f"""{STAND_IN_TITLE}
 
 Written by tinyaction because the tutorial's archive could not be had. A shape with stripes moves over a background;
@@ -62,19 +62,15 @@ changes its class: train without the flip.
 
 
 def _write_set(
-    folder: str | os.PathLike[str],
-    *,
-    readme: str,
-    class_names: Sequence[str],
-    num_clips: dict[str, int],
-    names: Iterator[str],
-    write_clip: Callable[[Path, Seed, int], None],
-    seed: int,
-    on_progress: ClipProgress | None,
+    folder: str | os.PathLike[str], *, readme: str, class_names: Sequence[str], num_clips: dict[str, int],
+    names: Iterator[str], write_clip: Callable[[Path, Seed, int], None], seed: int, on_progress: ClipProgress | None,
 ) -> None:
     """Write a set of two classes in the tutorial's layout, scene by scene, each as twins.
 
-    num_clips: of each split; names: of the clips, in the order of writing; write_clip(path, seed of the scene, label).
+    Args:
+        num_clips: split -> clips in it.
+        names: of the clips, in the order of writing.
+        write_clip: is called with the path, the seed of the scene and the label.
     """
     num_written, num_all = 0, sum(num_clips.values())
     with new_folder(folder) as part:
@@ -180,23 +176,16 @@ def make_stand_in(folder: str | os.PathLike[str], *, seed: int = 0, on_progress:
     """Write the stand-in for the tutorial's set: 30 training and 10 validation clips, half of each class.
 
     The class is whether the stripes of a moving shape lie (0) or stand (1). The same seed gives the same clips.
-    FileExistsError where folder holds anything; it appears only when it is complete.
+    Raises FileExistsError where folder holds anything; it appears only when it is complete.
     """
+    _write_set(folder, readme=_STAND_IN_README, class_names=STAND_IN_CLASSES, num_clips={"train": 30, "val": 10},
+               names=_stand_in_names(np.random.default_rng(seed)), write_clip=_write_stand_in_clip, seed=seed,
+               on_progress=on_progress)
 
-    def write_clip(path: Path, scene_seed: Seed, label: int) -> None:
-        fps, frames = stand_in_clip(scene_seed, vertical=label == 1)
-        write_video(path, frames, fps=fps)
 
-    _write_set(
-        folder,
-        readme=_STAND_IN_README,
-        class_names=STAND_IN_CLASSES,
-        num_clips={"train": 30, "val": 10},
-        names=_stand_in_names(np.random.default_rng(seed)),
-        write_clip=write_clip,
-        seed=seed,
-        on_progress=on_progress,
-    )
+def _write_stand_in_clip(path: Path, seed: Seed, label: int) -> None:
+    fps, frames = stand_in_clip(seed, vertical=label == 1)
+    write_video(path, frames, fps=fps)
 
 
 def is_stand_in(folder: str | os.PathLike[str]) -> bool:
@@ -216,8 +205,8 @@ def _stand_in_names(rng: np.random.Generator) -> Iterator[str]:
 # direction
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Sampling 8 (or 1, 2, 4, 16) frames of 33 by UniformSample takes the middles of intervals of a whole, even length, and
-# these lie the same way from either end: 2 6 10 ... 30. So twins agree in the set of their sampled frames, too.
+# UniformSample takes 8 (or 1, 2, 4, 16) of 33 frames symmetrically: 2 6 10 ... 30 from either end. So twins also agree
+# in the set of their sampled frames.
 DIRECTION_NUM_FRAMES = 33
 
 
@@ -225,11 +214,11 @@ def direction_clip(seed: Seed) -> list[Image]:
     """The frames (80, 80, 3) of a shape that moves right; played backwards they are the twin of class "left"."""
     rng = np.random.default_rng(seed)
     side = 80
-    # A plain, bright shape on a dark background: what is learned here is motion, so it should be easy to see.
+    # A plain, bright shape on a dark background: the motion is easy to see.
     background = draw_background(rng, width=side, height=side, brightest=100)
     shape = Shape.draw(rng, radius=rng.uniform(9, 15), period=side)
     shape = replace(shape, dark=shape.light)
-    # Where the way begins is random, so that neither end of the picture belongs to one class.
+    # A random start, so that no part of the picture belongs to one class.
     low, high = shape.radius, side - shape.radius
     length = rng.uniform(30, high - low)
     start = rng.uniform(low, high - length)
@@ -239,34 +228,28 @@ def direction_clip(seed: Seed) -> list[Image]:
 
 
 def make_direction_set(
-    folder: str | os.PathLike[str],
-    *,
-    num_train: int = 200,
-    num_val: int = 60,
-    seed: int = 0,
+    folder: str | os.PathLike[str], *, num_train: int = 200, num_val: int = 60, seed: int = 0,
     on_progress: ClipProgress | None = None,
 ) -> None:
     """Write clips of a shape that moves right (class 0), each beside the same clip played backwards (class 1).
 
-    num_train, num_val: clips, both classes together; ValueError where odd or below 2, since clips come in twins.
-    FileExistsError where folder holds anything; it appears only when it is complete.
+    Args:
+        num_train, num_val: clips, both classes together; even, since clips come in twins.
+
+    Raises:
+        ValueError: a number of clips is odd or below 2.
+        FileExistsError: folder holds something. It appears only when it is complete.
     """
     for name, value in (("num_train", num_train), ("num_val", num_val)):
         if value < 2 or value % 2:
             raise ValueError(f"{name} is {value}; it must be even and at least 2: clips come in twins")
+    names = (f"scene{scene:04d}_{name}.avi" for scene in itertools.count() for name in DIRECTION_CLASSES)
+    _write_set(folder, readme=_DIRECTION_README, class_names=DIRECTION_CLASSES,
+               num_clips={"train": num_train, "val": num_val}, names=names, write_clip=_write_direction_clip,
+               seed=seed, on_progress=on_progress)
 
-    def write_clip(path: Path, scene_seed: Seed, label: int) -> None:
-        frames = direction_clip(scene_seed)
-        # Lossless: what another coding changes depends on the frames before, and would tell the order.
-        write_video(path, frames[::-1] if label == 1 else frames, fps=25, codec="ffv1")
 
-    _write_set(
-        folder,
-        readme=_DIRECTION_README,
-        class_names=DIRECTION_CLASSES,
-        num_clips={"train": num_train, "val": num_val},
-        names=(f"scene{scene:04d}_{name}.avi" for scene in itertools.count() for name in DIRECTION_CLASSES),
-        write_clip=write_clip,
-        seed=seed,
-        on_progress=on_progress,
-    )
+def _write_direction_clip(path: Path, seed: Seed, label: int) -> None:
+    """Lossless: a lossy codec changes each frame by what came before it, and so gives away the order."""
+    frames = direction_clip(seed)
+    write_video(path, frames[::-1] if label == 1 else frames, fps=25, codec="ffv1")

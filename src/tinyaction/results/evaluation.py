@@ -1,6 +1,6 @@
-"""What came out of an epoch, and how it is found out for the videos of a loader: :func:`evaluate`.
+"""Results of an epoch, and :func:`evaluate`, which computes them for the videos of a loader.
 
-Nothing here knows of files or flags, and nothing prints: results are returned, progress goes to a callback.
+Returns results, reports progress to a callback; knows no files and no flags, prints nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,11 +19,11 @@ from tinyaction.models.recognizer import Recognizer, stack_labels
 from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
 from tinyaction.results.progress import OnBatch, StepTimer
 
-Gather = Callable[[list[Any]], list[Any]]  # what each process has -> what all have, in the order of one process
+Gather = Callable[[list[Any]], list[Any]]  # the results of this process -> those of all, in the order of one process
 
 
 class Loader(Protocol):
-    """What training and evaluation ask of a loader; :class:`tinyaction.data.dataset.VideoLoader` is one."""
+    """What training and evaluation ask of a loader; :class:`tinyaction.data.loader.VideoLoader` is one."""
 
     def set_epoch(self, epoch: int) -> None: ...
     def __iter__(self) -> Iterator[Batch]: ...
@@ -44,7 +44,7 @@ class TrainResult:
 
 @dataclass(repr=False)
 class Evaluation:
-    """What a recognizer said of every video of a loader, in the loader's order."""
+    """Scores of every video of a loader, in the loader's order."""
 
     loss: float
     scores: npt.NDArray[np.float64]  # (N, K)
@@ -52,7 +52,7 @@ class Evaluation:
     filenames: list[str]
     data_seconds: float
     compute_seconds: float
-    bad: list[BadVideo] = field(default_factory=list)  # videos that the loader skipped: no part of any figure
+    bad: list[BadVideo] = field(default_factory=list)  # videos that the loader skipped; no figure counts them
 
     def __repr__(self) -> str:
         return (f"Evaluation({len(self.labels)} videos, {self.num_classes} classes, loss {self.loss:.4f}, "
@@ -94,12 +94,11 @@ class EpochRecord:
 
 def evaluate(
     model: Recognizer, loader: Loader, *, device: torch.device | None = None, on_batch: OnBatch | None = None,
-    gather: Gather | None = None,
+    gather: Gather = list,
 ) -> Evaluation:
-    """Predict every video of the loader in evaluation mode, then put the model back into the mode it was in.
+    """Predict every video of the loader in evaluation mode; restore the mode of the model afterwards.
 
-    The model is moved to ``device``; without one it stays where it is.
-    Nothing is drawn at random, and nothing is kept from one call to the next.
+    Moves the model to ``device``, if one is given. Draws nothing at random, keeps nothing between calls.
 
     Args:
         gather: merges the results of several processes, each of which evaluates the batches dealt to it; see
@@ -112,7 +111,7 @@ def evaluate(
     predicted: list[tuple[float, torch.Tensor, torch.Tensor, list[str]]] = []  # loss, scores, labels, names of a batch
     timer = StepTimer(loader)
     device = device or next(model.parameters()).device
-    model.to(device)  # not within inference mode: weights that are moved there could not be trained afterwards
+    model.to(device)  # outside inference mode: weights moved inside it cannot be trained afterwards
     with torch.inference_mode(), _evaluation_mode(model):
         for number, batch in enumerate(timer):
             inputs = batch["inputs"].to(device, non_blocking=True)     # (B, V, C, T, H, W) uint8
@@ -129,7 +128,6 @@ def evaluate(
             num_videos += len(samples)
             if on_batch is not None:
                 on_batch(timer.progress("val", number + 1, len(loader), total_loss, num_right, num_videos))
-    gather = gather or _alone
     predicted = gather(predicted)
     if not predicted:
         raise ValueError("the loader gave no batch; an accuracy needs at least one video")
@@ -140,12 +138,8 @@ def evaluate(
                       gather(skipped_by(loader)))
 
 
-def _alone(results: list[Any]) -> list[Any]:
-    return results
-
-
 def _check_scores(scores: torch.Tensor, filenames: list[str]) -> None:
-    """Raise ValueError for the first video with a NaN score: it would count as right in one figure, not in another."""
+    """Raise ValueError for the first video with a NaN score, which has no order."""
     for filename, is_nan in zip(filenames, scores.isnan().any(dim=1).tolist(), strict=True):
         if is_nan:
             raise ValueError(f"{filename or 'a video'}: the network's scores are NaN; its weights are not finite, or "
@@ -154,7 +148,7 @@ def _check_scores(scores: torch.Tensor, filenames: list[str]) -> None:
 
 @contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every part is put back into the mode it was in, also where the loader raises, and also a frozen one."""
+    """Set evaluation mode; restore the mode of each part afterwards, also after an error (frozen parts differ)."""
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:

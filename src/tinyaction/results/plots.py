@@ -106,26 +106,26 @@ class Axis:
         return "".join(parts)
 
 
-def nice_ticks(lowest: float, highest: float, *, at_most: int = 6) -> list[float]:
+def nice_ticks(lowest: float, highest: float) -> list[float]:
     """Round numbers, 1, 2 or 5 x 10^n apart, from at or below ``lowest`` to at or below ``highest``.
 
         0, 0.7  ->  0 0.2 0.4 0.6        0, 1  ->  0 0.2 0.4 0.6 0.8 1        3, 3  ->  3 3.2 3.4 3.6 3.8 4
     """
     if not highest > lowest:
         highest = lowest + 1
-    rough = (highest - lowest) / (at_most - 1)
+    rough = (highest - lowest) / 5                                     # at most 6 ticks
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     start = math.floor(lowest / step + 1e-9)
     return [round(number * step, 12) for number in range(start, math.floor(highest / step + 1e-9) + 1)]
 
 
-def whole_ticks(epochs: Sequence[int], *, at_most: int = 8) -> list[int]:
+def whole_ticks(epochs: Sequence[int]) -> list[int]:
     """The epochs to label on the axis: the first one, and every 1st, 2nd, 5th, 10th ... one."""
     if not epochs:
         return []
     step = next(factor * 10**power for power in range(12) for factor in (1, 2, 5)
-                if (max(epochs) - min(epochs)) / (factor * 10**power) < at_most)
+                if (max(epochs) - min(epochs)) / (factor * 10**power) < 8)
     return [epoch for epoch in epochs if epoch == min(epochs) or epoch % step == 0 and epoch - min(epochs) >= step / 2]
 
 

@@ -22,17 +22,10 @@ import numpy.typing as npt
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.files import write_whole
 from tinyaction.results.metrics import confusion_matrix
-from tinyaction.results.plots import (
-    Series,
-    class_bars,
-    confusion_chart,
-    isolated,
-    line_chart,
-    shortened,
-    stacked_bars,
-)
+from tinyaction.results.plots import Series, class_bars, confusion_chart, isolated, line_chart, shortened, stacked_bars
 from tinyaction.results.run import TIMES, Run, read_run, usage_lines
 from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, write_png
+from tinyaction.results.summary import confused_pairs
 from tinyaction.video.frames import FORMATS
 
 NUM_TRAIN_CLIPS = 8
@@ -91,7 +84,7 @@ class Sheet:
             self.lost = [NOT_AT_HAND]
             return
         if index is None:
-            index = _find(dataset, filename)
+            index = find_video(dataset, filename)
         if index is None:
             self.lost.append(f"{filename}: not among the {len(dataset)} videos of {dataset.videos.source}")
             return
@@ -104,7 +97,7 @@ class Sheet:
         self.strips.append(Strip(frames, caption, "/".join(Path(filename).parts[-2:])))
 
 
-def _find(dataset: VideoDataset, filename: str) -> int | None:
+def find_video(dataset: VideoDataset, filename: str) -> int | None:
     """The index of a video in the dataset, by its path, else by the names of its folder and file if only one fits."""
     names = [dataset.videos[i][0] for i in range(len(dataset))]
     if filename in names:
@@ -152,7 +145,7 @@ def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
     if train_set is None:
         sheet.intro = NOT_AT_HAND
         return sheet
-    for index in _spread_over_classes(train_set.videos.labels, NUM_TRAIN_CLIPS):
+    for index in spread_over_classes(train_set.videos.labels, NUM_TRAIN_CLIPS):
         filename, label = train_set.videos[index]
         sheet.add(train_set, _name(run, label), filename, epoch=epoch, index=index)
     return sheet
@@ -162,7 +155,7 @@ def _name(run: Run, label: int) -> str:
     return isolated(shortened(run.class_names[label], 48))
 
 
-def _spread_over_classes(labels: npt.NDArray[np.int64], num_videos: int) -> list[int]:
+def spread_over_classes(labels: npt.NDArray[np.int64], num_videos: int) -> list[int]:
     """Take the first video of each class, then the second of each, and so on; return them in the order of classes."""
     order = np.argsort(labels, kind="stable")
     rank = np.empty(len(labels), dtype=np.int64)
@@ -176,23 +169,17 @@ def _spread_over_classes(labels: npt.NDArray[np.int64], num_videos: int) -> list
 # ---- numbers -------------------------------------------------------------------------------------------------------
 
 
-def wilson_interval(num_right: int, num_videos: int, *, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(num_right: int, num_videos: int) -> tuple[float, float]:
     """The 95 % interval of a share: what other videos of the same kind might have given.
 
         9 of 10  ->  0.60 to 0.98        900 of 1000  ->  0.88 to 0.92
 
     Source: Wilson 1927.
     """
-    share, n = num_right / num_videos, num_videos
+    share, n, z = num_right / num_videos, num_videos, 1.96
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _matrix(run: Run) -> npt.NDArray[np.int64]:
-    """(K, K) counts of the saved predictions."""
-    return confusion_matrix([one.predicted for one in run.predictions], [one.label for one in run.predictions],
-                            num_classes=len(run.class_names)).astype(np.int64)
 
 
 def _worst_first(matrix: npt.NDArray[np.int64]) -> list[int]:
@@ -211,6 +198,8 @@ def _column(run: Run, name: str) -> list[float]:
 
 def _page(run: Run, sheets: Sequence[Sheet], notice: str) -> str:
     style = (resources.files("tinyaction.results") / "report.css").read_text(encoding="utf-8")
+    example = run.predictions[0].filename if run.predictions else "clip.mp4"
+    usage = "\n".join(usage_lines(run.folder, run.config["data"], example))
     body = "".join([
         f"<header><h1>{escape(run.folder.name)}</h1><p>{escape(_subtitle(run))}</p></header>",
         f'<p class="notice">{escape(notice)}</p>' if notice else "",
@@ -218,7 +207,7 @@ def _page(run: Run, sheets: Sequence[Sheet], notice: str) -> str:
         _curve_section(run),
         _confusion_section(run),
         "".join(_sheet_section(sheet) for sheet in sheets if run.predictions or sheet.strips),
-        _section("Use it", f"<pre>{escape(_usage(run))}</pre>"),
+        _section("Use it", f"<pre>{escape(usage)}</pre>"),
         _config_section(run),
         f"<footer>Made from the files of this folder; make it again with: tinyaction report {escape(str(run.folder))}."
         "</footer>",
@@ -299,7 +288,8 @@ def _confusion_section(run: Run) -> str:
     if not run.predictions:
         return _section("Classes", "<p>There is no predictions.csv in this run folder, so nothing is known of single "
                                    "videos.</p>")
-    matrix = _matrix(run)
+    matrix = confusion_matrix([one.predicted for one in run.predictions], [one.label for one in run.predictions],
+                              num_classes=len(run.class_names)).astype(np.int64)  # (K, K)
     worst = _worst_first(matrix)
     bars = class_bars([run.class_names[label] for label in worst], [int(matrix[label, label]) for label in worst],
                       [int(matrix[label].sum()) for label in worst])
@@ -312,17 +302,13 @@ def _confusion_section(run: Run) -> str:
 
 def _confused_pairs(run: Run, matrix: npt.NDArray[np.int64]) -> str:
     """The eight pairs of classes that are confused most; nothing where two classes make it obvious."""
-    wrong = matrix - np.diag(np.diag(matrix))
-    places = [place for place in np.argsort(-wrong, axis=None, kind="stable")[:8] if wrong.flat[place] > 0]
-    if not places or len(run.class_names) == 2:
+    pairs = confused_pairs(matrix, 8)
+    if not pairs or len(run.class_names) == 2:
         return ""
-    items = []
-    for place in places:
-        true, predicted = divmod(int(place), len(run.class_names))
-        items.append(f"<li>{escape(isolated(run.class_names[true]))} → "
-                     f"{escape(isolated(run.class_names[predicted]))}: "
-                     f"{wrong[true, predicted]} of {matrix[true].sum()}</li>")
-    return f"<h3>Most confused (true → predicted)</h3><ul>{''.join(items)}</ul>"
+    names = [escape(isolated(name)) for name in run.class_names]
+    items = "".join(f"<li>{names[true]} → {names[predicted]}: {matrix[true, predicted]} of {matrix[true].sum()}</li>"
+                    for true, predicted in pairs)
+    return f"<h3>Most confused (true → predicted)</h3><ul>{items}</ul>"
 
 
 def _sheet_section(sheet: Sheet) -> str:
@@ -337,11 +323,6 @@ def _sheet_section(sheet: Sheet) -> str:
     lost = "".join(f"<li>{escape(line)}</li>" for line in sheet.lost)
     lost = f"<p>Not shown:</p><ul>{lost}</ul>" if lost else ""
     return _section(sheet.title, f"<p>{escape(sheet.intro)}</p>{strips}{lost}")
-
-
-def _usage(run: Run) -> str:
-    example = run.predictions[0].filename if run.predictions else "clip.mp4"
-    return "\n".join(usage_lines(run.folder, run.config["data"], example))
 
 
 def _config_section(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""The folder of a run: what it was, how it went, what came out.
+"""The folder of a run: its settings, its course, its results.
 
     config.json        the flags, the classes, the versions, the data
     metrics.csv        a row an epoch
@@ -43,9 +43,9 @@ LOCK = ".lock"
 
 
 class RunFolder:
-    """A new folder, or with ``reopen`` that of a run that goes on. It is this process's own until :meth:`close`.
+    """A new folder, or with ``reopen`` that of a resumed run. Locked for this process until :meth:`close`.
 
-    Nothing that is in a folder already is ever overwritten. ``on_line`` receives each line of the log: to print it.
+    Never overwrites a file that it finds in a folder. ``on_line`` receives each line of the log, to print it.
 
     Raises:
         ValueError: ``out`` is a folder with something in it, or a file, or another process writes to it; or
@@ -53,12 +53,12 @@ class RunFolder:
     """
 
     def __init__(
-        self, out: str | Path = "", *, name: str = "run", runs: str | Path = "runs", tensorboard: bool = False,
-        reopen: bool = False, on_line: Callable[[str], None] | None = None,
+        self, out: str | Path = "", *, name: str = "run", tensorboard: bool = False, reopen: bool = False,
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
         self._on_line = on_line
         writer_class = _summary_writer() if tensorboard else None  # first: where it is missing no folder is made
-        self.path = Path(out) if str(out) else _next_folder(Path(runs), name)
+        self.path = Path(out) if str(out) else _next_folder(Path("runs"), name)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: exists already and is a file; name a folder with --out")
         if reopen and not self.path.exists():
@@ -73,7 +73,7 @@ class RunFolder:
                              "with the run in it with --resume")
 
     def close(self) -> None:
-        """Let other processes write here."""
+        """Release the lock."""
         if self._lock >= 0:
             with suppress(OSError):  # Windows removes no open file
                 (self.path / LOCK).unlink()
@@ -100,7 +100,7 @@ class RunFolder:
             reasons = {**new, **reasons}
             write_whole(path, "".join(f"{name}\t{reasons[name]}\n" for name in sorted(reasons)))
 
-    def log(self, line: str = "") -> None:
+    def log(self, line: str) -> None:
         """Append a line to ``log.txt`` and hand it to ``on_line``."""
         with open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -174,7 +174,7 @@ def _lock(folder: Path) -> int:
             return file
     except FileNotFoundError:
         pass
-    os.close(file)  # whose file it was has just ended and removed it
+    os.close(file)  # its owner has just ended and removed it
     return _lock(folder)
 
 
@@ -235,7 +235,7 @@ class Run:
 
     @property
     def best(self) -> dict[str, float]:
-        """The row of the epoch that ``best.pt`` holds: the highest accuracy, of equal ones the lowest loss."""
+        """The row of the epoch that ``best.pt`` holds: the highest by :func:`epoch_sort_key`."""
         return max(self.history, key=epoch_sort_key)
 
 

@@ -57,22 +57,19 @@ def draw_sheet(title: str, strips: Sequence[Strip], *, notice: str = "") -> UInt
     """Draw one picture (H, W, 3) uint8 RGB: title and notice, then each strip under its caption and note."""
     if not strips:
         raise ValueError("a sheet needs at least one clip")
-    widths = [sum(frame.shape[1] for frame in strip.frames) + GAP * (len(strip.frames) - 1) for strip in strips]
-    heights = [LINE + max(frame.shape[0] for frame in strip.frames) + MARGIN for strip in strips]
-    width, head = max(720, *widths) + 2 * MARGIN, LINE * (2 if notice else 1)
-    canvas = Image.new("RGB", (width, MARGIN + head + sum(heights)), PAPER)
+    pictures = [draw_strip(strip.frames) for strip in strips]
+    height = sum(LINE + picture.shape[0] + MARGIN for picture in pictures)
+    width, head = max(720, *(picture.shape[1] for picture in pictures)) + 2 * MARGIN, LINE * (2 if notice else 1)
+    canvas = Image.new("RGB", (width, MARGIN + head + height), PAPER)
     pen = ImageDraw.Draw(canvas)
     write(pen, (MARGIN, MARGIN - 2), title, size=16, end=width - MARGIN)
     write(pen, (MARGIN, MARGIN - 2 + LINE), notice, size=14, end=width - MARGIN, colour=WARNING)
     top = MARGIN + head
-    for strip, height in zip(strips, heights, strict=True):
+    for strip, picture in zip(strips, pictures, strict=True):
         left = write(pen, (MARGIN, top + 2), strip.caption, size=14, end=width - MARGIN)
         write(pen, (left + 16, top + 3), strip.note, size=13, end=width - MARGIN, colour=GREY)
-        left = MARGIN
-        for frame in strip.frames:
-            canvas.paste(Image.fromarray(frame), (left, top + LINE))
-            left += frame.shape[1] + GAP
-        top += height
+        canvas.paste(Image.fromarray(picture), (MARGIN, top + LINE))
+        top += LINE + picture.shape[0] + MARGIN
     return np.asarray(canvas)
 
 

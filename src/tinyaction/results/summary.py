@@ -54,13 +54,17 @@ def _table(
     return lines
 
 
-def _pair_lines(matrix: npt.NDArray[np.int64], class_names: Sequence[str]) -> list[str]:
-    """The ten pairs of classes that are confused most."""
+def confused_pairs(matrix: npt.NDArray[np.int64], num_pairs: int) -> list[tuple[int, int]]:
+    """(true class, predicted class) of the cells off the diagonal that hold videos, the most videos first."""
     wrong = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:10]
-    pairs = [divmod(int(place), len(class_names)) for place in order if wrong.flat[place] > 0]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:num_pairs]
+    return [divmod(int(place), len(matrix)) for place in order if wrong.flat[place] > 0]
+
+
+def _pair_lines(matrix: npt.NDArray[np.int64], class_names: Sequence[str]) -> list[str]:
+    pairs = confused_pairs(matrix, 10)
     if not pairs:
         return ["no video was confused"]
     return ["most confused (true -> predicted):", *(
-        f"  {int(wrong[true, predicted]):>5} videos  {shortened(class_names[true], 30)} -> "
+        f"  {int(matrix[true, predicted]):>5} videos  {shortened(class_names[true], 30)} -> "
         f"{shortened(class_names[predicted], 30)}" for true, predicted in pairs)]

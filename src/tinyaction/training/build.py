@@ -1,5 +1,6 @@
 """From the config of a run to everything that training needs: :func:`build`."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,8 @@ import torch
 
 from tinyaction.data.annotations import DataFolder, find_data
 from tinyaction.data.augment import flip_label_map
-from tinyaction.data.dataset import VideoDataset, VideoLoader, build_dataloader, check_files_exist
+from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
+from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models import check_input, create_model, load_weights
@@ -21,7 +23,7 @@ from tinyaction.training.distributed import main_process_first, num_processes, r
 from tinyaction.training.finetune import Criterion, class_weights, create_average, freeze
 from tinyaction.training.precision import choose_amp, create_scaler
 from tinyaction.training.schedule import learning_rate, scaled_learning_rate
-from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer, num_steps
+from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer
 
 OnLine = Callable[[str], None]  # a line of the log
 OnCount = Callable[[str, int, int | None], None]  # unit, how many so far, how many in all or None
@@ -43,15 +45,15 @@ class Training:
     updater: Updater
     criterion: Criterion | None
     lr: float  # of the whole batch
-    notes: list[str]  # what the weights had to say
+    notes: list[str]  # on the weights
 
 
 def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Training:
-    """Find the data and make model, loaders and updater. Everything that is found wrong is raised here.
+    """Find the data and make model, loaders and updater. Raises every error in flags, lists and files.
 
     Args:
-        on_line: receives a sentence for each thing that is done beforehand, as a download.
-        on_count: called with the progress of it.
+        on_line: receives a sentence for each download or store.
+        on_count: called with its progress.
     """
     if config.resume and num_processes() > 1:
         raise ValueError("--resume goes with one process; torchrun would need the random states of all of them")
@@ -75,7 +77,7 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
     updater = Updater(
         create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
                          head_lr_multiplier=config.head_lr_multiplier),
-        build_schedule(config, lr, num_steps(len(train_loader), config.grad_accum)),
+        build_schedule(config, lr, num_batches=len(train_loader)),
         config.clip_grad_norm, config.grad_accum, amp, create_scaler(amp),
         create_average(model, config.ema) if config.ema else None,
     )
@@ -88,9 +90,9 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
 def prepare_folder(
     config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None
 ) -> Path:
-    """Put the tutorial's set in place where it is asked for, and return the folder to read: the data, or its store.
+    """Fetch the tutorial's set if it is asked for; return the folder to read: the data, or a store made of it.
 
-    From a store the network sees the same frames as from the videos (raw), or nearly the same (jpeg).
+    A raw store gives the frames of the videos, a jpeg store nearly the same.
     """
     if Path(config.data).name == "kinetics400_tiny":
         prepare_kinetics400_tiny(config.data, on_progress=on_count, log=on_line)
@@ -111,7 +113,7 @@ def prepare_folder(
 
 
 def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:
-    """The recognizer with its weights loaded and its stages frozen, and what the weights had to say."""
+    """The recognizer with its weights loaded and its stages frozen, and notes on the weights."""
     torch.manual_seed(config.seed)
     model = create_model(config.model, num_classes, max_views=config.max_views)
     notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
@@ -153,7 +155,9 @@ def build_criterion(config: RunConfig, data: DataFolder) -> Criterion | None:
     return Criterion(config.label_smoothing, weights, config.mixup, config.seed)
 
 
-def build_schedule(config: RunConfig, lr: float, steps_per_epoch: int) -> LearningRateAt:
+def build_schedule(config: RunConfig, lr: float, *, num_batches: int) -> LearningRateAt:
+    """Learning rate by optimizer step, for epochs of ``num_batches``; the last step of an epoch may have fewer."""
+    steps_per_epoch = math.ceil(num_batches / config.grad_accum)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     return lambda step: learning_rate(step, base_lr=lr, total_steps=config.epochs * steps_per_epoch,
                                       warmup_steps=warmup_steps)

@@ -1,4 +1,4 @@
-"""Fine-tuning, which makes fifty clips enough: frozen stages, learning rates by part, the loss, averaged weights.
+"""Fine-tuning on few clips: frozen stages, learning rates by part, the loss, averaged weights.
 
     freeze              keeps stages of the backbone as they were loaded
     parameter_groups    gives the new head a learning rate of its own, and norms and biases no weight decay
@@ -58,12 +58,12 @@ def _parts(module: nn.Module) -> list[nn.Module]:
 
 
 def freeze(model: Recognizer, what: str = "0", *, norms: bool = False) -> None:
-    """Keep parts of the backbone as they are. Training leaves their weights alone and runs them in evaluation mode.
+    """Freeze parts of the backbone: training does not change their weights and runs them in evaluation mode.
 
     Args:
         what: a number of :func:`stages` from the input on, or "all".
-        norms: freeze the batch norms of the other stages as well. Few clips of few frames estimate the mean and
-            variance of a feature badly; those that came with the weights are better.
+        norms: also freeze the batch norms of the other stages. The pretrained mean and variance of a feature are
+            better than those of few clips of few frames.
 
     Raises:
         ValueError: there are not so many stages.
@@ -94,7 +94,7 @@ def _own_parameters(module: nn.Module) -> list[nn.Parameter]:
 
 
 def train_mode(model: nn.Module) -> None:
-    """Set training mode, except in frozen parts: there batch norms keep their statistics, and nothing is dropped."""
+    """Set training mode, except in frozen parts, whose batch norms keep their statistics and drop nothing."""
     model.train()
     for part in model.modules():
         parameters = list(part.parameters())

@@ -1,6 +1,13 @@
-"""The loop, by hand: :func:`train_one_epoch`, :func:`fit`.
+"""The training loop: :func:`train_one_epoch`, :func:`fit`.
 
-Nothing here knows of files or flags, and nothing prints: results are returned, progress goes to a callback.
+Returns results, reports progress to callbacks; knows no files and no flags, prints nothing. Its neighbours:
+
+    updater.py              one optimizer step; sets its learning rate by ``lr_at(step)``
+    schedule.py             ``lr_at`` of a run: warm-up, then a cosine
+    finetune.py             the loss with label smoothing, class weights, mixup; frozen layers
+    run.py                  makes a run of it: log, metrics.csv, best epoch, report
+    resume.py               saves a checkpoint after steps and epochs, and goes on from it
+    models/checkpoint.py    what a checkpoint holds
 """
 
 import logging
@@ -25,9 +32,7 @@ MAX_OVERFLOWS = 20  # batches in a row whose float16 loss is not finite, after w
 
 @dataclass
 class TrainState:
-    """How far training is, after a step. With the states of model, optimizer, loader and random generators it is all
-    that a resumed run needs.
-    """
+    """How far training is. A resumed run needs it and the states of model, optimizer, loader and random generators."""
 
     epoch: int = 0
     step: int = 0  # optimizer steps since the beginning
@@ -35,7 +40,7 @@ class TrainState:
     total_loss: float = 0.0
     num_right: int = 0
     num_videos: int = 0
-    num_pending: int = 0  # videos whose gradients wait for the next step; nothing can be saved until it is 0 again
+    num_pending: int = 0  # videos whose gradients wait for the next step; a run can be saved only at 0
     num_overflows: int = 0  # batches in a row whose float16 loss was not finite
     data_seconds: float = 0.0
     compute_seconds: float = 0.0
@@ -55,8 +60,8 @@ class Callbacks:
 
     Attributes:
         on_batch: after each batch of training and of evaluation, with the progress.
-        on_step: after each optimizer step, when all of it is done: to save, or to leave by raising.
-        on_epoch: after each epoch, with its record; a true result ends the training.
+        on_step: after each optimizer step; may save, or end the training by raising.
+        on_epoch: after each epoch, with its record; returns True to end the training.
     """
 
     on_batch: OnBatch | None = None
@@ -74,15 +79,15 @@ def train_one_epoch(
     state: TrainState | None = None,
     callbacks: Callbacks | None = None,
 ) -> TrainResult:
-    """Go once over the loader and update the model after every ``updater.grad_accum`` batches.
+    """Train on every batch of the loader; update the model after every ``updater.grad_accum`` batches.
 
     Args:
         model: is moved to ``device``.
         criterion: label smoothing, class weights, mixup; None is the plain cross-entropy. With mixup the accuracy is
-            that on mixed videos, against the label of the larger share.
-        state: how far training is, kept up to date; in the middle of an epoch the loader gives the rest.
+            on mixed videos, against the label with the larger share.
+        state: how far training is; kept up to date. For a state within an epoch the loader must give the rest of it.
 
-    Of several processes each trains on its own batches, and each returns the result of all.
+    Each of several processes trains on its own batches and returns the result of all.
 
     Raises:
         ValueError: a loss is not finite (step and files are named), a label is not below the model's number of
@@ -104,7 +109,7 @@ def train_one_epoch(
             callbacks.on_batch(progress)
         if is_step and callbacks.on_step is not None:
             callbacks.on_step(state)
-    while make_step(model, updater, state):  # batches that are left over, here or in another process
+    while make_step(model, updater, state):  # the batches after the last full step, here or in another process
         if callbacks.on_step is not None:
             callbacks.on_step(state)
     total_loss, num_right, num_videos = all_reduce_sum(state.total_loss, state.num_right, state.num_videos)
@@ -133,7 +138,7 @@ def train_one_batch(
     is_finite = math.isfinite(loss.item())
     if not is_finite:
         count_overflow(loss.item(), batch, updater, state)
-    updater.backward(loss * B)                                         # not finite: the scaler will skip the step
+    updater.backward(loss * B)                                         # the scaler skips a step that is not finite
     state.num_batches += 1
     state.num_pending += B
     if is_finite:
@@ -142,7 +147,7 @@ def train_one_batch(
         state.add_videos(loss.item() * B, num_right, B)
     else:
         for buffer, before in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(before)                                       # batch norms have seen the overflow
+            buffer.copy_(before)                                       # undo the overflow in batch norms
 
 
 def count_overflow(loss: float, batch: Batch, updater: Updater, state: TrainState) -> None:
@@ -178,8 +183,8 @@ def fit(
 ) -> list[EpochRecord]:
     """Train and evaluate until ``num_epochs`` are done; arguments as in :func:`train_one_epoch`.
 
-    ``updater.average``, where there is one, is evaluated in place of the model. ``state`` is where to begin, and is
-    kept up to date; when ``callbacks.on_epoch`` is called it stands at the next epoch.
+    Evaluates ``updater.average`` instead of the model where there is one. Begins at ``state`` and keeps it up to date;
+    when ``callbacks.on_epoch`` is called it already points at the next epoch.
     """
     history = []
     state, callbacks = state or TrainState(), callbacks or Callbacks()

@@ -55,14 +55,14 @@ def train(
     config: RunConfig, *, on_line: OnLine | None = None, on_batch: OnBatch | None = None,
     on_count: OnCount | None = None,
 ) -> RunResult:
-    """Train as the config says and leave a run folder. What is wrong beforehand is raised before a folder is made.
+    """Train by a config and write a run folder. Raises errors in flags, lists and files before it makes the folder.
 
     Of several processes (torchrun) the main one writes the run folder; all return the same result.
 
     Args:
         on_line: receives each line of the log, as ``print``.
         on_batch: called with the progress after each batch.
-        on_count: called with the progress of what comes before the training, as a download.
+        on_count: called with the progress of a download or a store, before the training.
 
     Raises:
         ValueError, OSError: a flag, a list or a video is wrong; the message names it.

@@ -1,8 +1,8 @@
 """One optimizer step, from the gradients of one or several batches on one or several processes: :class:`Updater`."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -24,26 +24,19 @@ def create_optimizer(
     parameters = parameter_groups(model, weight_decay=weight_decay, head_lr_multiplier=head_lr_multiplier)
     for group in parameters:
         group["lr"] = lr * group["lr_scale"]
-    if name == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay)
-    if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
-    if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
-    raise ValueError(f"optimizer {name!r} is not known; it must be sgd, adam or adamw")
-
-
-def num_steps(num_batches: int, grad_accum: int) -> int:
-    """Steps of an epoch; the last one may be made of fewer batches."""
-    return math.ceil(num_batches / grad_accum)
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "sgd": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    if name not in kinds:
+        raise ValueError(f"optimizer {name!r} is not known; it must be sgd, adam or adamw")
+    return kinds[name](parameters, lr=lr, weight_decay=weight_decay)
 
 
 @dataclass
 class Updater:
     """Everything that turns gradients into new weights.
 
-    The step of several batches, on several processes, is that of all their videos as one batch: gradients of the
-    *sum* of the losses are added up and divided by the number of videos (batch norms still see each batch alone).
+    A step of several batches on several processes equals one of all their videos as one batch: it adds the gradients
+    of the *sum* of the losses and divides by the number of videos. (Batch norms still see each batch alone.)
 
     Attributes:
         lr_at: learning rate of an optimizer step; None keeps the optimizer's own.
@@ -77,8 +70,8 @@ class Updater:
     def step(self, model: nn.Module, step: int, num_videos: int) -> int:
         """Update the model with the gradients so far, of ``num_videos`` videos in this process, as step ``step``.
 
-        Returns the number of videos in all processes; where it is 0 nothing was done. A process without a batch left
-        takes part with 0 videos, since the others wait for its gradients.
+        Returns the number of videos in all processes; does nothing where it is 0. A process without a batch left
+        must call it with 0 videos: the others wait for its gradients.
         """
         num_in_all = int(all_reduce_sum(num_videos)[0])
         if num_in_all == 0:

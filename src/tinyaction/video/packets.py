@@ -114,21 +114,32 @@ def list_packets(
         if codec == "hevc":
             layers.append(_temporal_layer(packet, num_length_bytes))
     table.offsets = lowest, highest
-    smallest_bytes = min((identities[position][2] for position in shown), default=1 << 31)
+    table.needed = _always_needed(codec, layers, len(times))
+    _put_in_order(table, codec, is_avi=is_avi, step=step, is_first_key=is_first_key)
+    return table
+
+
+def _always_needed(codec: str, layers: list[int], num_packets: int) -> frozenset[int]:
+    """Positions of the packets that may not be left out although nobody asks for their frames."""
     if codec not in SEEKABLE:
-        table.needed = frozenset(range(len(table.times)))
-    elif layers and max(layers) > 0:  # layers above its own may refer to a frame that HEVC calls unreferenced
-        table.needed = frozenset(position for position, layer in enumerate(layers) if layer < max(layers))
+        return frozenset(range(num_packets))
+    highest = max(layers, default=0)  # a temporal layer of HEVC may refer to frames of lower ones called unreferenced
+    return frozenset(position for position, layer in enumerate(layers) if layer < highest)
+
+
+def _put_in_order(table: PacketTable, codec: str, *, is_avi: bool, step: int, is_first_key: bool) -> None:
+    """Sort the packets that are shown by their times, or note in the table why that cannot be done."""
     known = [time for position in table.shown if (time := table.times[position]) is not None]
-    is_guessed = is_avi and any(offset for offset in table.offsets)  # FFmpeg's guess of the order, often wrong
+    is_guessed = is_avi and any(table.offsets)  # FFmpeg guesses the order of AVI frames, often wrongly
     if is_guessed or len(known) < len(table.shown) and (is_avi or not known):
         table.is_counted = True
+        table.keys = [0]
         table.times = [*range(0, step * len(table.shown), step)]
         if table.decode_times:  # a frame comes when the packet behind it does
             gaps = [later - earlier for earlier, later in pairwise(table.decode_times) if later > earlier]
             table.times = [*table.decode_times[1:], table.decode_times[-1] + min(gaps, default=step)]
-        table.keys = [0]
-        return table
+        return
+    smallest_bytes = min((table.identities[position][2] for position in table.shown), default=1 << 31)
     table.is_contradictory = codec in IN_ORDER and not table.breaks and known != sorted(known)
     table.needs_scan = (
         len(known) < len(table.shown) or bool(table.breaks) or not is_first_key
@@ -138,7 +149,6 @@ def list_packets(
     )
     if not table.needs_scan:
         table.shown.sort(key=table.time_at)  # stable: equal times stay in their order
-    return table
 
 
 def scanned(table: PacketTable, shown: list[int], step: int) -> PacketTable:
