@@ -11,7 +11,7 @@ import tinyaction as ta
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs" / "twenty_minutes.ipynb"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_notebook_runs_and_teaches_what_it_claims(

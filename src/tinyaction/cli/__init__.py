@@ -12,15 +12,15 @@ from typing import NoReturn, Protocol
 COMMANDS = {
     "prepare": "download or generate videos",
     "train": "train a recognizer on a folder of videos",
-    "check": "find damaged, missing and doubled videos, and what is wrong with lists",
+    "check": "find damaged, missing and doubled videos, and faults in lists",
     "evaluate": "accuracy of a checkpoint on a folder of videos",
     "report": "make the page of a run again",
-    "predict": "classes and scores of videos, folders, long videos over time, cameras",
+    "predict": "classes and scores of files, folders, long videos, cameras",
     "explain": "where in the frames a network found its class",
     "embed": "a feature vector a video",
     "export": "a checkpoint as ONNX, torch.export or TorchScript, checked",
     "models": "the recognizers there are: parameters, input, GFLOPs, weights",
-    "store": "decode videos once, to frames that read ten times faster",
+    "store": "decode videos once, to frames that read faster",
     "bench": "clips a second, stage by stage",
 }
 

@@ -1,4 +1,4 @@
-"""``tinyaction bench``: clips a second, stage by stage, from your videos and from each kind of frame store of them.
+"""Clips a second, stage by stage, from your videos and from each kind of frame store of them.
 
 Training items with this run's flags, one clip a video; then a loader, and the network. The stores are made in a
 temporary folder.

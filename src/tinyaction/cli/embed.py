@@ -1,4 +1,4 @@
-"""``tinyaction embed``: one feature vector a video, as a ``.npy`` file with the names beside it."""
+"""One feature vector a video, as a ``.npy`` file with the names beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``tinyaction evaluate``: the accuracy of a checkpoint, or of a published network, on the videos of a folder."""
+"""Measure a checkpoint of a run, or a published network, on the videos of a folder."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""``tinyaction explain``: where in the frames a network found its class (Grad-CAM), as a picture and a video."""
+"""Where in the frames a network found its class (Grad-CAM), as a picture and a video."""
 
 import argparse
 from collections.abc import Sequence

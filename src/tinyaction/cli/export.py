@@ -1,4 +1,4 @@
-"""``tinyaction export``: write the model of a checkpoint as ONNX, torch.export or TorchScript, and check it.
+"""Write the model of a checkpoint as ONNX, torch.export or TorchScript, and check it.
 
 The exported model takes uint8 clips (B, V, C, T, H, W) of any B and gives scores (B, K); the normalization is inside.
 """

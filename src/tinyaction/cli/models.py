@@ -1,4 +1,4 @@
-"""``models.py``: the recognizers there are, and what one of them takes and costs."""
+"""The recognizers there are, and what one of them takes and costs."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""``tinyaction predict``: classes and scores of videos, folders of them, long videos over time, and cameras."""
+"""Classes and scores of videos, folders of them, long videos over time, and cameras."""
 
 import argparse
 import csv

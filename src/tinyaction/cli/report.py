@@ -1,4 +1,4 @@
-"""``tinyaction report``: make the page of a run again, from its folder and its videos."""
+"""Make the page of a run again, from its folder and its videos."""
 
 from collections.abc import Sequence
 from pathlib import Path
