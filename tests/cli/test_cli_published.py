@@ -16,7 +16,9 @@ from tinyaction.cli import main
 from tinyaction.data.antialias import VideoAntialiasResize
 from tinyaction.data.pipelines import sampled_frames
 from tinyaction.data.timed import TimedSample
-from tinyaction.models import videomae, x3d
+from tinyaction.inference.export import SUFFIXES, export_model
+from tinyaction.models import timesformer, videomae, vjepa2, x3d
+from tinyaction.models.model_card import PublishedModel
 from tinyaction.models.weights import kinetics400_names
 
 NAMES = ["abseiling", "standing", "swimming", "lying"]
@@ -218,6 +220,18 @@ def test_train_goes_on_from_the_published_weights(named, clips, capsys, tmp_path
 def test_export(named, clips, capsys, tmp_path):
     run(capsys, "export", *named, "--format", "torch-export", "--out", tmp_path / "net.pt2", "--check", clips / "val")
     assert (tmp_path / "net.pt2").is_file()
+
+
+@pytest.mark.parametrize("format", ["torch-export", "torchscript"])
+@pytest.mark.parametrize("family", [timesformer, vjepa2])
+def test_transformers_are_exported_for_any_number_of_videos(tmp_path, family, format):
+    published = family.PUBLISHED[0].arguments
+    arguments = {**published, **{name: value for name, value in SMALL.items() if name in published}, "embed_dim": 48}
+    model = lively(family.build(num_classes=4, **arguments))
+    model.published = PublishedModel(family.PUBLISHED[0].name, arguments, tuple(NAMES), 4, None, 16, 18, "random")
+    clips = [torch.randint(0, 256, (1, 3, 4, 16, 16), dtype=torch.uint8) for _ in range(3)]
+    path = tmp_path / f"net{SUFFIXES[format]}"
+    assert export_model(ta.Predictor(model, device="cpu"), path, format=format, clips=clips) < 1e-5
 
 
 def test_explain_says_that_a_transformer_has_no_map(named, clips, capsys, tmp_path):

@@ -72,10 +72,10 @@ def export_model(
             try:
                 WRITERS[format](model, part, clips[0], metadata)
                 run = OPENERS[format](part)
+                difference = largest_difference(model, run, clips)
             except (RuntimeError, TypeError, NotImplementedError, torch.onnx.errors.OnnxExporterError) as error:
                 raise ValueError(f"{predictor.checkpoint.model['name']} cannot be exported as {format}: "
                                  f"{_first_line(error)}") from None
-            difference = largest_difference(model, run, clips)
         if not difference <= TOLERANCE:
             raise ValueError(f"{path}: not written: its scores differ by up to {difference:.1e} from the original's; "
                              f"the largest accepted is {TOLERANCE:.1e}")

@@ -68,7 +68,7 @@ class DividedBlock(nn.Module):
         self.drop_path = StochasticDepth(0.0, "row")
 
     def forward(self, x: torch.Tensor, num_frames: int) -> torch.Tensor:
-        N, T = len(x), num_frames
+        N, T = x.shape[0], num_frames                                  # len(x) would fix N in an exported file
         cls, patches = x[:, :1], x[:, 1:]                              # (N, 1, F), (N, S*T, F)
 
         paths = torch.unflatten(patches, 1, (-1, T)).flatten(0, 1)     # (N*S, T, F)
@@ -111,7 +111,7 @@ class TimeSformer(VideoTransformer):
         space, time = self.positions(grid)                             # (1, 1+S, F), (1, T, F)
         x = torch.unflatten(self.patch_embed(clips), 1, (T, h * w)).transpose(1, 2)         # (N, S, T, F)
         x = x + space[:, 1:].unsqueeze(2) + time.unsqueeze(1)
-        cls = (self.cls_token + space[:, :1]).expand(len(x), -1, -1)   # (N, 1, F)
+        cls = (self.cls_token + space[:, :1]).expand(x.shape[0], -1, -1)  # (N, 1, F)
         x = torch.cat((cls, x.flatten(1, 2)), dim=1)                   # (N, 1+S*T, F)
         for block in self.blocks:
             x = block(x, T)

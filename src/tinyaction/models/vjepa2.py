@@ -63,7 +63,7 @@ class CrossAttention(nn.Module):
         tokens = self.norm1(tokens)                                    # (N, L, F)
         q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (1 or N, heads, 1 or L, D)
                    for part in (self.query_proj(query), self.key_proj(tokens), self.value_proj(tokens)))
-        q = q.expand(len(tokens), -1, -1, -1)                          # (N, heads, 1, D)
+        q = q.expand(tokens.shape[0], -1, -1, -1)                      # (N, heads, 1, D)
         x = query + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (N, 1, F)
         return (x + self.mlp(self.norm2(x))).squeeze(1)                # (N, F)
 
