@@ -294,6 +294,19 @@ def test_a_report_can_be_made_again_and_names_what_is_lost(run: Path) -> None:
     assert not (run / "mistakes.png").exists()  # an older picture would be taken for this report's
 
 
+def test_a_training_clip_that_was_skipped_is_not_opened_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have ended a worker process, and the report is made in the main process."""
+    dataset = dataset_of(run)
+    bad = dataset.videos[1][0]
+    (run / "bad_files.txt").write_text(f"{bad}\tthe worker process that read it was ended by SIGSEGV\n")
+    opened = []
+    read = type(dataset).__getitem__
+    monkeypatch.setattr(type(dataset), "__getitem__", lambda self, key: opened.append(key[1]) or read(self, key))
+    page = Page(write_report(run, train_set=dataset))
+    assert 1 not in opened and {0, 2, 3} <= set(opened)
+    assert f"{bad}: skipped in training, see bad_files.txt" in page.text
+
+
 def test_the_page_draws_its_charts_itself(run: Path) -> None:
     """Charts are part of the page; no other file holds them, and nothing outside the core draws them."""
     code = ("import sys, tinyaction.results.report, tinyaction.cli.train\n"

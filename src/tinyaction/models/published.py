@@ -84,12 +84,17 @@ def load_published(
     model.data_preprocessor = VideoPreprocessor(rule.mean, rule.std)   # built without memory, as all else
     alike = next((known for known in cards_of(name) if known.num_classes == num_published), None)
     if not names and not num_classes:
-        is_published = Path(where).name == Path(rule.address).name     # or brought by hand under its name
-        is_kinetics = is_published and rule.dataset == "kinetics" and num_published == 400
-        names = kinetics400_names() if is_kinetics else tuple(map(str, range(num_published)))
+        names = _names_without_config(where, rule, num_published)
     model.published = PublishedModel(name, arguments, names, rule.clip_len, alike.frame_interval if alike else None,
                                      rule.size, rule.short_side, files.source, antialias=is_of_hub)
     return model.eval()
+
+
+def _names_without_config(where: str, rule: ModelCard, num_classes: int) -> tuple[str, ...]:
+    """Class names of a file that lies without a config.json: known for Kinetics, else numbers."""
+    is_published = Path(where).name == Path(rule.address).name         # or brought by hand under its name
+    is_kinetics = is_published and rule.dataset == "kinetics" and num_classes == 400
+    return kinetics400_names() if is_kinetics else tuple(map(str, range(num_classes)))
 
 
 def create_published(

@@ -147,6 +147,9 @@ def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
         return sheet
     for index in spread_over_classes(train_set.videos.labels, NUM_TRAIN_CLIPS):
         filename, label = train_set.videos[index]
+        if filename in run.bad_files:  # it may have ended a worker process
+            sheet.lost.append(f"{filename}: skipped in training, see bad_files.txt")
+            continue
         sheet.add(train_set, _name(run, label), filename, epoch=epoch, index=index)
     return sheet
 

@@ -93,8 +93,7 @@ class RunFolder:
     def add_bad_files(self, bad: Iterable[BadVideo]) -> None:
         """Keep ``bad_files.txt`` as lines "path<TAB>reason", each path once."""
         path = self.path / "bad_files.txt"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        reasons = dict(line.partition("\t")[::2] for line in lines)
+        reasons = _read_bad_files(path)
         new = {video.filename: " ".join(video.reason.split()) for video in bad}
         if new.keys() - reasons.keys():
             reasons = {**new, **reasons}
@@ -223,6 +222,7 @@ class Run:
     config: dict[str, Any]  # config.json
     history: list[dict[str, float]]  # metrics.csv; a value that is missing there is missing here
     predictions: list[SavedPrediction]  # predictions.csv; empty where there is none
+    bad_files: frozenset[str] = frozenset()  # paths in bad_files.txt: videos that were skipped
 
     def __repr__(self) -> str:
         best = self.best
@@ -285,7 +285,13 @@ def read_run(folder: str | Path) -> Run:
     predictions = _rows(path, PREDICTIONS, lambda row: SavedPrediction(
         row["path"], numbers[row["class"]], numbers[row["predicted"]], float(row["score"]),
         float(row["class_score"]))) if path.is_file() else []
-    return Run(folder, config, history, predictions)
+    return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")))
+
+
+def _read_bad_files(path: Path) -> dict[str, str]:
+    """Path -> reason of the videos that were skipped; empty where there is no such file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return dict(line.partition("\t")[::2] for line in lines)
 
 
 def _rows(path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], T]) -> list[T]:
