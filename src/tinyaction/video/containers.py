@@ -61,6 +61,12 @@ class _UnknownPartError(Exception):
     """At the byte that it names no part begins that may be there."""
 
 
+def is_iso(path: Path) -> bool:
+    """Whether a file begins as MP4 and MOV files do."""
+    with path.open("rb") as file:
+        return file.read(8)[4:] in ISO_BOXES
+
+
 def _end_of_boxes(data: mmap.mmap) -> int:
     """The byte after the last box of an MP4 or MOV file. Source: ISO/IEC 14496-12, 4.2."""
     end = 0

@@ -22,13 +22,16 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
-from tinyaction.video.containers import check_whole
+from tinyaction.video.containers import check_whole, is_iso
 from tinyaction.video.frames import open_frames
 from tinyaction.video.packets import Identity, PacketTable, list_packets, scanned
 
 MIN_SKIPPED_PACKETS = 8  # a seek that saves fewer costs more than it saves
 MAX_STEP_SECONDS = 10  # from frame to frame of a transport stream; FFmpeg takes more for a break of its clock
 AVI_UNKNOWN = 1 << 30  # the number of frames that FFmpeg writes to a pipe
+# The header of an MP4 file says all but how far frames are reordered, which few decoders need to be told: its frames
+# are looked at only where decoding goes wrong without.
+QUICK = {"skip_frame": "all", "analyzeduration": "1"}
 # Formats of FFmpeg that are no video of their own: lists of other files, single pictures, texts.
 NO_VIDEO_FORMATS = ("concat", "dash", "hls", "tty", "lavfi")
 
@@ -67,7 +70,7 @@ class VideoFile(VideoReader):
         self.path = path
         num_promised = check_whole(path)
         self._limits = {"max_pixels": max_pixels, "num_threads": num_threads}
-        decoder = Decoder(path, **self._limits)
+        decoder = Decoder(path, is_quick=is_iso(path), **self._limits)
         self.fps = decoder.fps
         self._table = decoder.list_packets()
         decoder.check_count(self._table, num_promised)
@@ -91,7 +94,7 @@ class VideoFile(VideoReader):
         todo = deque(indices)
         with _errors_named(self.path):
             decoder, self._idle = self._idle, None
-            decoder = decoder or Decoder(self.path, **self._limits)
+            decoder = decoder or Decoder(self.path, is_quick=False, **self._limits)
             try:
                 for keys in (self._table.keys, [0]):  # what cannot be decoded from a key frame on, is in turn
                     parts = _split_at_keys(todo, self._table, keys)
@@ -102,8 +105,9 @@ class VideoFile(VideoReader):
                                 yield frame
                         break
                     except (VideoError, av.FFmpegError):
-                        if parts[-1][0] == 0:
+                        if parts[-1][0] == 0 and not decoder.is_quick:
                             raise
+                        decoder.open_fully()
             finally:
                 self._idle = decoder
 
@@ -111,16 +115,23 @@ class VideoFile(VideoReader):
 class Decoder:
     """One open file: lists its packets, finds them again, decodes; one pass at a time."""
 
-    def __init__(self, path: Path, *, max_pixels: int, num_threads: int) -> None:
+    def __init__(self, path: Path, *, is_quick: bool, max_pixels: int, num_threads: int) -> None:
         self.path = path
+        self.is_quick = is_quick
         self._max_pixels = max_pixels
         # FFmpeg counts rows and columns that it adds to a frame: it may take some more than what is checked here.
         self._options = {"max_pixels": f"{min(2 * max_pixels + 65536, 2**31 - 1)}", "protocol_whitelist": "file",
                          "skip_loop_filter": "all", "skip_idct": "all"}  # of the frames that opening looks at
         self._num_threads = num_threads
-        self._open(self._options)
+        self._open()
 
-    def _open(self, options: dict[str, str]) -> None:
+    def open_fully(self) -> None:
+        """Open the file anew and look at its first frames."""
+        self.is_quick = False
+        self._open()
+
+    def _open(self, **more: str) -> None:
+        options = self._options | (QUICK if self.is_quick else {}) | more
         self._container: Any = av.open(f"file:{self.path}", options=options, metadata_errors="ignore")
         self._format = self._container.format.name
         stream: Any = self._container.streams.best("video")
@@ -132,6 +143,9 @@ class Decoder:
             raise VideoError(self.path, "no video in it")
         if stream.codec_context is None:
             raise VideoError(self.path, "no decoder for its codec")
+        if self.is_quick and not (stream.frames and stream.codec_context.width and stream.codec_context.height):
+            self.open_fully()
+            return
         self._stream = stream
         for other in self._container.streams:
             if other is not stream and hasattr(other, "discard"):  # PyAV 18: not even read
@@ -166,8 +180,8 @@ class Decoder:
         elif self._format == "avi" and table.decode_times:
             num_packets = table.decode_times[-1] + 1  # dropped frames count, too
         elif 0 < num_packets < num_in_header:  # an edit list may show a part of them
-            whole = Decoder(self.path, max_pixels=self._max_pixels, num_threads=1)
-            whole._open(self._options | {"ignore_editlist": "1"})
+            whole = Decoder(self.path, is_quick=self.is_quick, max_pixels=self._max_pixels, num_threads=1)
+            whole._open(ignore_editlist="1")
             listed = whole.list_packets()
             num_packets = len(listed.identities) + listed.num_empty
         if num_packets < num_in_header or num_promised and len(table.identities) not in num_promised:
@@ -180,6 +194,8 @@ class Decoder:
 
     def scan(self, table: PacketTable) -> PacketTable:
         """Decode the whole file to see which frames are shown; what fails before the first one is cut off anyway."""
+        if self.is_quick:
+            self.open_fully()
         shown: list[int] = []
         self._context.skip_frame = "DEFAULT"
         for position, packet in self._packets(table, 0, len(table.times)):
@@ -254,7 +270,7 @@ class Decoder:
         keys = {table.identities[key]: key for key in table.keys}
         landed = -1 if first is None else keys.get(_identity(first), -1)
         if not 0 <= landed <= start:  # elsewhere
-            self._open(self._options)
+            self._open()
             packets = (packet for packet in self._container.demux(self._stream) if packet.size)
             first, landed = next(packets, None), 0
         for position, packet in enumerate(chain([first], packets), landed):
