@@ -4,6 +4,7 @@ Each frame shows its number, so a frame out of place is seen as well.
 """
 
 import gc
+import os
 import random
 
 import av
@@ -226,3 +227,17 @@ def test_an_avi_that_was_written_to_a_pipe_does_not_know_its_length(tmp_path):
         content[size_place : size_place + 4] = value.to_bytes(4, "little")
     path.write_bytes(content)
     assert numbers(open_video(path).read(range(20))) == list(range(20))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted in Linux's /proc")
+def test_a_reader_that_is_let_go_of_closes_its_file(tmp_path):
+    """PyAV's containers and streams refer to each other: without a word they stay open until Python collects."""
+    path = write_by_pyav(tmp_path / "clip.mp4", numbered_frames(20), "mpeg4")
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(10):
+            list(open_video(path).read([0, 5]))
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+    finally:
+        gc.enable()

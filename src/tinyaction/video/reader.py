@@ -125,6 +125,13 @@ class Decoder:
         self._num_threads = num_threads
         self._open()
 
+    def close(self) -> None:
+        """Close the file now: a container and its streams refer to each other, and would wait for the collector."""
+        if hasattr(self, "_container"):
+            self._container.close()
+
+    __del__ = close
+
     def open_fully(self) -> None:
         """Open the file anew and look at its first frames."""
         self.is_quick = False
@@ -132,6 +139,7 @@ class Decoder:
 
     def _open(self, **more: str) -> None:
         options = self._options | (QUICK if self.is_quick else {}) | more
+        self.close()
         self._container: Any = av.open(f"file:{self.path}", options=options, metadata_errors="ignore")
         self._format = self._container.format.name
         stream: Any = self._container.streams.best("video")
