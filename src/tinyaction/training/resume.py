@@ -27,6 +27,7 @@ from tinyaction.video import VideoError
 logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+MAX_THREADS = 1024  # more are damage, not a machine
 DAMAGE = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError)
 
 
@@ -97,13 +98,17 @@ def _reason(error: Exception) -> str:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of all global generators, in kinds that ``weights_only`` reads."""
+    """The states of all global generators, in kinds that ``weights_only`` reads, and the number of threads.
+
+    On a CPU the last bits of a sum depend on how many threads share it.
+    """
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
+        "num_threads": torch.get_num_threads(),
     }
 
 
@@ -113,6 +118,10 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     random.setstate(state["python"])
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
+    num_threads = state.get("num_threads", torch.get_num_threads())
+    if not 1 <= num_threads <= MAX_THREADS:
+        raise ValueError(f"num_threads is {num_threads}")
+    torch.set_num_threads(num_threads)
     if len(state["cuda"]) == torch.cuda.device_count() > 0:
         torch.cuda.set_rng_state_all(state["cuda"])
 
