@@ -128,12 +128,12 @@ def build_dataloader(
         batch_size: videos of a batch; the last one may be smaller.
         shuffle: a new order in every epoch.
         balanced: each class comes equally often, rare ones repeatedly; see
-            :class:`tinyaction.data.loader.EpochSampler`.
+            :class:`tinyaction.data.order.EpochSampler`.
         num_workers: processes that decode; 0 decodes in this process.
         seed: of the order; default the dataset's.
         pin_memory: page-locked batches, for faster copies to a CUDA device.
         prefetch: batches that each worker makes ahead.
-        rank, num_ranks: which of several processes this is; see :func:`tinyaction.data.loader.rank_batches`.
+        rank, num_ranks: which of several processes this is; see :func:`tinyaction.data.order.rank_batches`.
         on_error: "raise" a video's error, or "skip" it: its batch is smaller by one, and ``loader.bad`` lists it.
         max_skipped: share of an epoch's videos that may be skipped.
         video_timeout: seconds in which a worker must have read one video; it is stopped after that. Without workers
