@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinyaction.data.published_lists import PublishedLists, decoded, delimiter_of, read_published
 from tinyaction.files import write_whole
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"}
@@ -117,6 +118,10 @@ def read_list(
                                  "label', so every line is that")
             path = path.strip()
             counts.append(int(count))
+        clip, _, tail = path.rpartition(" ")
+        if _is_number(tail) and _is_video_name(clip) and not exists(join(prefix, path)):
+            raise ValueError(f"{ann_file}, line {number}: two numbers behind {clip!r}; a line is 'path label', with "
+                             "one label")
         if label not in known:
             known[label] = _label(label, f"{ann_file}, line {number}", num_classes)
         if within is not None:
@@ -133,7 +138,12 @@ def read_list(
 def _ends_with_count(path: str, prefix: str) -> bool:
     """Whether "clip 120" is a folder or file "clip" and its number of frames, and not a file of that name."""
     clip, _, count = path.rpartition(" ")
-    return _is_number(count) and exists(join(prefix, clip.strip())) and not exists(join(prefix, path))
+    is_count = _is_number(count) and not _is_video_name(clip)
+    return is_count and exists(join(prefix, clip.strip())) and not exists(join(prefix, path))
+
+
+def _is_video_name(name: str) -> bool:
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_data(
@@ -156,6 +166,8 @@ def find_data(
         raise ValueError(f"{folder}: a file; give the folder that holds the lists, the CSV file or the class folders")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
+    if published := read_published(folder, _read_text):
+        return _from_published(folder, published, allow_outside)
     names_file = _one_file(folder, ("classes.txt", "label_map*.txt"))
     class_names = _read_class_names(names_file) if names_file else None
     lists = [path for path in folder.glob("*.txt") if path != names_file]
@@ -182,10 +194,25 @@ def _from_lists(
     train = read_list(train_list, prefix=_prefix_of(folder, "train", train_list), num_classes=num_classes,
                       within=within)
     if class_names is None:
+        if train.labels.min() > 0:
+            raise ValueError(f"{train_list}: no video has label 0; do labels count from 1? Here they count from 0; if "
+                             "class 0 only has no training video, add a classes.txt with one name a line")
         class_names = [str(label) for label in range(int(train.labels.max()) + 1)]
     val = read_list(val_list, prefix=_prefix_of(folder, "val", val_list), num_classes=len(class_names),
                     within=within)
     return DataFolder(train, val, class_names)
+
+
+def _from_published(folder: Path, lists: PublishedLists, allow_outside: bool) -> DataFolder:
+    numbers = {name: number for number, name in enumerate(lists.class_names)}
+
+    def listed(rows: list[tuple[str, str]]) -> VideoList:
+        for path, _ in () if allow_outside else rows:
+            _check_within(folder, str(folder), path, str(lists.source))
+        return VideoList([path for path, _ in rows], [numbers[name] for _, name in rows], prefix=str(folder),
+                         source=str(lists.source))
+
+    return DataFolder(listed(lists.train), listed(lists.val), lists.class_names)
 
 
 def _prefix_of(folder: Path, split: str, list_file: Path) -> str:
@@ -289,7 +316,8 @@ def _from_tables(
 
 def _read_table(path: Path) -> list[_Row]:
     rows = []
-    table = csv.DictReader(io.StringIO(_read_text(path), newline=""), skipinitialspace=True)
+    text = _read_text(path)
+    table = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, delimiter=delimiter_of(text))
     columns = [(name or "").strip().lower() for name in table.fieldnames or []]
     if "path" not in columns or "label" not in columns:
         raise ValueError(f"{path}, line 1: columns {', '.join(columns) or '(none)'}; a table begins with "
@@ -456,7 +484,7 @@ def _quoted(text: str) -> str:
 def _read_text(path: str | Path) -> str:
     """A text file, whatever ends its lines; ValueError names the line that is no text, or not UTF-8, or endless."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = decoded(Path(path).read_bytes())
     except UnicodeDecodeError as error:
         number = error.object[: error.start].count(b"\n") + 1
         raise ValueError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8") from None

@@ -21,6 +21,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -224,7 +225,7 @@ def fill_store(
     jobs = _Jobs(plan.missing, [plan.folder / plan.targets[video] for video in plan.missing], plan.settings)
     result = StoreResult()
     loader = VideoLoader(jobs, batch_size=1, sampler=EpochSampler(len(jobs), shuffle=False, seed=0),
-                         collate=lambda items: items[0], num_workers=min(num_workers, len(jobs)), on_error="skip",
+                         collate=itemgetter(0), num_workers=min(num_workers, len(jobs)), on_error="skip",
                          max_skipped=1.0, video_timeout=SECONDS_PER_VIDEO)
     try:
         for num_bytes in loader:
