@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from tinyaction.data.published_lists import PublishedLists, decoded, delimiter_of, read_published
 from tinyaction.files import write_whole
+from tinyaction.text import check_class_names
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"}
 MAX_CLASSES = 100_000
@@ -82,6 +83,9 @@ class DataFolder:
     val: VideoList
     class_names: list[str]
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_class_names(self.class_names, self.train.source)
 
 
 def read_list(
