@@ -34,15 +34,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--short-side", type=int, default=256, help="of the frames, in pixels (%(default)s)")
     parser.add_argument("--every", type=int, default=1, help="keep one frame of so many (%(default)s)")
     parser.add_argument("--quality", type=int, default=95, help="of the JPEG frames, 1 to 100 (%(default)s)")
-    parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="processes (%(default)s)")
+    parser.add_argument("--num-workers", type=int, default=-1,
+                        help="processes; -1 (default) starts one per core")
     parser.add_argument("--on-error", default="raise", choices=("raise", "skip"),
                         help="videos that cannot be read: name them and fail, or leave them out (%(default)s)")
     parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if arguments.num_workers < 0:
-        raise ValueError(f"--num-workers is {arguments.num_workers}; it must be at least 0")
+    if arguments.num_workers < -1:
+        raise ValueError(f"--num-workers is {arguments.num_workers}; it must be at least -1")
+    if arguments.num_workers == -1:
+        arguments.num_workers = default_num_workers()
     settings = StoreSettings(form=arguments.form, short_side=arguments.short_side, every=arguments.every,
                              quality=arguments.quality)
     target = Path(arguments.out or default_store(arguments.data, settings))

@@ -423,6 +423,26 @@ def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> Data
                        f"validation, class by class; {note}"])
 
 
+def videos_of_classes(folder: str | Path, class_names: Sequence[str]) -> VideoList | None:
+    """All videos of class folders without a split, to evaluate known classes on; None for any other layout.
+
+    One class, or one video of it, is enough. Nothing is written.
+
+    Raises:
+        ValueError: a folder is named after none of the classes.
+    """
+    folder = Path(folder)
+    is_other = any(folder.glob("*.csv")) or any((folder / split).is_dir() for split in ("train", "val"))
+    if not folder.is_dir() or is_other or any("train" in path.stem.lower() for path in folder.glob("*.txt")):
+        return None
+    classes = _videos_by_class(folder)
+    unknown = [name for name in classes if name not in class_names]
+    if unknown:
+        raise ValueError(f"{folder}: the folder {unknown[0]!r} is named after no class of the checkpoint, which knows "
+                         f"{', '.join(class_names[:8])}")
+    return _listed(classes, list(class_names), folder) if classes else None
+
+
 def _videos_by_class(folder: Path) -> dict[str, list[Path]]:
     """Class name -> its videos, sorted; folders without a video are no classes."""
     found = {

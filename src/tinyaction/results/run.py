@@ -286,7 +286,7 @@ def read_run(folder: str | Path) -> Run:
     numbers = {name: number for number, name in enumerate(names)}
     path = folder / "predictions.csv"
     predictions = _rows(path, PREDICTIONS, lambda row: SavedPrediction(
-        from_cell(row["path"]), *(numbers[from_cell(row[name])] for name in ("class", "predicted")),
+        from_cell(row["path"]), numbers[from_cell(row["class"])], numbers[from_cell(row["predicted"])],
         float(row["score"]), float(row["class_score"]))) if path.is_file() else []
     return Run(folder, config, history, predictions)
 
