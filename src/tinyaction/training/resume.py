@@ -3,7 +3,6 @@
 import logging
 import math
 import random
-import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import torch
 from tinyaction.data.loader import VideoLoader
 from tinyaction.models.checkpoint import BestEpoch, Checkpoint, SavedTraining, load_newest, previous_of
 from tinyaction.results.progress import Progress
-from tinyaction.results.run import RunFolder
+from tinyaction.results.run import RunFolder, shell_line
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of, known_flags, read_flags
 from tinyaction.training.identity import RunIdentity, differences
 from tinyaction.training.loop import TrainState
@@ -227,7 +226,7 @@ class CheckpointManager:
         before = _set_handlers(self._on_signal)
         for loader in loaders:
             loader.on_wait = self.check
-        go_on = shlex.join(["tinyaction", "train", "--resume", str(self.run.path)])
+        go_on = shell_line("tinyaction", "train", "--resume", self.run.path)
         is_empty = False
         try:
             yield
@@ -304,8 +303,8 @@ def resumed_config(given: Mapping[str, Any]) -> RunConfig:
     fixed = {name: value for name, value in given.items() if name not in MAY_CHANGE}
     if fixed:
         words = [word for name, value in fixed.items() for word in _words(name, value)]
-        new_run = shlex.join(["tinyaction", "train", "--config", str(folder / "config.json"), "--weights",
-                              str(folder / "best.pt"), *words])
+        new_run = shell_line("tinyaction", "train", "--config", folder / "config.json", "--weights",
+                             folder / "best.pt", *words)
         raise ValueError(f"{flag_of(next(iter(fixed)))} belongs to the run and cannot change with --resume; start a "
                          f"new run from its weights: {new_run}")
     last = folder / "last.pt"
