@@ -1,3 +1,4 @@
 from tinyaction.cli import main
 
-raise SystemExit(main())
+if __name__ == "__main__":  # worker processes that are spawned import this file
+    raise SystemExit(main())

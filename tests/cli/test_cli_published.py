@@ -127,8 +127,9 @@ def test_embed(named, clips, capsys, tmp_path):
     assert features.shape == (2, 16) and np.abs(features[0] - features[1]).max() > 1e-3
 
 
-def test_evaluate_by_the_names_of_classes(named, folder, clips, capsys, tmp_path):
-    words = ["--data", clips, *named, "--num-workers", "0", "--device", "cpu"]
+@pytest.mark.parametrize("data", [".", "val"])  # with train/ and val/, and class folders alone
+def test_evaluate_by_the_names_of_classes(data, named, folder, clips, capsys, tmp_path):
+    words = ["--data", clips / data, *named, "--num-workers", "0", "--device", "cpu"]
     predictor = ta.Predictor.from_pretrained("videomae-base", weights=folder, device="cpu")
     said = [predictor(clips / "val" / name / "a.mp4").label for name in CLASSES]
     num_right = sum(label == name for label, name in zip(said, CLASSES, strict=True))
@@ -141,6 +142,7 @@ def test_evaluate_by_the_names_of_classes(named, folder, clips, capsys, tmp_path
     (tmp_path / "map.csv").write_text("lying,running\n")
     assert "class 'running' is none of the network's 4 classes" in refusal(
         capsys, "evaluate", *words, "--classes", tmp_path / "map.csv")
+    assert not list(clips.rglob("*.csv"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -294,6 +294,64 @@ def test_workers_that_die_of_no_file_end_the_run():
         epoch_of(loader, 0)
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, to see that a process is halted")
+def test_halted_workers_end_the_run():
+    """Nobody wakes them: the loader would wait for ever."""
+    loader = loader_of(Trouble(40, {}), num_workers=2, video_timeout=1.5)
+    batches = iter(loader)
+    next(batches)
+    for worker in loader._workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(ChildProcessError, match=r"^no batch came within 1\.5 s, and the worker processes \d+, \d+ "
+                                                r"were halted by a signal \(SIGSTOP\)$"):
+        list(batches)
+
+
+def test_workers_that_stay_silent_end_the_run():
+    """Here they hang after the reading, where no file is to blame."""
+    def hang(items):
+        time.sleep(60)
+
+    loader = VideoLoader(Trouble(20, {}), batch_size=4, sampler=EpochSampler(20, shuffle=True, seed=3), collate=hang,
+                         num_workers=1, video_timeout=0.5)
+    with pytest.raises(ChildProcessError, match=r"^no batch came within 0\.5 s, and no worker process reads a file"):
+        epoch_of(loader, 0)
+
+
+def test_workers_that_do_not_start_are_tried_three_times(monkeypatch):
+    tried = []
+
+    def refuse(self, torch_loader):
+        tried.append(torch_loader)
+        raise RuntimeError("unable to open shared memory object </torch_1> in read-write mode")
+
+    monkeypatch.setattr(VideoLoader, "_start_workers", refuse)
+    with pytest.raises(ValueError, match=r"^shared memory \(/dev/shm\) is full: free some, .*--ipc=host"):
+        epoch_of(loader_of(Trouble(8, {}), num_workers=1), 0)
+    assert len(tried) == 3
+
+
+@pytest.mark.parametrize("soft, hard, expected", [
+    (24, 24, "this process may open 24 files, and 2 workers need 80 or more; raise the limit (ulimit -n 4096), or "
+             "take no workers (--num-workers 0)\n"),
+    (24, 400, "20\n"),  # as on many systems: the process may raise it
+])
+def test_the_limit_of_open_files(soft, hard, expected):
+    program = f"""
+import resource
+from test_loader import Trouble, loader_of
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+try:
+    print(sum(map(len, loader_of(Trouble(20, {{}}), num_workers=2))))
+except ValueError as error:
+    print(error)
+"""
+    places = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120,
+                            env={**os.environ, "PYTHONPATH": places})
+    assert result.stdout == expected, result.stderr
+
+
 def test_ctrl_c_leaves_the_workers_to_the_main_process():
     """Ctrl-C goes to the workers too; it is the main process that ends them."""
     loader = loader_of(Trouble(20, {}), num_workers=2)

@@ -1,6 +1,7 @@
 """The steps of a clip, on frames whose pixels say where they are: (frame, row, column)."""
 
 import weakref
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -480,3 +481,31 @@ def test_a_reader_that_is_already_there_is_kept():
     reader = MemoryReader(telling_frames(5, 4, 6))
     results = ta.VideoInit()({"filename": "memory", "video_reader": reader})
     assert results["video_reader"] is reader and results["total_frames"] == 5
+
+
+# ---- pipelines that cannot work ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Forget:
+    def __call__(self, results):
+        results["forgotten"] = True
+
+
+def test_a_missing_transform_is_named():
+    with pytest.raises(ValueError, match=r"^VideoDecode\(.*\) needs 'video_reader', which no transform before it has "
+                                         r"put in; add VideoInit before it$"):
+        ta.Compose([ta.VideoDecode()])({"filename": "a.mp4", "frame_inds": np.arange(2)})
+
+
+def test_a_transform_that_returns_nothing_is_named():
+    with pytest.raises(ValueError, match=r"^Forget\(\) returned NoneType; a transform must return the dict$"):
+        ta.Compose([Forget()])({"filename": "a.mp4"})
+
+
+def test_a_key_that_no_transform_makes_is_a_defect_of_the_program():
+    def wrong(results):
+        return results["typo"]
+
+    with pytest.raises(KeyError, match="typo"):
+        ta.Compose([wrong])({"filename": "a.mp4"})

@@ -471,8 +471,8 @@ def test_a_larger_short_side_enlarges_nothing(stored):
 
 def test_a_name_with_a_line_break_fits_into_no_list(tmp_path, telling_clip):
     for split in ("train", "val"):
-        (tmp_path / f"data/{split}/a\nclass").mkdir(parents=True)
-        telling_clip().rename(tmp_path / f"data/{split}/a\nclass/clip.avi")
+        (tmp_path / f"data/{split}/class").mkdir(parents=True)
+        telling_clip().rename(tmp_path / f"data/{split}/class/a\nclip.avi")
     with pytest.raises(ValueError, match="fits into no list"):
         plan_store(tmp_path / "data", tmp_path / "s", StoreSettings())
 

@@ -51,15 +51,16 @@ def whole(bars, tmp_path_factory) -> Path:
     return run
 
 
-def start(*words: object, max_file_bytes: int = 0):
+def start(*words: object, max_file_bytes: int = 0, num_threads: int = 1):
     argv = [str(word) for word in words]
-    process = processes.Process(target=train_here, args=(argv if "--resume" in argv else argv + FLAGS, max_file_bytes))
+    process = processes.Process(target=train_here, args=(argv if "--resume" in argv else argv + FLAGS, max_file_bytes,
+                                                         num_threads))
     process.start()
     return process
 
 
-def train_here(argv: list[str], max_file_bytes: int) -> None:
-    torch.set_num_threads(1)
+def train_here(argv: list[str], max_file_bytes: int, num_threads: int) -> None:
+    torch.set_num_threads(num_threads)
     multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as in a process of its own
     tinyaction.training.run.write_report = lambda *_, **__: "none"  # pictures take longer than these runs
     if max_file_bytes:
@@ -180,13 +181,14 @@ def test_a_closed_terminal_saves_too(bars, whole, tmp_path):
     pid, terminal = pty.fork()
     if pid == 0:
         script = Path(__file__).parents[2] / "scripts" / "train.py"
-        os.execv(sys.executable, [sys.executable, str(script), "--data", str(bars), "--out", str(run), *FLAGS])
+        os.execve(sys.executable, [sys.executable, str(script), "--data", str(bars), "--out", str(run), *FLAGS],
+                  os.environ | {"OMP_NUM_THREADS": "1"})  # as the whole run: sums of two threads differ in last bits
     wait_for(lambda: (run / "metrics.csv").exists())
     os.close(terminal)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
     assert "stopped by SIGHUP in epoch " in (run / "log.txt").read_text()
-    process = start("--resume", run)
+    process = start("--resume", run, num_threads=2)  # another machine may have more cores: it goes on with one
     process.join()
     assert process.exitcode == 0
     assert_same_outcome(run, whole)
@@ -332,7 +334,8 @@ def without_key(*keys):
     set_in("objects", "train_loader", value={"epoch": 1}), set_in("objects", "train_loader", "position", value=99),
     set_in("objects", "train_loader", "bad", value=[{"name": "x"}]), set_in("objects", "model", value=None),
     set_in("random", "numpy", value=("MT19937",)), set_in("random", "torch", value=torch.zeros(3)),
-    set_in("random", "python", value=(3, (1, 2), None)), set_in("identity", "train", value=7),
+    set_in("random", "python", value=(3, (1, 2), None)),
+    set_in("random", "num_threads", value=10**9), set_in("identity", "train", value=7),
     set_in("identity", value=None),
 ])
 def test_a_tampered_training_state_is_one_sentence(change, whole, tmp_path, capsys):
@@ -431,9 +434,12 @@ def test_a_checkpoint_that_carries_code_is_refused_and_not_run(tmp_path, monkeyp
 def test_random_states_come_back():
     import numpy as np
 
+    num_threads = torch.get_num_threads()
     before = random_state()
+    torch.set_num_threads(num_threads + 1)
     drawn = random.random(), np.random.randn(), torch.rand(3)
     set_random_state(before)
+    assert torch.get_num_threads() == num_threads
     again = random.random(), np.random.randn(), torch.rand(3)
     assert drawn[:2] == again[:2]
     assert torch.equal(drawn[2], again[2])

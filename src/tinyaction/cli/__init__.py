@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
 
+from tinyaction.text import printable
+
 COMMANDS = {
     "prepare": "download or generate videos",
     "train": "train a recognizer on a folder of videos",
@@ -81,7 +83,7 @@ def errors_to_exit_code(command: Callable[[Sequence[str] | None], int]) -> Main:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except (ValueError, OSError) as error:
-            print(f"error: {_sentence(error)}", file=sys.stderr)
+            print(f"error: {printable(_sentence(error))}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

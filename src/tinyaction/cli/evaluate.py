@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
 from tinyaction.cli.network import add_network_flags, check_network_flags, load_network
 from tinyaction.cli.progress import ProgressLine
-from tinyaction.data.annotations import DataFolder, find_data
+from tinyaction.data.annotations import DataFolder, VideoList, find_data, find_unsplit
 from tinyaction.data.class_map import match_classes, read_class_map, with_numbers
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
 from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixels
@@ -15,6 +15,7 @@ from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.prepare.store import check_store
 from tinyaction.results.evaluation import evaluate
 from tinyaction.results.summary import result_lines
+from tinyaction.text import printable
 
 
 @errors_to_exit_code
@@ -22,16 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
     device = choose_device(arguments.device)
     model, checkpoint = load_network(arguments)
-    data = find_data(arguments.data, allow_outside=arguments.allow_outside)
-    for note in (*data.notes, data.unused_summary()):
-        if note:
-            print(f"note: {note}")
-    videos = data.train if arguments.split == "train" else data.val
-    if arguments.model or arguments.classes:
-        names = read_class_map(arguments.classes) if arguments.classes else {}
-        videos = with_numbers(videos, match_classes(data.class_names, checkpoint.class_names, names=names))
-    else:
-        check_classes(data, checkpoint, arguments)
+    videos = chosen_videos(arguments, checkpoint)
     if arguments.on_error == "raise":
         check_files_exist(videos)
     pipeline_arguments = dict(checkpoint.eval_pipeline)
@@ -63,11 +55,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_network_flags(parser)
     parser.add_argument("--classes", metavar="FILE", help="the data's classes as the network calls them: lines of two "
                         "columns, between them a tab or a comma; needed where names differ")
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="which videos (default val)")
+    parser.add_argument("--split", choices=("val", "train"),
+                        help="which videos; default val, and all of class folders that have no split")
     parser.add_argument("--num-crops", type=int, choices=NUM_CROPS, help="squares of a clip; default as in the run")
     parser.add_argument("--max-views", type=int, help="views that the network sees at once, to bound memory; 0 is all")
     parser.add_argument("--batch-size", type=int, default=8, help="videos of a batch (default 8)")
-    parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="processes that decode")
+    parser.add_argument("--num-workers", type=int, default=-1,
+                        help="processes that decode; 0 decodes in the main process, -1 (default) starts one per core")
     parser.add_argument("--on-error", choices=("raise", "skip"), default="raise",
                         help="raise: stop at a video that cannot be read; skip: leave it out, and say so")
     parser.add_argument("--max-skipped", type=float, default=0.1, help="share that may be left out (default 0.1)")
@@ -76,8 +70,36 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     check_network_flags(arguments)
     check_at_least(1, arguments, "num_clips", "batch_size")
-    check_at_least(0, arguments, "max_views", "num_workers")
+    check_at_least(0, arguments, "max_views")
+    check_at_least(-1, arguments, "num_workers")
+    if arguments.num_workers == -1:
+        arguments.num_workers = default_num_workers()
     return arguments
+
+
+def chosen_videos(arguments: argparse.Namespace, checkpoint: Checkpoint) -> VideoList:
+    """The videos to evaluate, their labels those of the network: of a split, or all of class folders without one."""
+    unsplit = find_unsplit(arguments.data)
+    if unsplit is not None and arguments.split is not None:
+        raise ValueError(f"{arguments.data} has no split; leave out --split to evaluate all of its "
+                         f"{len(unsplit.val)} videos")
+    data = unsplit or find_data(arguments.data, allow_outside=arguments.allow_outside)
+    for note in (*data.notes, data.unused_summary()):
+        if note:
+            print(printable(f"note: {note}"))
+    videos = data.train if arguments.split == "train" else data.val
+    known = checkpoint.class_names
+    if arguments.model or arguments.classes:
+        names = read_class_map(arguments.classes) if arguments.classes else {}
+        return with_numbers(videos, match_classes(data.class_names, known, names=names))
+    if unsplit is None:
+        check_classes(data, checkpoint, arguments)
+        return videos
+    unknown = [name for name in data.class_names if name not in known]
+    if unknown:
+        raise ValueError(f"{arguments.data}: the folder {unknown[0]!r} is named after no class of the checkpoint, "
+                         f"which knows {', '.join(known[:8])}")
+    return with_numbers(videos, [known.index(name) for name in data.class_names])
 
 
 def check_classes(data: DataFolder, checkpoint: Checkpoint, arguments: argparse.Namespace) -> None:

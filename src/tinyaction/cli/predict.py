@@ -20,6 +20,7 @@ from tinyaction.inference.sources import list_videos
 from tinyaction.inference.timeline import clock, merge_windows, segment_at, write_segments
 from tinyaction.results.plots import columns_of, shortened
 from tinyaction.results.sheets import write_png
+from tinyaction.text import printable, to_cell
 from tinyaction.video import open_video
 
 SUFFIXES = {"json": ".json", "csv": ".csv", "timeline": ".csv", "overlay": ".mp4"}
@@ -137,7 +138,7 @@ def _predict_whole(predictor: Predictor, source: str, arguments: argparse.Namesp
     """Predict a file or the files of a folder, each as a whole."""
     def note(error: Exception) -> None:
         failures.append(str(error))
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
 
     goes_on = arguments.skip_errors or list_videos(source) is not None
     for prediction in predictor.stream(source, batch_size=arguments.batch_size, on_error=note if goes_on else None):
@@ -213,7 +214,7 @@ class Output:
         """Name the source of the windows that follow."""
         if self._to_screen:
             self._print_heading(f"{'from':>9} - {'to':<9} {'':<10}  best classes")
-            print(source)
+            print(printable(str(source)))
 
     def add(self, prediction: Prediction, start: float | None = None, end: float | None = None) -> None:
         """Show and write the prediction of a video, or of the window from ``start`` to ``end``, in seconds."""
@@ -229,12 +230,12 @@ class Output:
             self._write_csv(prediction, times)
         if self._to_screen:
             if times:
-                print(window_line(prediction, self.top, *times.values()), flush=True)
+                print(printable(window_line(prediction, self.top, *times.values())), flush=True)
             elif self.one_line_each:
                 self._print_heading(f"{'score':>6}  {'class':<{CLASS_COLUMNS}}  video")
-                print(video_line(prediction), flush=True)
+                print(printable(video_line(prediction)), flush=True)
             else:
-                print(prediction.table(self.top), flush=True)
+                print(printable(prediction.table(self.top)), flush=True)
 
     def close(self) -> None:
         """Show the summary and give the files their names, also after Ctrl-C; without a prediction there are none."""
@@ -256,7 +257,7 @@ class Output:
 
     def _print_heading(self, heading: str) -> None:
         if heading != self._heading:
-            print(heading)
+            print(printable(heading))
         self._heading = heading
 
     def _write_json(self, prediction: Prediction, times: dict[str, float]) -> None:
@@ -268,11 +269,11 @@ class Output:
     def _write_csv(self, prediction: Prediction, times: dict[str, float]) -> None:
         assert self._csv is not None
         writer = csv.writer(self._csv)
-        heading = ["source", *times, "class", "score", *prediction.class_names]
+        heading = ["source", *times, "class", "score", *map(to_cell, prediction.class_names)]
         if not self._csv_heading:
             writer.writerow(heading)
             self._csv_heading = heading
-        writer.writerow((prediction.source, *times.values(), prediction.label,
+        writer.writerow((to_cell(str(prediction.source)), *times.values(), to_cell(prediction.label),
                          *(f"{score:.6f}" for score in (prediction.score, *prediction.scores))))
         self._csv.flush()
 

@@ -35,7 +35,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--short-side", type=int, default=256, help="of the frames, in pixels (%(default)s)")
     parser.add_argument("--frame-stride", type=int, default=1, help="keep one frame of so many (%(default)s)")
     parser.add_argument("--quality", type=int, default=95, help="of the JPEG frames, 1 to 100 (%(default)s)")
-    parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="processes (%(default)s)")
+    parser.add_argument("--num-workers", type=int, default=-1,
+                        help="processes; 0 decodes in the main process, -1 (default) starts one per core")
     parser.add_argument("--video-timeout", type=float, default=SECONDS_PER_VIDEO,
                         help="seconds for one video; one that takes longer cannot be read (%(default)g)")
     parser.add_argument("--on-error", default="raise", choices=("raise", "skip"),
@@ -44,8 +45,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if arguments.num_workers < 0:
-        raise ValueError(f"--num-workers is {arguments.num_workers}; it must be at least 0")
+    if arguments.num_workers < -1:
+        raise ValueError(f"--num-workers is {arguments.num_workers}; it must be at least -1")
+    if arguments.num_workers == -1:
+        arguments.num_workers = default_num_workers()
     if not arguments.video_timeout > 0:
         raise ValueError(f"--video-timeout is {arguments.video_timeout:g}; it must be above 0 seconds")
     settings = StoreSettings(format=arguments.format, short_side=arguments.short_side,

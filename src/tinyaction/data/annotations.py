@@ -1,7 +1,8 @@
 """Which videos, with which labels: annotation lists, CSV files, folders of classes.
 
-:func:`find_data` looks at a folder and understands three layouts, tried in this order:
+:func:`find_data` looks at a folder and understands four layouts, tried in this order:
 
+    published       the lists of UCF101, HMDB51, ... as they come; see :mod:`tinyaction.data.published_lists`
     lists           *train*.txt and *val*.txt with lines "path label", beside train/ and val/ (the guide's layout)
     CSV             *train*.csv and *val*.csv, or one *.csv with a column "split"; columns "path,label[,split]"
     class folders   train/<class>/*.mp4 and val/<class>/*.mp4, or <class>/*.mp4, which is split once and written down
@@ -35,6 +36,8 @@ from tinyaction.data.lists import (
     read_list,
     read_text,
 )
+from tinyaction.data.published_lists import PublishedLists, delimiter_of, read_published
+from tinyaction.text import check_class_names
 
 SPLIT_FILE = "split.csv"  # what find_data writes for class folders that have no train/ and val/
 CLEAN_FILE = "clean.csv"  # what `tinyaction check --write-clean` writes; read only where it is named
@@ -56,6 +59,9 @@ class DataFolder:
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_class_names(self.class_names, self.train.source)
 
     def unused_summary(self) -> str:
         """What a person should know before the data is used, in one sentence; "" where all of it is used once.
@@ -119,6 +125,8 @@ def find_data(
         tables, folder = [folder], folder.parent
     elif not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
+    elif published := read_published(folder, read_text):
+        return _from_published(folder, published, allow_outside)
     names_file = _one_file(folder, ("classes.txt", "label_map*.txt"))
     class_names = read_class_names(names_file) if names_file else None
     if tables:
@@ -152,10 +160,25 @@ def _from_lists(
     train = read_list(train_list, prefix=_prefix_of(folder, "train", train_list), num_classes=num_classes,
                       within=within)
     if class_names is None:
+        if train.labels.min() > 0:
+            raise ValueError(f"{train_list}: no video has label 0; do labels count from 1? Here they count from 0; if "
+                             "class 0 only has no training video, add a classes.txt with one name a line")
         class_names = [str(label) for label in range(int(train.labels.max()) + 1)]
     val = read_list(val_list, prefix=_prefix_of(folder, "val", val_list), num_classes=len(class_names),
                     within=within)
     return DataFolder(train, val, class_names)
+
+
+def _from_published(folder: Path, lists: PublishedLists, allow_outside: bool) -> DataFolder:
+    numbers = {name: number for number, name in enumerate(lists.class_names)}
+
+    def listed(rows: list[tuple[str, str]]) -> VideoList:
+        for path, _ in () if allow_outside else rows:
+            check_within(folder, str(folder), path, str(lists.source))
+        return VideoList([path for path, _ in rows], [numbers[name] for _, name in rows], prefix=str(folder),
+                         source=str(lists.source))
+
+    return DataFolder(listed(lists.train), listed(lists.val), lists.class_names, folder=folder)
 
 
 def _prefix_of(folder: Path, split: str, list_file: Path) -> str:
@@ -231,7 +254,8 @@ def _from_tables(
 
 def _read_table(path: Path) -> list[_Row]:
     rows = []
-    table = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
+    text = read_text(path)
+    table = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, delimiter=delimiter_of(text))
     columns = [(name or "").strip().lower() for name in table.fieldnames or []]
     if "path" not in columns or "label" not in columns:
         raise ValueError(f"{path}, line 1: columns {', '.join(columns) or '(none)'}; a table begins with "
@@ -333,6 +357,29 @@ def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> Data
                        f"validation, class by class; {note}"], _empty(folder))
 
 
+def find_unsplit(folder: str | Path) -> DataFolder | None:
+    """Class folders without a split, all their videos in both lists, to evaluate on; None for any other layout.
+
+    One class, or one video of it, is enough. Nothing is written.
+    """
+    folder = Path(folder)
+    if not folder.is_dir() or any((folder / split).is_dir() for split in ("train", "val")):
+        return None
+    if any(map(_is_list, folder.iterdir())) or not (classes := videos_by_class(folder)):
+        return None
+    class_names = sorted(classes)
+    videos = _listed(classes, class_names, folder)
+    return DataFolder(videos, videos, class_names, left_out=_empty(folder), folder=folder)
+
+
+def _is_list(path: Path) -> bool:
+    """Whether :func:`find_data` reads the file before it looks for class folders."""
+    name = path.name.lower()
+    if name.endswith(".csv"):
+        return name != CLEAN_FILE
+    return name.endswith((".txt", ".json")) and any(word in name for word in ("train", "val", "_test_split1"))
+
+
 def _listed(classes: dict[str, list[Path]], class_names: list[str], source: Path) -> VideoList:
     pairs = [(str(path), number) for number, name in enumerate(class_names) for path in classes.get(name, [])]
     return VideoList([path for path, _ in pairs], [number for _, number in pairs], source=str(source))
@@ -381,4 +428,5 @@ def _one_file(folder: Path, patterns: Sequence[str]) -> Path | None:
     return None
 
 
-__all__ = ["CLEAN_FILE", "SPLIT_FILE", "VIDEO_SUFFIXES", "DataFolder", "VideoList", "find_data", "read_list"]
+__all__ = ["CLEAN_FILE", "SPLIT_FILE", "VIDEO_SUFFIXES", "DataFolder", "VideoList", "find_data", "find_unsplit",
+           "read_list"]

@@ -129,12 +129,12 @@ def build_dataloader(
         batch_size: videos of a batch; the last one may be smaller.
         shuffle: a new order in every epoch.
         balanced: draw each class equally often, repeating videos of rare classes; see
-            :class:`tinyaction.data.loader.EpochSampler`.
+            :class:`tinyaction.data.order.EpochSampler`.
         num_workers: processes that decode; 0 decodes in this process.
         seed: of the order; default the dataset's.
         pin_memory: page-locked batches, for faster copies to a CUDA device.
         prefetch: batches that each worker makes ahead.
-        rank, num_ranks: number of this process among several; see :func:`tinyaction.data.loader.rank_batches`.
+        rank, num_ranks: number of this process among several; see :func:`tinyaction.data.order.rank_batches`.
         on_error: "raise" the error of a video, or "skip" the video: its batch is smaller, ``loader.bad`` lists it.
         max_skipped: largest share of an epoch's videos that may be skipped.
         video_timeout: seconds that a worker may take for one video before it is stopped; no limit without workers.

@@ -12,6 +12,9 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 import numpy.typing as npt
 
+from tinyaction.data.class_folders import is_video
+from tinyaction.data.published_lists import decoded
+
 MAX_CLASSES = 100_000
 MAX_LINE = 10_000  # characters; the longest path that Linux opens has 4,096
 
@@ -90,6 +93,10 @@ def read_list(
                                  "label', so every line is that")
             path = path.strip()
             counts.append(int(count))
+        clip, _, tail = path.rpartition(" ")
+        if is_number(tail) and is_video(Path(clip)) and not exists(join(prefix, path)):
+            raise ValueError(f"{ann_file}, line {number}: two numbers behind {clip!r}; a line is 'path label', with "
+                             "one label")
         if label not in known:
             known[label] = parse_label(label, f"{ann_file}, line {number}", num_classes)
         if within is not None:
@@ -106,7 +113,8 @@ def read_list(
 def ends_with_count(path: str, prefix: str) -> bool:
     """Whether "clip 120" is a folder or file "clip" and its number of frames, and not a file of that name."""
     clip, _, count = path.rpartition(" ")
-    return is_number(count) and exists(join(prefix, clip.strip())) and not exists(join(prefix, path))
+    is_count = is_number(count) and not is_video(Path(clip))
+    return is_count and exists(join(prefix, clip.strip())) and not exists(join(prefix, path))
 
 
 def parse_label(word: str, where: str, num_classes: int | None) -> int:
@@ -148,7 +156,7 @@ def read_text(path: str | Path) -> str:
     if Path(path).exists() and not Path(path).is_file():
         raise ValueError(f"{path}: no regular file; a list is a text file")
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = decoded(Path(path).read_bytes())
     except UnicodeDecodeError as error:
         number = error.object[: error.start].count(b"\n") + 1
         raise ValueError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8") from None

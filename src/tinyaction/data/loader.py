@@ -1,14 +1,16 @@
-"""Batches that come whatever happens to one file: :class:`VideoLoader`.
+"""Batches of videos, whatever a single file does: :class:`VideoLoader`.
 
-torch's DataLoader does the work: processes, queues, shared and pinned memory. What is added here:
+torch's DataLoader does the work: processes, queues, shared and pinned memory. This module adds:
 
-    the position    how many batches of the epoch were given, so that a run resumes in the middle of one
-    bad videos      an item that raises is an error, or is dropped and listed; never replaced
-    lost workers    a worker that hangs on a file or dies of one is named with that file; the others' work goes on
+    position        counts the batches of the epoch, so that a run resumes in the middle of one
+    bad videos      a video that cannot be read is an error, or is dropped and listed; never replaced
+    lost workers    names the file on which a worker hangs or dies, and goes on with new workers
+    silence         no batch within the time limit although no worker reads is an error
 
-:mod:`tinyaction.data.workers` says how a lost worker's file is known.
+:mod:`tinyaction.data.workers` records which file each worker reads.
 """
 
+import errno
 import logging
 import multiprocessing
 import multiprocessing.process
@@ -21,31 +23,34 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from tinyaction.data.order import EpochSampler, IntArray, rank_batches
+from tinyaction.data.shared_memory import SHARED_MEMORY, allow_open_files
 from tinyaction.data.workers import (
     INDEX,
     PID,
     STARTED,
-    CollateWhatIsThere,
+    CollateReadable,
     Failure,
     Key,
+    LostWorker,
     LostWorkersError,
     VideoItems,
-    Watched,
+    WatchedDataset,
     how_it_ended,
+    is_halted,
     start_worker,
 )
 from tinyaction.video import VideoError
 
 logger = logging.getLogger(__name__)
 
-IntArray = npt.NDArray[np.int64]
 OnError = Literal["raise", "skip"]
 
 POLL_SECONDS = 1.0  # how often a waiting loader looks at its workers
+MAX_RESTARTS = 3  # of workers that are lost, one time after the other, while they read no file
 
 
 @dataclass(frozen=True)
@@ -57,75 +62,13 @@ class BadVideo:
     reason: str
 
 
-class EpochSampler(Sampler[Key]):
-    """Keys (epoch, index) of one epoch, in an order drawn from (seed, epoch); set ``epoch`` before each.
-
-    With the ``labels`` of the items each label comes equally often in an epoch of as many items: those of rare ones
-    again and again, those of frequent ones in turns.
-    """
-
-    def __init__(
-        self, num_items: int, *, shuffle: bool, seed: int, labels: npt.NDArray[np.int64] | None = None
-    ) -> None:
-        self.num_items = num_items
-        self.labels = labels
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self.num_items
-
-    def order(self) -> IntArray:
-        """The items of the epoch in their order: an array, since a list of a million keys would take 150 MB."""
-        rng = np.random.RandomState([self.seed, self.epoch])
-        order = np.arange(self.num_items) if self.labels is None else self._balanced(self.labels, rng)
-        if self.shuffle:
-            rng.shuffle(order)
-        return order
-
-    def _balanced(self, labels: IntArray, rng: np.random.RandomState) -> IntArray:
-        there = rng.permutation(np.unique(labels))  # which labels come once more, where it does not come out even
-        parts = []
-        for number, label in enumerate(there):
-            items = rng.permutation(np.flatnonzero(labels == label))
-            parts.append(np.resize(items, (self.num_items + number) // len(there)))  # repeats, or cuts
-        return np.concatenate(parts)
-
-    def __iter__(self) -> Iterator[Key]:
-        return ((self.epoch, int(index)) for index in self.order())
-
-
-def rank_batches(num_items: int, batch_size: int, *, rank: int, num_ranks: int, even: bool) -> IntArray:
-    """Where the batches of one of ``num_ranks`` processes lie in the order of the epoch: (start, stop) each.
-
-    Every item is in one batch of one process.
-
-        num_items = 11, batch_size = 2, num_ranks = 2
-            even = False    rank 0: 01 45 89    rank 1: 23 67 a
-        num_items = 9
-            even = False    rank 0: 01 45 8     rank 1: 23 67     (evaluation: the batches of one process, dealt out)
-            even = True     rank 0: 01 45       rank 1: 23 678    (training: every process has a batch in every step)
-    """
-    starts = np.arange(0, num_items, batch_size)
-    bounds = np.stack([starts, np.minimum(starts + batch_size, num_items)], axis=1)  # (batches, 2)
-    if not even:
-        return bounds[rank::num_ranks]
-    if num_items < num_ranks:
-        raise ValueError(f"{num_items} training videos are too few for {num_ranks} processes")
-    per_step = batch_size * num_ranks
-    num_full = (num_items - num_ranks) // per_step  # steps before the last, which has num_ranks items or more
-    last = num_full * per_step + np.linspace(0, num_items - num_full * per_step, num_ranks + 1).round().astype(int)
-    return np.concatenate([bounds[: num_full * num_ranks][rank::num_ranks], [last[rank : rank + 2]]])
-
-
 class VideoLoader:
     """Batches of a dataset; see :func:`tinyaction.data.dataset.build_dataloader` for the arguments.
 
     Attributes:
-        position: batches of this epoch that were given or passed over.
-        bad: videos of this epoch that were dropped (``on_error="skip"``), in the order in which it was found.
-        on_wait: called about once a second while no batch is there; may raise to leave.
+        position: batches of this epoch that were yielded, or left out since no video of them could be read.
+        bad: videos of this epoch that were dropped (``on_error="skip"``), in the order in which they failed.
+        on_wait: called about once a second while the loader waits for a batch; may raise to leave.
     """
 
     def __init__(
@@ -163,34 +106,34 @@ class VideoLoader:
         self.position = 0
         self.bad: list[BadVideo] = []
         self.on_wait: Callable[[], None] | None = None
-        self._first = 0                                     # the batch with which the next iteration begins
-        self._never_again: dict[int, str] = {}              # index -> why: items that took a worker with them
+        self._first = 0                                     # batch with which the next iteration begins
+        self._never_again: dict[int, str] = {}              # index -> why: items on which workers hung or died
         self._num_deaths: Counter[int] = Counter()          # index -> workers that died while they read it
-        self._plan = _Plan()                                # the batches that torch's loader is to make
-        self._board = torch.zeros(max(1, num_workers), 3, dtype=torch.float64)
-        self._board.share_memory_()  # type: ignore[no-untyped-call]
-        self._collate = CollateWhatIsThere(collate)
-        self._torch_loader: DataLoader[Any] | None = None   # kept over the epochs with its workers
-        self._is_done = True                                # whether its last iteration came to the end
+        self._plan = _Plan()                                # keys of the batches that torch's loader makes
+        self._table = torch.zeros(max(1, num_workers), 3, dtype=torch.float64)  # see tinyaction.data.workers
+        self._collate = CollateReadable(collate, prefetch)
+        self._torch_loader: DataLoader[Any] | None = None   # kept with its workers over the epochs
+        self._is_done = True                                # whether its last iteration reached the end
         self._workers: list[multiprocessing.process.BaseProcess] = []
+        self._waiting_since = 0.0                           # for a batch, in seconds of time.monotonic()
 
     def __len__(self) -> int:
-        """Batches of an epoch, the ones that skipping may empty included."""
+        """Batches of an epoch, counting those that skipping may leave empty."""
         return len(self._bounds)
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch of the next iteration. One that was left in the middle goes on there (:meth:`load_state_dict`)."""
+        """Set the epoch of the next iteration. A restored position holds for the restored epoch only."""
         if epoch != self.sampler.epoch:
             self._first = 0
         self.sampler.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader is, for :meth:`load_state_dict` of a loader of the same videos."""
+        """The position in the epoch, for :meth:`load_state_dict` of a loader of the same videos."""
         return {"epoch": self.sampler.epoch, "position": self.position, "num_items": len(self.dataset),
                 "bad": [asdict(video) for video in self.bad], "never_again": dict(self._never_again)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next iteration go on at the position, as if there had been no interruption."""
+        """Make the next iteration begin at the saved position, as if there had been no interruption."""
         if state["num_items"] != len(self.dataset):
             raise ValueError(f"the run was made with {state['num_items']} videos, now there are {len(self.dataset)}; "
                              "a run resumes only with the videos that it began with")
@@ -225,7 +168,7 @@ class VideoLoader:
                 self._after_loss(lost, num_lost_in_a_row)
 
     def _lost_before(self, order: IntArray) -> list[int]:
-        """Items of this epoch and process that took a worker with them, in their order."""
+        """Items of this epoch and process on which workers were lost before, in the order of the epoch."""
         if not self._never_again:
             return []
         mine = np.concatenate([order[start:stop] for start, stop in self._bounds])
@@ -253,102 +196,139 @@ class VideoLoader:
     # ---- lost workers ----------------------------------------------------------------------------------------------
 
     def _after_loss(self, lost: "LostWorkersError", num_in_a_row: int) -> None:
-        """Raise, or mark what a worker was lost with, so that reading goes on without it."""
-        for index, how, was_stuck in lost.items:
+        """Raise, or leave out the items on which workers were lost, so that reading goes on."""
+        for worker in lost.workers:
+            index = worker.index
             if index < 0:
                 continue
             filename = self.dataset.filename(index)
-            reason = (f"not read within {self.video_timeout:g} s" if was_stuck
-                      else f"the worker process that read it was {how}")
+            reason = (f"not read within {self.video_timeout:g} s" if worker.is_stuck
+                      else f"the worker process that read it was {worker.how}")
             if self.on_error == "raise":
                 raise VideoError(filename, reason)
             self._num_deaths[index] += 1
-            if was_stuck or self._num_deaths[index] > 1:  # what killed it from outside is not the file's fault
+            if worker.is_stuck or self._num_deaths[index] > 1:  # the first time something else may have killed it
                 self._never_again[index] = reason
                 self._drop(BadVideo(index, filename, reason))
             logger.warning("%s: %s; %s", filename, reason,
                            "skipped" if index in self._never_again else "it is read once more")
-        if all(index < 0 for index, _, _ in lost.items):
-            how = ", ".join(sorted({how for _, how, _ in lost.items}))
-            if num_in_a_row >= 3:
+        if all(worker.index < 0 for worker in lost.workers):
+            how = ", ".join(sorted({worker.how for worker in lost.workers}))
+            if num_in_a_row >= MAX_RESTARTS:
                 raise ChildProcessError(f"worker processes are {how} again and again while they read no file; memory "
                                         "may be short: take fewer workers or smaller batches")
-            logger.warning("a worker process was %s while it read no file; the workers are started anew", how)
+            logger.warning("a worker process was %s while it read no file; starting new workers", how)
 
-    def _read(self, order: IntArray, bounds: IntArray) -> Iterator[tuple[Any, list["Failure"]]]:
-        """(batch or None, failures) for each part of the order; raises LostWorkersError."""
+    def _read(self, order: IntArray, bounds: IntArray) -> Iterator[tuple[Any, list[Failure]]]:
+        """Yield (batch or None or an error, failures) for each (start, stop); raises LostWorkersError."""
         self._plan.epoch, self._plan.order, self._plan.bounds = self.sampler.epoch, order, bounds
         self._plan.left_out = set(self._never_again)
         results = self._start()
         self._is_done = False
         while True:
+            self._waiting_since = time.monotonic()
             try:
-                result = next(results)
+                result = self._next(results)
             except StopIteration:
                 self._is_done = True
                 return
-            except (RuntimeError, OSError, EOFError) as error:  # an item's own errors came as failures
-                if not self.num_workers or not self._look_after_workers(error):
-                    raise
-                if self.on_wait is not None:
-                    self.on_wait()
-                continue
             yield result
 
+    def _next(self, results: Iterator[Any]) -> Any:
+        """The next result; looks at the workers once a second while there is none."""
+        while True:
+            asked = time.monotonic()
+            try:
+                return next(results)
+            except (RuntimeError, OSError, EOFError) as error:  # errors of items come as failures
+                if not self.num_workers:
+                    raise
+                if time.monotonic() - asked > 5 * POLL_SECONDS:  # this process was halted (Ctrl-Z), as its workers
+                    self._waiting_since = time.monotonic()
+                self._look_after_workers()
+                if not str(error).startswith("DataLoader timed out"):
+                    raise _in_a_sentence(error) from error
+            if self.on_wait is not None:
+                self.on_wait()
+
     def _start(self) -> Iterator[Any]:
-        """An iterator of torch's loader over the plan; its workers are known afterwards."""
-        if not self._is_done:  # left in the middle: its workers have batches of the old plan
+        """An iterator of torch's loader over the plan; puts its new workers into ``_workers``."""
+        if not self._is_done:  # the last iteration was left in the middle: its workers have batches of the old plan
             self.close()
-        if self._torch_loader is None:
-            self._torch_loader = DataLoader(
-                Watched(self.dataset, self._board),
-                batch_sampler=self._plan,
-                num_workers=self.num_workers,
-                collate_fn=self._collate,
-                pin_memory=self.pin_memory,
-                prefetch_factor=self.prefetch if self.num_workers else None,
-                persistent_workers=self.num_workers > 0,
-                timeout=POLL_SECONDS if self.num_workers else 0,
-                worker_init_fn=start_worker if self.num_workers else None,
-                generator=torch.Generator(),  # of its own: a new epoch draws nothing from torch's global state
-            )
-            self._board[:, INDEX] = -1
+        for _ in range(MAX_RESTARTS):
+            try:
+                if self._torch_loader is None:
+                    self._torch_loader = self._create_torch_loader()
+                return self._start_workers(self._torch_loader)
+            except (RuntimeError, OSError) as error:  # a worker of the last epoch is gone, or did not answer in time
+                self.close()
+                problem = error
+        raise _in_a_sentence(problem) from problem
+
+    def _create_torch_loader(self) -> DataLoader[Any]:
+        if self.num_workers:
+            allow_open_files(batch_size=self.batch_size, num_workers=self.num_workers, prefetch=self.prefetch)
+            self._table.share_memory_()  # type: ignore[no-untyped-call]
+        self._table[:, INDEX] = -1
+        return DataLoader(
+            WatchedDataset(self.dataset, self._table),
+            batch_sampler=self._plan,
+            num_workers=self.num_workers,
+            collate_fn=self._collate,
+            pin_memory=self.pin_memory,
+            prefetch_factor=self.prefetch if self.num_workers else None,
+            persistent_workers=self.num_workers > 0,
+            timeout=POLL_SECONDS if self.num_workers else 0,
+            worker_init_fn=start_worker if self.num_workers else None,
+            generator=torch.Generator(),  # of its own: a new epoch draws nothing from torch's global state
+        )
+
+    def _start_workers(self, torch_loader: DataLoader[Any]) -> Iterator[Any]:
         before = set(multiprocessing.active_children())
-        # torch's handler would raise a worker's death anywhere in this process, in the midst of an optimizer step.
+        # torch's handler would raise the death of a worker anywhere in this process, as in the middle of a step.
         in_main_thread = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGCHLD) if in_main_thread and hasattr(signal, "SIGCHLD") else None
         try:
-            results = iter(self._torch_loader)
-        except RuntimeError:  # a worker of the last epoch is gone, or did not answer in time
-            self.close()
-            return self._start()
-        if handler is not None:
-            signal.signal(signal.SIGCHLD, handler)
-        self._workers += [process for process in multiprocessing.active_children() if process not in before]
-        return results
+            return iter(torch_loader)
+        finally:
+            if handler is not None:
+                signal.signal(signal.SIGCHLD, handler)
+            self._workers += [process for process in multiprocessing.active_children() if process not in before]
 
-    def _look_after_workers(self, error: Exception) -> bool:
-        """Whether the error only says that no batch was there yet. Raises LostWorkersError for others."""
-        rows = {int(row[PID]): row for row in self._board.tolist()}
+    def _look_after_workers(self) -> None:
+        """Raise LostWorkersError where workers died or hang on a file, ChildProcessError where they do nothing."""
         now = time.monotonic()
-        lost = []
+        rows = {int(row[PID]): row for row in self._table.tolist()}
+        lost, halted = [], []
+        is_reading = False
         for process in self._workers:
             row = rows.get(process.pid or 0, [0.0, -1.0, now])
+            index = int(row[INDEX])
             if not process.is_alive():
-                lost.append((int(row[INDEX]), how_it_ended(process.exitcode), False))
-            elif row[INDEX] >= 0 and now - row[STARTED] > self.video_timeout:
-                lost.append((int(row[INDEX]), "stopped", True))
+                lost.append(LostWorker(index, how_it_ended(process.exitcode)))
+            elif is_halted(process.pid or 0):
+                halted.append(process.pid)
+            elif index >= 0 and now - max(row[STARTED], self._waiting_since - POLL_SECONDS) > self.video_timeout:
+                lost.append(LostWorker(index, "stopped", is_stuck=True))
+            else:
+                is_reading |= index >= 0
         if lost:
             self.close()
             raise LostWorkersError(lost)
-        return str(error).startswith("DataLoader timed out")
+        if now - self._waiting_since > self.video_timeout and (halted or not is_reading):
+            self.close()
+            raise ChildProcessError(
+                f"no batch came within {self.video_timeout:g} s, and "
+                + (f"the worker processes {', '.join(map(str, halted))} were halted by a signal (SIGSTOP)" if halted
+                   else "no worker process reads a file; memory or shared memory may be short: take fewer workers or "
+                        "smaller batches, or give a container more (docker run --ipc=host)"))
 
     def __repr__(self) -> str:
         return (f"VideoLoader({len(self)} batches of up to {self.batch_size} of {len(self.sampler)} videos, "
                 f"{self.num_workers} workers)")
 
     def close(self) -> None:
-        """End the workers at once; the next iteration starts new ones."""
+        """Kill the workers; the next iteration starts new ones."""
         for process in self._workers:
             process.kill()
         self._workers = []
@@ -356,7 +336,7 @@ class VideoLoader:
 
 
 class _Plan(Sampler[list[Key]]):
-    """Lists of keys, made when they are asked for."""
+    """Keys of each batch, made one batch at a time."""
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -370,3 +350,18 @@ class _Plan(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         for start, stop in self.bounds:
             yield [(self.epoch, index) for index in self.order[start:stop].tolist() if index not in self.left_out]
+
+
+def _in_a_sentence(error: Exception) -> Exception:
+    """What a worker process could not get from the system; any other error as it is."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EMFILE or "Too many open files" in str(error):
+        return ValueError("too many open files: a batch of each worker process needs some; raise the limit "
+                          "(ulimit -n 4096), or take fewer workers (--num-workers 0 starts none)")
+    if number == errno.ENOSPC or "shared memory" in str(error):
+        return ValueError(f"shared memory ({SHARED_MEMORY}) is full: free some, give a container more (docker run "
+                          "--ipc=host), or take no workers (--num-workers 0)")
+    return error
+
+
+__all__ = ["BadVideo", "EpochSampler", "OnError", "VideoLoader", "rank_batches"]

@@ -1,7 +1,7 @@
-"""The worker processes of a loader: what they read, what they hand on, how they end.
+"""The worker processes of a loader: what they read, what they send, how they end.
 
-Each worker writes the item that it reads, and since when, on a board in shared memory. When no batch comes for a
-second, the board says whose item takes too long.
+Each worker writes the index of the item that it reads, and when it began, to a row of a table in shared memory. When
+no batch comes for a second, the loader looks there for the item that takes too long.
 """
 
 import multiprocessing
@@ -10,21 +10,25 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from tinyaction.data.shared_memory import share
+
 Key = tuple[int, int]  # (epoch, index of the item)
-# What a file can do to a reader or a transform. Anything else is a defect of the program and is raised as it is.
+# Errors that a file can cause in a reader or a transform. Any other is a defect of the program and ends the run.
 ITEM_ERRORS = (ValueError, OSError, MemoryError, cv2.error)
-PID, INDEX, STARTED = 0, 1, 2  # columns of the board
+PID, INDEX, STARTED = 0, 1, 2  # columns of the table; INDEX is -1 while a worker reads nothing
 
 
 class VideoItems(Protocol):
-    """What the loader asks of a dataset; :class:`tinyaction.data.dataset.VideoDataset` is one."""
+    """What the loader needs of a dataset; :class:`tinyaction.data.dataset.VideoDataset` has it."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, key: Key, /) -> Any: ...
@@ -33,28 +37,42 @@ class VideoItems(Protocol):
 
 @dataclass
 class Failure:
+    """An item that could not be read."""
+
     index: int
     error: Exception
 
 
+@dataclass(frozen=True)
+class LostWorker:
+    """A worker process that died, or that was given up."""
+
+    index: int  # of the item that it read; -1 where it read none
+    how: str
+    is_stuck: bool = False  # it is alive and took too long over its item
+
+
 class LostWorkersError(Exception):
-    """Items (index or -1, how it ended, whether it was stuck) of the workers that are no more."""
+    """Workers were lost; their loader can start new ones."""
 
-    def __init__(self, items: list[tuple[int, str, bool]]) -> None:
-        super().__init__(items)
-        self.items = items
+    def __init__(self, workers: list[LostWorker]) -> None:
+        super().__init__(workers)
+        self.workers = workers
 
 
-class Watched(Dataset[Any]):
-    """Says on the board what it reads; hands an error on as an item (torch would make it a worker's traceback)."""
+class WatchedDataset(Dataset[Any]):
+    """Writes to the table which item is being read, and returns an error as a :class:`Failure`.
 
-    def __init__(self, dataset: VideoItems, board: torch.Tensor) -> None:
+    torch would turn the error into a traceback of the worker and drop the rest of the batch.
+    """
+
+    def __init__(self, dataset: VideoItems, table: torch.Tensor) -> None:
         self.dataset = dataset
-        self.board = board
+        self.table = table  # (workers, 3) float64, shared
 
     def __getitem__(self, key: Key) -> Any:
         worker = get_worker_info()
-        row = torch.zeros(3) if worker is None else self.board[worker.id]
+        row = torch.zeros(3) if worker is None else self.table[worker.id]
         row[STARTED] = time.monotonic()
         row[INDEX] = key[1]
         try:
@@ -65,32 +83,37 @@ class Watched(Dataset[Any]):
             row[INDEX] = -1
 
 
-class CollateWhatIsThere:
-    """(batch of the items that could be read, or None, and the failures)."""
+@dataclass(frozen=True)
+class CollateReadable:
+    """Return (batch of the items that could be read, or None, or the error of putting them together; failures)."""
 
-    def __init__(self, collate: Callable[[Sequence[Any]], Any]) -> None:
-        self.collate = collate
+    collate: Callable[[Sequence[Any]], Any]
+    prefetch: int
 
     def __call__(self, items: Sequence[Any]) -> tuple[Any, list[Failure]]:
         good = [item for item in items if not isinstance(item, Failure)]
         failures = [item for item in items if isinstance(item, Failure)]
+        worker = get_worker_info()
         try:
-            return (self.collate(good) if good else None), failures
-        except ValueError as error:  # of different shapes: no item is to blame alone
+            batch = self.collate(good) if good else None
+            if worker is not None:
+                share(batch, batch_size=len(good), num_workers=worker.num_workers, prefetch=self.prefetch)
+        except ValueError as error:  # no item alone is to blame
             return error, failures
+        return batch, failures
 
 
 def start_worker(worker_id: int) -> None:
-    cv2.setNumThreads(0)  # one core for each worker: OpenCV would start a thread for every core in every worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the main one ends the others
+    cv2.setNumThreads(0)  # one core a worker: OpenCV would start a thread for every core in each of them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one ends the workers
     threading.Thread(target=end_with_parent, daemon=True).start()
     worker = get_worker_info()
-    assert worker is not None and isinstance(worker.dataset, Watched)
-    worker.dataset.board[worker_id, PID] = multiprocessing.current_process().pid or 0
+    assert worker is not None and isinstance(worker.dataset, WatchedDataset)
+    worker.dataset.table[worker_id, PID] = multiprocessing.current_process().pid or 0
 
 
 def end_with_parent() -> None:
-    """torch's own watch begins after this, and would wait for ever for a parent that was killed before."""
+    """End this process when its parent ends. torch watches too, but begins later."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -102,3 +125,10 @@ def how_it_ended(exitcode: int | None) -> str:
         name = signal.Signals(-exitcode).name
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     return f"ended with exit code {exitcode}"
+
+
+def is_halted(pid: int) -> bool:
+    """Whether a signal (SIGSTOP, SIGTSTP) halted a process; False where the system does not say (no /proc)."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    return False

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tinyaction.files import write_whole
 from tinyaction.inference.prediction import Window
+from tinyaction.text import to_cell
 
 
 @dataclass
@@ -67,7 +68,7 @@ def write_segments(path: str | Path, segments: Sequence[Segment]) -> None:
     writer = csv.writer(text)
     writer.writerow(("start_seconds", "end_seconds", "class", "score"))
     for segment in segments:
-        writer.writerow((f"{segment.start_seconds:.3f}", f"{segment.end_seconds:.3f}", segment.label,
+        writer.writerow((f"{segment.start_seconds:.3f}", f"{segment.end_seconds:.3f}", to_cell(segment.label),
                          f"{segment.score:.4f}"))
     write_whole(path, text.getvalue())
 

@@ -15,6 +15,7 @@ from tinyaction.files import whole_file
 from tinyaction.models.create import create_model, model_arguments
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.torch_file import check_finite, read_torch_file
+from tinyaction.text import check_class_names
 from tinyaction.version import __version__
 
 FORMAT = "tinyaction-1"  # the layout on the disk; it has not changed since the first version
@@ -125,6 +126,7 @@ def _check(checkpoint: Checkpoint) -> None:
     names = checkpoint.class_names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its class_names are no list of names")
+    check_class_names(names, "its class_names")
     if checkpoint.model["num_classes"] != len(names):
         raise ValueError(f"it has {len(names)} class names and {checkpoint.model['num_classes']} classes")
     num_bytes = 3

@@ -32,6 +32,7 @@ from typing import Any, TypeVar
 from tinyaction.data.loader import BadVideo
 from tinyaction.files import write_whole
 from tinyaction.results.evaluation import EpochRecord, Evaluation
+from tinyaction.text import from_cell, printable, to_cell
 
 T = TypeVar("T")
 
@@ -101,6 +102,7 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Append a line to ``log.txt`` and hand it to ``on_line``."""
+        line = printable(line)
         with open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
         if self._on_line is not None:
@@ -126,7 +128,8 @@ class RunFolder:
         predicted = evaluation.scores.argmax(axis=1)
         for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
             scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
-            writer.writerow([filename, class_names[label], class_names[predicted[i]], *scores])
+            texts = (filename, class_names[label], class_names[predicted[i]])
+            writer.writerow([*map(to_cell, texts), *scores])
         write_whole(self.path / "predictions.csv", text.getvalue())
 
     def add_metrics(self, record: EpochRecord) -> dict[str, float]:
@@ -283,8 +286,8 @@ def read_run(folder: str | Path) -> Run:
     numbers = {name: number for number, name in enumerate(names)}
     path = folder / "predictions.csv"
     predictions = _rows(path, PREDICTIONS, lambda row: SavedPrediction(
-        row["path"], numbers[row["class"]], numbers[row["predicted"]], float(row["score"]),
-        float(row["class_score"]))) if path.is_file() else []
+        from_cell(row["path"]), numbers[from_cell(row["class"])], numbers[from_cell(row["predicted"])],
+        float(row["score"]), float(row["class_score"]))) if path.is_file() else []
     return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")))
 
 

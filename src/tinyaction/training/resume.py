@@ -3,7 +3,6 @@
 import logging
 import math
 import random
-import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import torch
 from tinyaction.data.loader import VideoLoader
 from tinyaction.models.checkpoint import BestEpoch, Checkpoint, SavedTraining, load_newest, previous_of
 from tinyaction.results.progress import Progress
-from tinyaction.results.run import RunFolder
+from tinyaction.results.run import RunFolder, shell_line
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of, known_flags, read_flags
 from tinyaction.training.identity import RunIdentity, differences
 from tinyaction.training.loop import TrainState
@@ -27,6 +26,7 @@ from tinyaction.video import VideoError
 logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+MAX_THREADS = 1024  # more are damage, not a machine
 DAMAGE = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError)
 
 
@@ -97,13 +97,17 @@ def _reason(error: Exception) -> str:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of all global generators, in kinds that ``weights_only`` reads."""
+    """The states of all global generators, in kinds that ``weights_only`` reads, and the number of threads.
+
+    On a CPU the last bits of a sum depend on how many threads share it.
+    """
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
+        "num_threads": torch.get_num_threads(),
     }
 
 
@@ -113,6 +117,10 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     random.setstate(state["python"])
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
+    num_threads = state.get("num_threads", torch.get_num_threads())
+    if not 1 <= num_threads <= MAX_THREADS:
+        raise ValueError(f"num_threads is {num_threads}")
+    torch.set_num_threads(num_threads)
     if len(state["cuda"]) == torch.cuda.device_count() > 0:
         torch.cuda.set_rng_state_all(state["cuda"])
 
@@ -218,7 +226,7 @@ class CheckpointManager:
         before = _set_handlers(self._on_signal)
         for loader in loaders:
             loader.on_wait = self.check
-        go_on = shlex.join(["tinyaction", "train", "--resume", str(self.run.path)])
+        go_on = shell_line("tinyaction", "train", "--resume", self.run.path)
         is_empty = False
         try:
             yield
@@ -295,8 +303,8 @@ def resumed_config(given: Mapping[str, Any]) -> RunConfig:
     fixed = {name: value for name, value in given.items() if name not in MAY_CHANGE}
     if fixed:
         words = [word for name, value in fixed.items() for word in _words(name, value)]
-        new_run = shlex.join(["tinyaction", "train", "--config", str(folder / "config.json"), "--weights",
-                              str(folder / "best.pt"), *words])
+        new_run = shell_line("tinyaction", "train", "--config", folder / "config.json", "--weights",
+                             folder / "best.pt", *words)
         raise ValueError(f"{flag_of(next(iter(fixed)))} belongs to the run and cannot change with --resume; start a "
                          f"new run from its weights: {new_run}")
     last = folder / "last.pt"

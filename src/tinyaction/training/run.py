@@ -1,6 +1,5 @@
 """A run, from its config to its result: :func:`train` builds, fits and reports."""
 
-import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
 from tinyaction.results.progress import OnBatch, Progress
 from tinyaction.results.report import write_report
-from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
+from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, shell_line, usage_lines
 from tinyaction.results.summary import result_lines
 from tinyaction.training.build import STAND_IN, OnCount, OnLine, Training, build, eval_arguments
 from tinyaction.training.config import RunConfig
@@ -242,7 +241,7 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
                             notice=STAND_IN if recorder.stand_in else "")
         run.log(f"report:   {page}")
     except (ValueError, OSError) as error:  # the run itself is whole
-        again = shlex.join(["tinyaction", "report", str(run.path)])
+        again = shell_line("tinyaction", "report", run.path)
         run.log(f"no report: {error}; try again with: {again}")
     if recorder.stand_in:
         run.log(STAND_IN)

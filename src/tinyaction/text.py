@@ -1,0 +1,36 @@
+"""Text of users and files that goes to terminals, logs and spreadsheets without being obeyed there."""
+
+import re
+from collections.abc import Sequence
+
+_FORMULA = re.compile(r"'*[=+\-@]")  # what a spreadsheet takes for a formula, or an escaped one
+
+
+def printable(text: str) -> str:
+    """Write control characters as their codes: those of a file name could move the cursor or rename a window."""
+    codes = {letter: f"\\x{ord(letter):02x}" for letter in set(text) - set("\n\t") if _is_control(letter)}
+    return "".join(codes.get(letter, letter) for letter in text)
+
+
+def _is_control(letter: str) -> bool:
+    return ord(letter) < 32 or 127 <= ord(letter) < 160
+
+
+def check_class_names(names: Sequence[str], source: object) -> None:
+    """Raise ValueError for a name that would break the lines of a list, or a terminal."""
+    for label, name in enumerate(names):
+        if not name.strip():
+            raise ValueError(f"{source}: the name of class {label} is empty; give it one")
+        if any(_is_control(letter) or letter in "\u2028\u2029" for letter in name):
+            raise ValueError(f"{source}: the class name {name!r} has a line break or another control character; "
+                             "rename the class")
+
+
+def to_cell(text: str) -> str:
+    """A cell of a CSV file that a spreadsheet shows and does not run: a formula gets an apostrophe in front."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """The text of which :func:`to_cell` made a cell."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -1,0 +1,94 @@
+"""Lists as published: a few lines of each format, read as they stand."""
+
+import json
+
+import pytest
+
+from tinyaction.data.annotations import DataFolder, find_data
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        path = folder / name.replace("__", ".")
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def read(folder) -> tuple[list, list, list]:
+    data: DataFolder = find_data(folder)
+    pairs = [[(videos.name(i), data.class_names[videos.labels[i]]) for i in range(len(videos))]
+             for videos in (data.train, data.val)]
+    return *pairs, data.class_names
+
+
+def test_ucf101(tmp_path):
+    write(tmp_path, classInd__txt="1 Archery\r\n2 Bowling\r\n",
+          trainlist01__txt="Archery/v_Archery_g08_c01.avi 1\r\nBowling/v_Bowling_g08_c01.avi 2\r\n",
+          testlist01__txt="Bowling/v_Bowling_g01_c01.avi\n")
+    assert read(tmp_path) == (
+        [("Archery/v_Archery_g08_c01.avi", "Archery"), ("Bowling/v_Bowling_g08_c01.avi", "Bowling")],
+        [("Bowling/v_Bowling_g01_c01.avi", "Bowling")], ["Archery", "Bowling"])
+
+
+def test_hmdb51(tmp_path):
+    write(tmp_path, wave_test_split1__txt="a.avi 1 \nb.avi 2 \nc.avi 0 \n", smile_test_split1__txt="d.avi 1 \n")
+    assert read(tmp_path) == ([("smile/d.avi", "smile"), ("wave/a.avi", "wave")], [("wave/b.avi", "wave")],
+                              ["smile", "wave"])
+
+
+def test_something_something(tmp_path):
+    entry = {"id": "78687", "label": "holding a potato", "template": "Holding [something]", "placeholders": []}
+    other = {"id": "42", "label": "tearing paper", "template": "Tearing [something]", "placeholders": ["paper"]}
+    (tmp_path / "something-something-v2-train.json").write_text(json.dumps([entry, other]))
+    (tmp_path / "something-something-v2-validation.json").write_text(json.dumps([entry]))
+    assert read(tmp_path) == ([("78687.webm", "Holding something"), ("42.webm", "Tearing something")],
+                              [("78687.webm", "Holding something")], ["Holding something", "Tearing something"])
+
+
+def test_jester(tmp_path):
+    (tmp_path / "jester-v1-train.csv").write_text("34870;Drumming Fingers\n56557;Sliding Two Fingers Right\n")
+    (tmp_path / "jester-v1-validation.csv").write_text("9223;Drumming Fingers\n")
+    assert read(tmp_path)[:2] == ([("34870", "Drumming Fingers"), ("56557", "Sliding Two Fingers Right")],
+                                  [("9223", "Drumming Fingers")])
+
+
+def test_kinetics(tmp_path):
+    header = "label,youtube_id,time_start,time_end,split\n"
+    (tmp_path / "kinetics_train.csv").write_text(header + "abseiling,-3B32lodo2M,59,69,train\nyoga,abc,0,10,train\n")
+    (tmp_path / "kinetics_val.csv").write_text(header + "yoga,xyz,5,15,val\n")
+    assert read(tmp_path)[:2] == ([("abseiling/-3B32lodo2M_000059_000069.mp4", "abseiling"),
+                                   ("yoga/abc_000000_000010.mp4", "yoga")], [("yoga/xyz_000005_000015.mp4", "yoga")])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_tables_of_spreadsheets(delimiter, encoding, newline, tmp_path):
+    rows = ["path,label,split", "a.mp4,gehen,train", "b.mp4,stehen – lang,train", "c.mp4,gehen,val"]
+    text = "".join(row.replace(",", delimiter) + newline for row in rows)
+    (tmp_path / "videos.csv").write_bytes(text.encode(encoding))
+    assert read(tmp_path) == ([("a.mp4", "gehen"), ("b.mp4", "stehen – lang")], [("c.mp4", "gehen")],
+                              ["gehen", "stehen – lang"])
+
+
+@pytest.mark.parametrize("files, sentence", [
+    ({"classInd__txt": "1 Archery\n3 Bowling\n"}, "classInd.txt, line 2: '3 Bowling'; a line of this file is 'number"),
+    ({"classInd__txt": "1 Archery\n"}, "classInd.txt is there and trainlist01.txt is not; both come with UCF101"),
+    ({"wave_test_split1__txt": "a.avi 3\n"}, "line 1: 'a.avi 3'; a line of this file is 'video 0', 1 for training"),
+    ({"x-train__json": "[1]", "x-val__json": "[]"}, "x-train.json: not a list of Something-Something"),
+    ({"x-train__csv": "1;a\n2 b\n", "x-val__csv": "1;a\n"}, "line 2: '2 b'; this list began with 'video;class', so"),
+    ({"train__txt": "a.mp4 1\nb.mp4 2\n", "val__txt": "a.mp4 1\n"}, "no video has label 0; do labels count from 1?"),
+])
+def test_what_is_not_as_published_is_named(files, sentence, tmp_path):
+    write(tmp_path, **files)
+    with pytest.raises(ValueError) as e:
+        find_data(tmp_path)
+    assert sentence in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "clip one.MKV"])
+def test_columns_of_video_files_are_not_guessed(name, tmp_path):
+    """Two labels were read as one frame and a label."""
+    (tmp_path / name).touch()
+    write(tmp_path, train__txt=f"{name} 1 0\n", val__txt=f"{name} 1 0\n")
+    with pytest.raises(ValueError, match=rf"train\.txt, line 1: two numbers behind '{name}'; a line is 'path label'"):
+        find_data(tmp_path)

@@ -1,0 +1,79 @@
+"""Names that try to be more than names: for a terminal, a list, a spreadsheet."""
+
+import csv
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import save_toy, write_set
+
+from tinyaction.cli.predict import main as predict
+from tinyaction.data.annotations import find_data
+from tinyaction.models.checkpoint import Checkpoint
+from tinyaction.results.run import RunFolder
+from tinyaction.text import check_class_names, from_cell, printable, to_cell
+
+
+def test_control_characters_become_their_codes():
+    assert printable("a\x1b[2Jb\tc\nd\x9b\x7f – é\r") == "a\\x1b[2Jb\tc\nd\\x9b\\x7f – é\\x0d"
+
+
+@given(st.text())
+def test_nothing_reaches_a_terminal_but_text(text):
+    assert all(letter.isprintable() or ord(letter) >= 160 or letter in "\n\t" for letter in printable(text))
+
+
+@given(st.text(alphabet="'=+-@ab", max_size=6))
+def test_cells_come_back_and_no_formula_stands_in_one(text):
+    assert from_cell(to_cell(text)) == text
+    assert to_cell(text)[:1] not in tuple("=+-@")
+
+
+@pytest.mark.parametrize("name, words", [
+    ("two\nlines", "has a line break or another control character"), ("\x1b[31mred", "line break or another control"),
+    ("", "the name of class 1 is empty"), ("  ", "the name of class 1 is empty"), ("a\u2028b", "a line break"),
+])
+def test_class_names_that_are_refused(name, words):
+    with pytest.raises(ValueError, match=f"^list.txt: .*{words}"):
+        check_class_names(["fine", name], "list.txt")
+
+
+def test_every_layout_is_held_to_it(tmp_path):
+    (tmp_path / "videos.csv").write_text('path,label,split\na.mp4,"two\nlines",train\nb.mp4,x,train\nb.mp4,x,val\n')
+    with pytest.raises(ValueError, match=r"videos\.csv: the class name 'two\\nlines' has a line break"):
+        find_data(tmp_path)
+
+
+@pytest.mark.parametrize("names, words", [
+    (None, "its class_names are no list of names"), ([1, 2], "its class_names are no list of names"),
+    ("ab", "its class_names are no list of names"), (["a"], "it has 1 class names and 2 classes"),
+    (["a", "b", "c"], "it has 3 class names and 2 classes"), (["a", "\x1b]0;title\x07"], "another control character"),
+])
+def test_class_names_of_a_checkpoint(names, words, tmp_path):
+    path = save_toy(tmp_path / "toy.pt")
+    checkpoint = Checkpoint.load(path)
+    checkpoint.class_names = names
+    checkpoint.save(path)
+    with pytest.raises(ValueError, match=f"toy.pt: not a usable checkpoint: .*{words}"):
+        Checkpoint.load(path)
+
+
+def test_file_names_with_escapes_and_formulas(tmp_path, capsys, monkeypatch):
+    bars = write_set(tmp_path / "bars", num_train=1, num_val=1)
+    save_toy(tmp_path / "toy.pt")
+    monkeypatch.chdir(tmp_path)
+    clip = tmp_path / "=1+1\x1b[2J.mp4"
+    clip.write_bytes((bars / "train" / "clip 0.mp4").read_bytes())
+    assert predict([clip.name, "--checkpoint", "toy.pt", "--csv", "out.csv"]) == 0
+    with open("out.csv", newline="") as file:
+        assert next(csv.DictReader(file))["source"].startswith("'=1+1")
+    assert predict([f"no {clip.name}", "--checkpoint", "toy.pt"]) == 2
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+
+
+def test_the_log_of_a_run(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.log("read \x1b[2J.mp4")
+    assert (run.path / "log.txt").read_text() == "read \\x1b[2J.mp4\n"
+    run.close()
