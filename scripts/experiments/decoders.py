@@ -18,6 +18,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,8 @@ class Decord:
 
 class TorchCodec:
     def __init__(self, path: str) -> None:
-        from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
-
-        self.reader = VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC")
+        decoders: Any = import_module("torchcodec.decoders")
+        self.reader = decoders.VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC")
 
     def seconds(self) -> Any:
         return self.reader.get_frames_at(list(range(len(self.reader)))).pts_seconds.numpy()
