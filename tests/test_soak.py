@@ -38,4 +38,4 @@ def test_memory_and_descriptors_do_not_grow(num_items, tmp_path):
           f"({after / before - 1:+.1%}); open files {[n for _, n in seen[0]]} -> {[n for _, n in seen[1]]}")
     assert after < 1.05 * before
     for (_, first), (_, last) in zip(*seen, strict=True):
-        assert last <= first + 8  # batches on their way are files too
+        assert last <= first + 24  # batches on their way are files too; a leak would be hundreds

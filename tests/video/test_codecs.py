@@ -241,3 +241,21 @@ def test_a_reader_that_is_let_go_of_closes_its_file(tmp_path):
         assert len(os.listdir("/proc/self/fd")) <= before + 1
     finally:
         gc.enable()
+
+
+def test_recordings_of_one_kind_that_were_joined_are_read_to_their_end(tmp_path):
+    """Two Matroska files one after the other, as a browser's recorder that was restarted leaves them."""
+    part = write_by_pyav(tmp_path / "part.mkv", numbered_frames(20), "ffv1")
+    path = tmp_path / "joined.mkv"
+    path.write_bytes(2 * part.read_bytes())
+    assert numbers(open_video(path).read(range(len(open_video(path))))) == 2 * list(range(20))
+
+
+def test_the_size_is_that_of_the_codec_where_the_header_gives_another(tmp_path):
+    path = write_h264(tmp_path / "clip.mp4", num_frames=20)
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"avc1") + 4 + 24  # width and height of a sample entry
+    assert content[place : place + 4] == bytes([0, 96, 0, 64])
+    content[place : place + 4] = bytes([0, 112, 0, 80])
+    path.write_bytes(content)
+    assert open_video(path).get_batch([3, 17]).shape == (2, 64, 96, 3)

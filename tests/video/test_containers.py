@@ -129,3 +129,10 @@ def test_a_few_bytes_end_in_a_video_error(content, tmp_path):
     (tmp_path / "clip").write_bytes(content)
     with pytest.raises(VideoError):
         open_video(tmp_path / "clip")
+
+
+@pytest.mark.parametrize("name, behind", [("matroska", b"\r\n"), ("matroska", bytes(32)), ("flv", bytes(16)),
+                                          ("avi, records", bytes(5))])
+def test_bytes_behind_the_end_are_no_damage(name, behind, tmp_path):
+    (tmp_path / "clip").write_bytes(WHOLE[name] + behind)
+    check_whole(tmp_path / "clip")

@@ -207,3 +207,14 @@ def test_of_other_codecs_all_is_decoded_from_the_start():
 def test_no_packets_no_frames():
     table = listed([packet(0, 0, content=b"")])
     assert table.shown == [] and table.times == []
+
+
+PICTURE, NOT_CODED = b"\0\0\1\xb6" + bytes(100), b"\0\0\1\xb6\x51\0"
+
+
+def test_a_picture_that_is_not_coded_makes_a_scan_necessary_but_for_packed_ones():
+    """A packet of a few bytes says "as before"; XviD also puts one behind each packet that holds two pictures."""
+    alone = in_turn([0, 6, 2, 4], contents=[PICTURE, PICTURE, NOT_CODED, PICTURE])
+    assert listed(alone, is_avi=True).needs_scan
+    packed = in_turn([0, 6, 2, 4], contents=[PICTURE, 2 * PICTURE, NOT_CODED, PICTURE])
+    assert listed(packed, is_avi=True).is_counted and not listed(packed, is_avi=True).needs_scan

@@ -29,6 +29,7 @@ class LazyFrames(Sequence[UInt8Array]):
         self._decoded = _resumed(first, decoded)
         self._functions: tuple[FrameFunction, ...] = ()
         self._frames: list[UInt8Array] | None = None
+        self._is_read = False
 
     def map(self, function: FrameFunction) -> "LazyFrames":
         """Change each frame by ``function`` when it is decoded; returns the sequence itself."""
@@ -43,6 +44,9 @@ class LazyFrames(Sequence[UInt8Array]):
         if self._frames is not None:
             yield from (([place], frame) for place, frame in enumerate(self._frames))
             return
+        if self._is_read:
+            raise RuntimeError("the frames were read already; make a list of them to use them twice")
+        self._is_read = True
         for number, frame in enumerate(self._decoded):
             for function in self._functions:
                 frame = function(frame)

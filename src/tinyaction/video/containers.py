@@ -22,7 +22,7 @@ PARTS_OF = {
     GROUP: {BLOCK, 0x75A1, 0x9B, 0xFA, 0xFB, 0xFD, 0xA4, 0x75A2, 0x8E, 0xC8, 0xA2},
 }
 SYNC = b"\x47"  # the first byte of each packet of a transport stream
-FLV_TAGS = (8, 9, 18)  # sound, pictures, data
+FLV_TAGS = (8, 9, 15, 18)  # sound, pictures, data
 
 
 def check_whole(path: Path) -> set[int]:
@@ -71,7 +71,8 @@ def _end_of_boxes(data: mmap.mmap) -> int:
     """The byte after the last box of an MP4 or MOV file. Source: ISO/IEC 14496-12, 4.2."""
     end = 0
     is_fragmented = False  # its index lies in parts between the pictures
-    while (name := data[end + 4 : end + 8]) in ISO_BOXES:
+    name = data[4:8]
+    while name in ISO_BOXES or is_fragmented and len(name) == 4 and name.isalnum():  # unknown boxes are passed over
         is_fragmented |= name == b"moof"
         size = int.from_bytes(data[end : end + 4], "big")
         if size == 1:
@@ -79,7 +80,8 @@ def _end_of_boxes(data: mmap.mmap) -> int:
         if size < 8:  # 0: up to the end of the file
             return 0
         end += size
-    if is_fragmented and end < len(data):  # other files may have what cameras append
+        name = data[end + 4 : end + 8]
+    if is_fragmented and data[end:].strip(b"\0"):  # other files may have what cameras append
         raise _UnknownPartError(end)
     return end
 
@@ -93,12 +95,15 @@ def _end_of_chunks(data: mmap.mmap, num_packets: Counter[int]) -> int:
         kind = data[place + 8 : place + 12] if name in (b"RIFF", b"LIST") else b""
         if name == b"RIFF" and size in (0, 0xFFFFFFFF):  # a file that was written to a pipe does not know
             return 0
+        if name == b"idx1":  # some writers count too much into the list before it
+            movie_end = 0
         if place < movie_end and not kind and name != b"JUNK":
             if name[:2].isdigit() and name[2:] in (b"dc", b"db"):
                 num_packets[int(name[:2])] += size > 0
             elif not (name[:2].isdigit() and name[2:].isalpha() or name[:2] == b"ix"):
                 raise _UnknownPartError(place)
-        end = max(end, place + 8 + size)
+        if name != b"RIFF":  # often off by some bytes; its parts tell as much
+            end = max(end, place + 8 + size)
         if kind == b"movi":
             movie_end = place + 8 + size
         place += 12 if kind in (b"AVI ", b"AVIX", b"movi", b"rec ") else 8 + size + size % 2
@@ -117,6 +122,8 @@ def _end_of_elements(data: mmap.mmap, num_packets: Counter[int]) -> int:
                                     and _belongs(name, parents[-2][0])):
             parents.pop()  # one of unknown size ends where something begins that cannot be within it
         if not _belongs(name, parents[-1][0]):
+            if len(parents) == 1 and not data[place:].strip(b"\0\r\n"):
+                return last  # filled up behind its end
             raise _UnknownPartError(place)
         end = parents[-1][1] if size is None else start + size
         last = max(last, end)
@@ -154,18 +161,21 @@ def _end_of_tags(data: mmap.mmap) -> int:
     place = int.from_bytes(data[5:9], "big") + 4
     while place < len(data):
         if data[place] & 31 not in FLV_TAGS:
+            if not data[place:].strip(b"\0"):
+                return place
             raise _UnknownPartError(place)
         place += 11 + int.from_bytes(data[place + 1 : place + 4], "big") + 4
-    return place
+    return place - 4 if len(data) == place - 4 else place  # some writers leave the size behind the last tag out
 
 
 def _end_of_packets(data: mmap.mmap) -> int:
     """The byte after the last packet of a transport stream, 0 for other files. Source: ITU-T H.222.0, 2.4.3.2."""
     for size, offset in ((188, 0), (192, 4)):  # as broadcast; as Blu-ray and camcorders store it
         if data[offset : offset + 2 * size + 1 : size] == 3 * SYNC:
-            firsts = data[offset::size]
+            firsts = data[offset : len(data) // size * size : size]
             num_right = len(firsts) - len(firsts.lstrip(SYNC))
             if num_right < len(firsts):
                 raise _UnknownPartError(offset + num_right * size)
-            return -(-len(data) // size) * size
+            rest = data[len(data) // size * size :]  # a part of a packet, or bytes behind the end
+            return len(data) - len(rest) + size if rest[offset : offset + 1] == SYNC else 0
     return 0

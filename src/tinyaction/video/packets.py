@@ -35,6 +35,7 @@ class PacketTable:
         offsets: least and greatest time from the decoding of a packet to the showing of its frame.
         breaks: positions before which the clock breaks: one recording ends there and another begins.
         is_counted: the file gives no times: frames are counted as the decoder gives them.
+        is_scanned: the file was decoded once, and ``shown`` is what came.
         needs_scan: only decoding tells which frames are shown.
     """
 
@@ -49,6 +50,7 @@ class PacketTable:
     is_contradictory: bool = False
     breaks: list[int] = field(default_factory=list)
     is_counted: bool = False
+    is_scanned: bool = False
     needs_scan: bool = False
 
     @property
@@ -83,6 +85,7 @@ def list_packets(
     last = lowest = highest = 0  # decoding time of the packet before, least and greatest offset
     is_first_key = False
     layers: list[int] = []
+    num_pictures = 0  # of MPEG-4
     num_length_bytes = _num_length_bytes(codec, extradata)
     for packet in packets:
         size = packet.size
@@ -111,11 +114,16 @@ def list_packets(
             is_first_key |= position == 0
             if position and codec in SEEKABLE and time is not None and _begins_anew(packet, codec, num_length_bytes):
                 table.keys.append(position)
+        if codec == "mpeg4" and is_avi:
+            num_pictures += bytes(packet).count(b"\0\0\1\xb6")
         if codec == "hevc":
             layers.append(_temporal_layer(packet, num_length_bytes))
     table.offsets = lowest, highest
     table.needed = _always_needed(codec, layers, len(times))
-    _put_in_order(table, codec, is_avi=is_avi, step=step, is_first_key=is_first_key)
+    num_not_coded = sum(identity[2] <= NOT_CODED_BYTES for identity in identities) if codec == "mpeg4" else 0
+    is_packed = num_pictures - len(identities) >= num_not_coded  # XviD: two pictures in one packet, none in the next
+    _put_in_order(table, codec, is_avi=is_avi, step=step, is_first_key=is_first_key,
+                  has_not_coded=num_not_coded > 0 and not is_packed)
     return table
 
 
@@ -127,11 +135,13 @@ def _always_needed(codec: str, layers: list[int], num_packets: int) -> frozenset
     return frozenset(position for position, layer in enumerate(layers) if layer < highest)
 
 
-def _put_in_order(table: PacketTable, codec: str, *, is_avi: bool, step: int, is_first_key: bool) -> None:
+def _put_in_order(
+    table: PacketTable, codec: str, *, is_avi: bool, step: int, is_first_key: bool, has_not_coded: bool
+) -> None:
     """Sort the packets that are shown by their times, or note in the table why that cannot be done."""
     known = [time for position in table.shown if (time := table.times[position]) is not None]
     is_guessed = is_avi and any(table.offsets)  # FFmpeg guesses the order of AVI frames, often wrongly
-    if is_guessed or len(known) < len(table.shown) and (is_avi or not known):
+    if not has_not_coded and (is_guessed or len(known) < len(table.shown) and (is_avi or not known)):
         table.is_counted = True
         table.keys = [0]
         table.times = [*range(0, step * len(table.shown), step)]
@@ -139,13 +149,12 @@ def _put_in_order(table: PacketTable, codec: str, *, is_avi: bool, step: int, is
             gaps = [later - earlier for earlier, later in pairwise(table.decode_times) if later > earlier]
             table.times = [*table.decode_times[1:], table.decode_times[-1] + min(gaps, default=step)]
         return
-    smallest_bytes = min((table.identities[position][2] for position in table.shown), default=1 << 31)
     table.is_contradictory = codec in IN_ORDER and not table.breaks and known != sorted(known)
     table.needs_scan = (
         len(known) < len(table.shown) or bool(table.breaks) or not is_first_key
         or min(known, default=0) < (table.times[0] or 0)  # leading pictures: they refer to what was before the file
         or len(set(known)) < len(known) and known != sorted(known)
-        or codec == "mpeg4" and smallest_bytes <= NOT_CODED_BYTES
+        or has_not_coded
     )
     if not table.needs_scan:
         table.shown.sort(key=table.time_at)  # stable: equal times stay in their order
@@ -158,7 +167,7 @@ def scanned(table: PacketTable, shown: list[int], step: int) -> PacketTable:
     by_position = dict(zip(shown, times, strict=True))
     positions = range(len(table.times))
     return PacketTable(identities=table.identities, times=[by_position.get(position) for position in positions],
-                       shown=shown, needed=frozenset(positions), breaks=table.breaks)
+                       shown=shown, needed=frozenset(positions), breaks=table.breaks, is_scanned=True)
 
 
 def without_gaps(times: Sequence[int | None], step: int) -> list[int]:

@@ -55,9 +55,9 @@ def open_video(path: str | Path, *, max_pixels: int = MAX_PIXELS, num_threads: i
         str(path).encode()
     except UnicodeEncodeError:
         raise VideoError(ascii(str(path)), "the name is not UTF-8; rename the file") from None
-    if not path.exists():
-        raise VideoError(path, "no such file", kind="missing")
     with _errors_named(path):
+        if not path.exists():
+            raise VideoError(path, "no such file", kind="missing")
         if path.is_dir() or path.suffix.lower() in (".zip", ".npy"):
             return open_frames(path, max_pixels=max_pixels)
         return VideoFile(path, max_pixels=max_pixels, num_threads=num_threads)
@@ -74,7 +74,7 @@ class VideoFile(VideoReader):
         self.fps = decoder.fps
         self._table = decoder.list_packets()
         decoder.check_count(self._table, num_promised)
-        if self._table.needs_scan:
+        if self._table.needs_scan or decoder.may_have_fields:
             self._table = decoder.scan(self._table)
         self._idle: Decoder | None = decoder  # for the next read; a second one beside it opens its own
         if not self._table.shown:
@@ -82,6 +82,8 @@ class VideoFile(VideoReader):
         positions = range(len(self)) if self._table.is_counted else self._table.shown
         times = np.array([self._table.times[position] for position in positions], np.float64)
         self.seconds: npt.NDArray[np.float64] = (times - times[0]) * decoder.seconds_per_unit
+        if self.seconds[-1] > 0 and 2 * len(self) <= len(self._table.identities) + 1:  # two packets a frame: fields
+            self.fps = (len(self) - 1) / float(self.seconds[-1])
 
     def __len__(self) -> int:
         return len(self._table.shown)
@@ -96,7 +98,7 @@ class VideoFile(VideoReader):
             decoder, self._idle = self._idle, None
             decoder = decoder or Decoder(self.path, is_quick=False, **self._limits)
             try:
-                for keys in (self._table.keys, [0]):  # what cannot be decoded from a key frame on, is in turn
+                for keys, is_last in ((self._table.keys, False), ([0], True)):  # what fails is tried in turn, once
                     parts = _split_at_keys(todo, self._table, keys)
                     try:
                         for start, part in parts:
@@ -105,7 +107,7 @@ class VideoFile(VideoReader):
                                 yield frame
                         break
                     except (VideoError, av.FFmpegError):
-                        if parts[-1][0] == 0 and not decoder.is_quick:
+                        if is_last:
                             raise
                         decoder.open_fully()
             finally:
@@ -140,6 +142,7 @@ class Decoder:
     def _open(self, **more: str) -> None:
         options = self._options | (QUICK if self.is_quick else {}) | more
         self.close()
+        self._is_at_start = True
         self._container: Any = av.open(f"file:{self.path}", options=options, metadata_errors="ignore")
         self._format = self._container.format.name
         stream: Any = self._container.streams.best("video")
@@ -172,12 +175,18 @@ class Decoder:
         self._step = round(1 / ((self.fps or 25) * self.seconds_per_unit))
 
     def list_packets(self) -> PacketTable:
+        self._is_at_start = False
         is_stream = self._format == "mpegts"
         return list_packets(
             self._container.demux(self._stream), codec=self._context.name, extradata=self._context.extradata,
             is_avi=self._format == "avi", step=self._step,
             max_step=MAX_STEP_SECONDS / self.seconds_per_unit if is_stream else math.inf,
         )
+
+    @property
+    def may_have_fields(self) -> bool:
+        """Whether it is interlaced H.264, in which each field of a frame may have a packet of its own."""
+        return self._context.name == "h264" and int(getattr(self._context, "field_order", 0)) > 1
 
     def check_count(self, table: PacketTable, num_promised: set[int]) -> None:
         """Raise VideoError where there are fewer packets than the container says, or their times contradict."""
@@ -202,8 +211,7 @@ class Decoder:
 
     def scan(self, table: PacketTable) -> PacketTable:
         """Decode the whole file to see which frames are shown; what fails before the first one is cut off anyway."""
-        if self.is_quick:
-            self.open_fully()
+        self.open_fully()
         shown: list[int] = []
         self._context.skip_frame = "DEFAULT"
         for position, packet in self._packets(table, 0, len(table.times)):
@@ -224,6 +232,8 @@ class Decoder:
                 yield self._pixels(came.pop(todo.popleft()))
             if not todo:
                 return
+            if not table.is_counted and table.time_at(position) > table.time_at(todo[0]):
+                break  # a later frame has come
         raise self._damaged(table, todo[0])
 
     def _asked_frames(self, table: PacketTable, asked: frozenset[int], start: int) -> Iterator[tuple[int, Any]]:
@@ -232,7 +242,7 @@ class Decoder:
         A packet's position travels through the decoder in the place of its time, so each frame is known for sure.
         """
         num_frames, last = 0, -math.inf
-        stop = len(table.times) if table.is_counted else max(asked)
+        stop = len(table.times) if table.is_counted or table.is_scanned else max(asked)
         self._context.flush_buffers()
         for place, packet in self._packets(table, start, stop):
             is_needed = packet is None or table.is_counted or place in asked or place in table.needed
@@ -272,7 +282,9 @@ class Decoder:
 
     def _listed_packets(self, table: PacketTable, start: int) -> Iterator[tuple[int, Any]]:
         """Yield (position, packet) from ``start`` on, each the one that was listed at opening."""
-        self._seek(table.identities[start])
+        if not self._is_at_start:
+            self._seek(table.identities[start])
+        self._is_at_start = False
         packets = (packet for packet in self._container.demux(self._stream) if packet.size)
         first = next(packets, None)
         keys = {table.identities[key]: key for key in table.keys}
@@ -286,6 +298,9 @@ class Decoder:
                 raise VideoError(self.path, "the file has changed since it was opened")
             if position >= start:
                 yield position, packet
+        if position + 1 < len(table.identities):  # seen where files of one kind were joined, after a seek
+            raise VideoError(self.path, f"{position + 1} packets instead of {len(table.identities)} came again",
+                             kind="damaged")
 
     def _seek(self, identity: Identity) -> None:
         time, byte, _ = identity
@@ -298,6 +313,8 @@ class Decoder:
     def _pixels(self, frame: Any) -> UInt8Array:
         """A decoded frame as (H, W, 3) RGB, upright, in the size of the first, as ffmpeg converts it."""
         width, height = self._size if all(self._size) else (frame.width, frame.height)
+        if self.is_quick and (width, height) != (frame.width, frame.height):
+            raise VideoError(self.path, "its header gives another size", kind="damaged")  # it is opened fully then
         picture = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
         plane = picture.planes[0]
         lines = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)  # some bytes too long
