@@ -11,7 +11,7 @@ from tinyaction.cli.predict import main as predict
 from tinyaction.data.annotations import find_data
 from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.results.run import RunFolder
-from tinyaction.text import check_class_names, from_cell, printable, to_cell
+from tinyaction.text import check_class_names, from_cell, printable, shell_line, to_cell
 
 
 def test_control_characters_become_their_codes():
@@ -77,3 +77,11 @@ def test_the_log_of_a_run(tmp_path):
     run.log("read \x1b[2J.mp4")
     assert (run.path / "log.txt").read_text() == "read \\x1b[2J.mp4\n"
     run.close()
+
+
+def test_a_command_is_quoted_as_its_shell_reads_it(monkeypatch):
+    words = ("tinyaction", "store", "--data", "my clips")
+    monkeypatch.setattr("tinyaction.text.sys.platform", "linux")
+    assert shell_line(*words) == "tinyaction store --data 'my clips'"
+    monkeypatch.setattr("tinyaction.text.sys.platform", "win32")
+    assert shell_line(*words) == 'tinyaction store --data "my clips"'

@@ -1,7 +1,11 @@
 """Text of users and files that goes to terminals, logs and spreadsheets without being obeyed there."""
 
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 _FORMULA = re.compile(r"'*[=+\-@]")  # what a spreadsheet takes for a formula, or an escaped one
 
@@ -14,6 +18,12 @@ def printable(text: str) -> str:
 
 def _is_control(letter: str) -> bool:
     return ord(letter) < 32 or 127 <= ord(letter) < 160
+
+
+def shell_line(*words: str | Path) -> str:
+    """A command as it is typed: in a POSIX shell, on Windows in cmd.exe."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
 
 
 def check_class_names(names: Sequence[str], source: object) -> None:

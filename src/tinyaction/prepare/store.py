@@ -16,7 +16,6 @@ that decodes it is named, and the others are stored.
 import errno
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -34,6 +33,7 @@ from tinyaction.prepare.stored_file import (
     resized_frames,
     store_video,
 )
+from tinyaction.text import shell_line
 from tinyaction.video import VideoError, open_video
 from tinyaction.video.frames import FORMATS
 from tinyaction.video.pictures import encode_jpeg
@@ -176,8 +176,8 @@ def check_store(folder: str | Path, short_side: int) -> None:
     if not (folder / "val.txt").is_file():
         raise ValueError(f"{folder}: this frame store is not finished; run: {_command(folder, source, settings)}")
     if settings.short_side < short_side:
-        larger = shlex.join(["tinyaction", "store", "--data", source, "--format", settings.format,
-                             "--short-side", str(short_side)])
+        larger = shell_line("tinyaction", "store", "--data", source, "--format", settings.format,
+                            "--short-side", str(short_side))
         raise ValueError(f"{folder}: its frames have a short side of {settings.short_side} pixels, this run needs "
                          f"{short_side}; run: {larger}, or train with a smaller --size")
 
@@ -194,7 +194,7 @@ def _read_store(folder: Path) -> tuple[StoreSettings, str]:
 
 
 def _command(folder: Path, source: str, settings: StoreSettings) -> str:
-    return shlex.join(["tinyaction", "store", "--data", source, *settings.flags, "--out", str(folder)])
+    return shell_line("tinyaction", "store", "--data", source, *settings.flags, "--out", folder)
 
 
 def _store(job: tuple[str, Path], settings: StoreSettings) -> int | Exception:

@@ -20,8 +20,6 @@ import io
 import json
 import math
 import os
-import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -32,7 +30,7 @@ from typing import Any, TypeVar
 from tinyaction.data.loader import BadVideo
 from tinyaction.files import write_whole
 from tinyaction.results.evaluation import EpochRecord, Evaluation
-from tinyaction.text import from_cell, printable, to_cell
+from tinyaction.text import from_cell, printable, shell_line, to_cell
 
 T = TypeVar("T")
 
@@ -254,12 +252,6 @@ def usage_lines(folder: Path, data: str, example: str) -> list[str]:
     return ["evaluate: " + shell_line("tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint),
             "predict:  " + shell_line("tinyaction", "predict", example, "--checkpoint", checkpoint),
             "explain:  " + shell_line("tinyaction", "explain", example, "--checkpoint", checkpoint)]
-
-
-def shell_line(*words: str | Path) -> str:
-    """A command as it is typed: in a POSIX shell, on Windows in cmd.exe."""
-    texts = [str(word) for word in words]
-    return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
 
 
 def read_run(folder: str | Path) -> Run:

@@ -1,6 +1,5 @@
 """A run of ``--method probe``: the features of all clips, a classifier, an ordinary run folder: :func:`run_probe`."""
 
-import shlex
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.report import write_report
 from tinyaction.results.run import RunFolder, usage_lines
 from tinyaction.results.summary import result_lines
+from tinyaction.text import shell_line
 from tinyaction.training.build import (
     STAND_IN,
     OnCount,
@@ -205,6 +205,6 @@ def write_page(run: RunFolder, config: RunConfig, data: DataFolder) -> None:
         page = write_report(run.path, train_set=train_set, val_set=val_set, notice=STAND_IN if stand_in else "")
         run.log(f"report:   {page}")
     except (ValueError, OSError) as error:  # the run itself is whole
-        run.log(f"no report: {error}; try again with: {shlex.join(['tinyaction', 'report', str(run.path)])}")
+        run.log(f"no report: {error}; try again with: {shell_line('tinyaction', 'report', run.path)}")
     if stand_in:
         run.log(STAND_IN)

@@ -17,7 +17,8 @@ import torch
 from tinyaction.data.loader import VideoLoader
 from tinyaction.models.checkpoint import BestEpoch, Checkpoint, SavedTraining, load_newest, previous_of
 from tinyaction.results.progress import Progress
-from tinyaction.results.run import RunFolder, shell_line
+from tinyaction.results.run import RunFolder
+from tinyaction.text import shell_line
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of, known_flags, read_flags
 from tinyaction.training.identity import RunIdentity, differences
 from tinyaction.training.loop import TrainState

@@ -12,8 +12,9 @@ from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
 from tinyaction.results.progress import OnBatch, Progress
 from tinyaction.results.report import write_report
-from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, shell_line, usage_lines
+from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
 from tinyaction.results.summary import result_lines
+from tinyaction.text import shell_line
 from tinyaction.training.build import STAND_IN, OnCount, OnLine, Training, build, eval_arguments
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import broadcast_from_main, num_processes, rank

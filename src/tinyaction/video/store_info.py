@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shlex
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinyaction.text import shell_line
 from tinyaction.video.base import VideoError, even_seconds
 
 STORE_FILE = "store.json"  # in the folder of a store
@@ -91,6 +91,6 @@ def command_of(folder: Path) -> str:
     """The command that made the store in this folder and brings it up to date; "" where it holds no store."""
     try:
         arguments = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))["arguments"]
-        return shlex.join(["tinyaction", "store", *arguments, "--out", str(folder)])
+        return shell_line("tinyaction", "store", *arguments, "--out", folder)
     except (OSError, ValueError, KeyError, TypeError):
         return ""
