@@ -5,12 +5,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from toys import pictures, telling_frames
 
 from tinyaction.prepare.stored_file import StoreSettings, store_video
 from tinyaction.prepare.synthetic import make_stand_in
 from tinyaction.video.frames import FORMATS
 from tinyaction.video.writer import write_video
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes of tests share the cores: one thread for each and its own
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
