@@ -80,18 +80,19 @@ def create_model(
     if published_card(name) is not None:
         from tinyaction.models.published import create_published
 
-        return create_published(name, num_classes, weights=weights, arguments=arguments, dropout=dropout,
-                                average_clips=average_clips, mean=mean, std=std, max_views=max_views)
+        model = create_published(name, num_classes, weights=weights, arguments=arguments, dropout=dropout,
+                                 average_clips=average_clips, mean=mean, std=std, max_views=max_views)
+        if pooling is not None:
+            use_pooling(model, Pooling(pooling, signed_sqrt))
+        return model
     backbone = create_backbone(name)
     num_features = int(backbone.out_channels)  # type: ignore[arg-type]
-    if pooling is None:
-        head = TemporalAverageHead(num_classes, num_features, dropout=dropout, average_clips=average_clips)
-    else:
-        head = PoolingHead(num_classes, num_features, Pooling(pooling, signed_sqrt), dropout=dropout,
-                           average_clips=average_clips)
+    head = TemporalAverageHead(num_classes, num_features, dropout=dropout, average_clips=average_clips)
     own_mean, own_std = normalization(name)
     preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
     model = Recognizer(backbone, head, preprocessor, max_views=max_views)
+    if pooling is not None:
+        use_pooling(model, Pooling(pooling, signed_sqrt))
     if weights is not None:
         from tinyaction.models.weights import load_weights
 
@@ -99,6 +100,20 @@ def create_model(
         if mean is not None or std is not None:
             model.data_preprocessor = preprocessor
     return model
+
+
+def use_pooling(model: Recognizer, pooling: Pooling) -> None:
+    """Give a recognizer a fresh :class:`PoolingHead` in place of its head, for the same classes."""
+    old, num_features = model.cls_head, give_maps(model)
+    head = PoolingHead(old.num_classes, num_features, pooling, dropout=old.dropout.p, average_clips=old.average_clips)
+    model.cls_head = head.to(old.fc.weight.device)
+
+
+def give_maps(model: Recognizer) -> int:
+    """Let a transformer give features of its patches, as :class:`PoolingHead` reads them; returns their number, F."""
+    if hasattr(model.backbone, "gives_maps"):
+        model.backbone.gives_maps = True  # type: ignore[assignment]
+    return int(model.backbone.out_channels)  # type: ignore[arg-type]
 
 
 def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:

@@ -76,6 +76,9 @@ class VideoMAE(VideoTransformer):
         """The norm of the mean of all tokens, or of the first token: (N, L, F) -> (N, F)."""
         return self.norm(tokens.mean(dim=1) if self.config.mean_pooling else tokens[:, 0])
 
+    def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        return torch.unflatten(self.norm(tokens), 1, grid).movedim(4, 1)  # (N, F, t, h, w)
+
     def positions(self, grid: Grid) -> torch.Tensor:
         """The table for a grid of patches, (1, L, F): bicubic for other sizes, linear for other numbers of frames.
 

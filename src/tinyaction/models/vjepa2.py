@@ -17,6 +17,7 @@ from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocesso
 from tinyaction.models.vit import (
     MLP,
     Block,
+    Grid,
     PatchEmbed,
     Rename,
     VideoTransformer,
@@ -109,6 +110,9 @@ class VJEPA2(VideoTransformer):
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.pooler(tokens)
+
+    def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        return torch.unflatten(tokens, 1, grid).movedim(4, 1)          # (N, F, t, h, w)
 
 
 def build(

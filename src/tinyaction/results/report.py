@@ -138,7 +138,7 @@ def _right(run: Run, val_set: VideoDataset | None) -> Sheet:
 
 def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
     """Training videos of as many classes as there is room for, in the random draw of the last epoch."""
-    epoch = int(run.history[-1]["epoch"]) - 1
+    epoch = max(0, int(run.history[-1]["epoch"]) - 1)
     sheet = Sheet("train_clips", "Training clips as the network sees them",
                   "Sampled, cropped and mirrored as in the last epoch. Look here first where training does not work: "
                   "can you tell the classes apart on these frames?")
@@ -207,7 +207,7 @@ def _page(run: Run, sheets: Sequence[Sheet], notice: str) -> str:
         f"<header><h1>{escape(run.folder.name)}</h1><p>{escape(_subtitle(run))}</p></header>",
         f'<p class="notice">{escape(notice)}</p>' if notice else "",
         _tile_section(run),
-        "" if "probe" in run.config else _curve_section(run),
+        _curve_section(run) if len(run.history) > 1 or "probe" not in run.config else "",
         _confusion_section(run),
         "".join(_sheet_section(sheet) for sheet in sheets if run.predictions or sheet.strips),
         _section("Use it", f"<pre>{escape(usage)}</pre>"),
@@ -241,8 +241,11 @@ def _tile_section(run: Run) -> str:
         tiles.append((f"{best['val_top5']:.1%}", "top-5", "the class is among the five highest scores"))
     if "probe" in run.config:
         tiles += _probe_tiles(run)
-    else:
-        tiles.append((f"{best['epoch']:.0f} of {len(run.history)}", "best epoch",
+    epochs = [row for row in run.history if row["epoch"] > 0]
+    if best["epoch"] == 0:
+        tiles.append(("the probe", "is kept", f"none of {len(epochs)} epochs of fine-tuning is better"))
+    elif "probe" not in run.config or len(run.history) > 1:
+        tiles.append((f"{best['epoch']:.0f} of {len(epochs)}", "best epoch",
                       "chosen on these same videos, so its accuracy flatters a little"))
     tiles += _time_tiles(run)
     cells = "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(text)}</small>'
@@ -251,11 +254,14 @@ def _tile_section(run: Run) -> str:
 
 
 def _probe_tiles(run: Run) -> list[tuple[str, str, str]]:
-    """What a probe's classifier was chosen by; the validation videos had no part in it."""
-    probe = run.config["probe"]
+    """What a probe's classifier was chosen by; the validation videos had no part in it. Then what is beside it."""
+    probe, tuned = run.config["probe"], run.config.get("finetune")
+    beside = [] if tuned is None else [
+        (f"{probe['val_accuracy']:.1%}", "probe", "the classifier on frozen features that fine-tuning began with"),
+        (f"{tuned['val_accuracy']:.1%}", "fine-tuned", f"the best epoch of fine-tuning, {tuned['epoch']}")]
     if not probe.get("num_folds"):
-        return [(str(probe["pooling"]), "pooling", "too few training clips of a class to choose it")]
-    return [(str(probe["pooling"]), "pooling",
+        return [*beside, (str(probe["pooling"]), "pooling", "too few training clips of a class to choose it")]
+    return [*beside, (str(probe["pooling"]), "pooling",
              f"chosen by {probe['num_folds']}-fold cross-validation of the training clips, where its accuracy was "
              f"{probe['cv_accuracy']:.1%}")]
 

@@ -15,7 +15,7 @@ from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models import check_input, create_model, load_weights
-from tinyaction.models.create import published_card
+from tinyaction.models.create import give_maps, published_card
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store
@@ -77,13 +77,7 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
     val_loader = build_loader(config, val_set, is_train=False, pin_memory=device.type == "cuda")
     lr = scaled_learning_rate(config.lr, batch_size=config.batch_size * config.grad_accum * num_processes(),
                               reference_batch_size=REFERENCE_BATCH_SIZE)
-    updater = Updater(
-        create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
-                         head_lr_multiplier=config.head_lr_multiplier),
-        build_schedule(config, lr, num_batches=len(train_loader)),
-        config.clip_grad_norm, config.grad_accum, amp, create_scaler(amp),
-        create_average(model, config.ema) if config.ema else None,
-    )
+    updater = build_updater(config, model, lr, amp, num_batches=len(train_loader))
     if config.compile:
         model.compile()
     return Training(config, device, folder, data, train_set, val_set, model, train_loader, val_loader, updater,
@@ -125,6 +119,8 @@ def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[s
     else:
         model = create_model(config.model, num_classes, max_views=config.max_views)
         notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
+    if config.method != "finetune":
+        give_maps(model)
     freeze(model, config.freeze, norms=config.freeze_norms)
     return model, notes
 
@@ -164,6 +160,19 @@ def build_criterion(config: RunConfig, data: DataFolder) -> Criterion | None:
     return Criterion(config.label_smoothing, weights, config.mixup, config.seed)
 
 
+def build_updater(
+    config: RunConfig, model: Recognizer, lr: float, amp: torch.dtype | None, *, num_batches: int
+) -> Updater:
+    """What updates the weights that the model has now; ``lr`` is that of the whole batch."""
+    return Updater(
+        create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
+                         head_lr_multiplier=config.head_lr_multiplier),
+        build_schedule(config, lr, num_batches=num_batches),
+        config.clip_grad_norm, config.grad_accum, amp, create_scaler(amp),
+        create_average(model, config.ema) if config.ema else None,
+    )
+
+
 def build_schedule(config: RunConfig, lr: float, *, num_batches: int) -> LearningRateAt:
     """Learning rate by optimizer step, for epochs of ``num_batches``; the last step of an epoch may have fewer."""
     steps_per_epoch = math.ceil(num_batches / config.grad_accum)
@@ -174,6 +183,7 @@ def build_schedule(config: RunConfig, lr: float, *, num_batches: int) -> Learnin
 
 def eval_arguments(config: RunConfig) -> dict[str, Any]:
     """Arguments of eval_pipeline. The checkpoint carries them, so that prediction sees what evaluation saw."""
-    num_clips = config.probe_views if config.method == "probe" else config.num_clips
+    num_clips = {"finetune": config.num_clips, "probe": config.probe_views}.get(
+        config.method, max(config.num_clips, config.probe_views))      # probe-then-finetune: the same for both
     arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": num_clips}
     return arguments if config.num_crops == 1 else arguments | {"num_crops": config.num_crops}

@@ -59,9 +59,9 @@ class RunConfig:
     freeze: str = flag("0", "stages of the backbone to freeze, from the input on: a number, or all", metavar="N")
     freeze_norms: bool = flag(BY_MODEL, "freeze all batch norms")
 
-    # Fine-tuning stays the default until it can begin with the classifier of a probe.
-    method: str = flag("finetune", "finetune trains the network; probe trains a linear classifier on its frozen "
-                                   "features, in seconds", group="method", choices=("finetune", "probe"))
+    method: str = flag(BY_MODEL, "finetune trains the network; probe trains a linear classifier on its frozen "
+                                 "features, in seconds; the third trains on from there and keeps the better",
+                       group="method", choices=("finetune", "probe", "probe-then-finetune"))
     probe_views: int = flag(2, "clips of a video whose features a probe sees, and whose scores are averaged",
                             at_least=1)
     pooling: str = flag("auto", "what a probe sees of the frames: their mean; stats: mean, deviation and change; "
@@ -112,7 +112,9 @@ class RunConfig:
     tensorboard: bool = flag(False, "write the columns of metrics.csv for TensorBoard as well")
 
     def __post_init__(self) -> None:
-        for name, value in default_hyperparameters(self.model, self.weights).items():
+        if self.method is None:
+            self.method = "probe-then-finetune" if self.weights else "finetune"
+        for name, value in default_hyperparameters(self.model, self.weights, self.method).items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
         for item in fields(self):
@@ -144,7 +146,7 @@ MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_sk
               "tensorboard", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe")
+         "probe", "finetune")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 
@@ -211,13 +213,15 @@ def known_flags(content: Any, *, source: str) -> dict[str, Any]:
     return flags
 
 
-def default_hyperparameters(model: str, weights: str = "") -> dict[str, Any]:
+def default_hyperparameters(model: str, weights: str = "", method: str = "finetune") -> dict[str, Any]:
     """Values of the fields of :class:`RunConfig` whose default depends on the model and its weights.
 
         the guide's networks       8 frames of 64 pixels, SGD 0.01, 30 epochs: seconds on a CPU
         other networks             frames and pixels of their own weights, SGD 0.01, 50 epochs
         with pretrained weights    AdamW, the head ten times as fast as the backbone, batch norms frozen, soft labels,
                                    20 epochs: for folders of tens to thousands of clips
+        ... that begin with a probe    a quarter of that rate and the same for the head, which is trained already; no
+                                   soft labels, whose first steps would undo what makes the probe sure
     """
     values = {"clip_len": 8, "size": 64, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4, "epochs": 30,
               "head_lr_multiplier": 1.0, "freeze_norms": False, "label_smoothing": 0.0}
@@ -227,4 +231,8 @@ def default_hyperparameters(model: str, weights: str = "") -> dict[str, Any]:
     if weights:
         values |= {"optimizer": "adamw", "lr": 2e-4, "weight_decay": 0.01, "epochs": 20, "head_lr_multiplier": 10.0,
                    "freeze_norms": True, "label_smoothing": 0.1}
+    if method == "probe-then-finetune":
+        values |= {"head_lr_multiplier": 1.0, "label_smoothing": 0.0}
+        if weights:
+            values["lr"] = 5e-5
     return values

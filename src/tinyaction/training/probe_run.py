@@ -12,8 +12,9 @@ from tinyaction.data.annotations import DataFolder, VideoList, find_data
 from tinyaction.data.dataset import check_files_exist
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.device import choose_device
-from tinyaction.models import PoolingHead, check_input, model_arguments
+from tinyaction.models import check_input, model_arguments
 from tinyaction.models.checkpoint import Checkpoint, versions
+from tinyaction.models.create import use_pooling
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
@@ -69,7 +70,8 @@ def run_probe(
     try:
         for line in [*first_lines(config, data, folder, device, run.path), *notes]:
             run.log(line)
-        result = fit_probe(config, data, folder, model, device, run, on_count=on_count)
+        result = fit_probe(config, data, folder, model, device, on_line=run.log, on_count=on_count)
+        run.add_bad_files([*result.train.bad, *result.val.bad])
         write_run(run, config, data, result, device)
     except BaseException:
         run.remove_if_empty()
@@ -93,7 +95,7 @@ def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch
 
 
 def fit_probe(
-    config: RunConfig, data: DataFolder, folder: Path, model: Recognizer, device: torch.device, run: RunFolder, *,
+    config: RunConfig, data: DataFolder, folder: Path, model: Recognizer, device: torch.device, *, on_line: OnLine,
     on_count: OnCount | None,
 ) -> ProbeResult:
     """Features from the cache or the network, then the classifier. Mirrored views are further views in training."""
@@ -113,14 +115,14 @@ def fit_probe(
         parts.append(extract(data.train, mirrored=True).features)
     data_seconds = time.perf_counter() - started
     for note in cache.notes:
-        run.log(f"note: {note}")
-    run.add_bad_files([*train.bad, *val.bad])
-    run.log(f"features of {len(train.indices) + len(val.indices)} videos in {data_seconds:.1f} s, "
+        on_line(f"note: {note}")
+    on_line(f"features of {len(train.indices) + len(val.indices)} videos in {data_seconds:.1f} s, "
             f"{train.num_computed + val.num_computed} of them computed now; kept in {cache.folder or 'memory only'}")
     started = time.perf_counter()
     labels = torch.from_numpy(data.train.labels)[train.indices]
-    probe = choose_and_fit(ProbeData(torch.cat(parts, dim=1), labels, len(data.class_names),
-                                     class_weights=config.class_weights), poolings_of(config.pooling))
+    known = ProbeData(torch.cat(parts, dim=1), labels, len(data.class_names),
+                      class_weights=config.class_weights or config.balanced)
+    probe = choose_and_fit(known, poolings_of(config.pooling))
     set_head(model, probe)
     fitted = evaluate_features(model, train, data.train)
     evaluation = evaluate_features(model, val, data.val)
@@ -137,12 +139,11 @@ def is_mirroring(config: RunConfig) -> bool:
 
 def set_head(model: Recognizer, probe: Probe) -> None:
     """Give the recognizer the probe's pooling and classifier as its head."""
-    K, num_pooled = probe.linear.weight.shape
-    head = PoolingHead(K, num_pooled // probe.pooling.num_outputs(1), probe.pooling)
+    model.cls_head.dropout.p = 0.0  # the classifier was fitted to whole features
+    use_pooling(model, probe.pooling)
     with torch.no_grad():
-        head.fc.weight.copy_(probe.linear.weight)
-        head.fc.bias.copy_(probe.linear.bias)
-    model.cls_head = head.to(next(model.backbone.parameters()).device)
+        model.cls_head.fc.weight.copy_(probe.linear.weight)
+        model.cls_head.fc.bias.copy_(probe.linear.bias)
     model.eval()
 
 
@@ -167,7 +168,7 @@ def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: Probe
     run.write_config({
         **asdict(config), "class_names": data.class_names, "stand_in": stand_in, "device_used": str(device),
         "num_train": len(data.train), "num_val": len(data.val), "versions": versions(),
-        "probe": probe_facts(result.probe)})
+        "probe": probe_facts(result)})
     example, _ = data.val[0]
     for line in [*probe_lines(result.probe), *result_lines(result.val, data.class_names),
                  majority_line(data.train, result.val, data.class_names),
@@ -175,12 +176,13 @@ def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: Probe
         run.log(line)
 
 
-def probe_facts(probe: Probe) -> dict[str, Any]:
-    """What was chosen, for config.json; no figure where there was no cross-validation."""
+def probe_facts(result: ProbeResult) -> dict[str, Any]:
+    """What was chosen and how well it does, for config.json; no ``cv_`` where there was no cross-validation."""
+    probe = result.probe
     facts: dict[str, Any] = {"pooling": str(probe.pooling), "strength": probe.strength, "num_folds": probe.num_folds}
     if probe.num_folds:
         facts |= {"cv_loss": probe.candidates[0].loss, "cv_accuracy": probe.candidates[0].accuracy}
-    return facts
+    return facts | {"val_accuracy": result.val.top1}
 
 
 def probe_lines(probe: Probe) -> list[str]:
