@@ -147,13 +147,24 @@ def create_backbone(name: str) -> nn.Module:
     return (GUIDE_MODELS.get(name) or all_models()[name])()
 
 
-def published_card(name: str) -> ModelCard | None:
-    """The first card of a published network that is none of torchvision's, or None."""
+def published_card(name: str, weights: str = "") -> ModelCard | None:
+    """The card of a published network that is none of torchvision's, or None: of the weights of that word, else its
+    first."""
     if name in GUIDE_MODELS or name in all_models():
         return None
     from tinyaction.models.published import all_cards
 
-    return next((card for card in all_cards() if card.name == name), None)
+    cards = [card for card in all_cards() if card.name == name]
+    return next((card for card in cards if card.dataset == weights), cards[0] if cards else None)
+
+
+def is_transformer(name: str) -> bool:
+    """Whether it is a published transformer, with layers and patches: a :class:`VideoTransformer`."""
+    if published_card(name) is None:
+        return False
+    from tinyaction.models.published import family_of
+
+    return hasattr(family_of(name), "MODEL_TYPES")
 
 
 def check_name(name: str) -> None:
@@ -170,6 +181,9 @@ def check_name(name: str) -> None:
 class InputRule:
     """Clips that a network takes: those of its weights (``clip_len`` frames of ``size`` pixels a side), and others
     within bounds; with ``exact_*`` no others.
+
+    Published networks also say how their clips are made: ``frame_interval`` as in :class:`ModelCard`, the
+    ``short_side`` to which frames are resized for a square of ``test_size``, and whether with ``antialias``.
     """
 
     clip_len: int
@@ -178,28 +192,33 @@ class InputRule:
     least_size: int = 1
     exact_clip_len: bool = False
     exact_size: bool = False
+    frame_interval: int | None = None
+    short_side: int = 0
+    test_size: int = 0
+    antialias: bool = False
 
 
-def input_rule(name: str) -> InputRule:
-    """The input rule of a recognizer, from torchvision's metadata. Raises ValueError for an unknown name."""
+def input_rule(name: str, weights: str = "") -> InputRule:
+    """The input rule of a recognizer, of its first weights or those of a word. Raises ValueError for an unknown name.
+    """
     check_name(name)
     if name in GUIDE_MODELS:
         return InputRule(clip_len=8, size=112)
-    card = published_card(name)
+    card = published_card(name, weights)
     if card is not None:
         return InputRule(card.clip_len, card.size, card.least_clip_len, card.least_size, card.exact_clip_len,
-                         card.exact_size)
+                         card.exact_size, card.frame_interval, card.short_side, card.test_size, is_transformer(name))
     from tinyaction.models.torchvision import VIDEO_NETS, default_weights, net_name
 
     net = net_name(name)
     assert net is not None
-    weights = default_weights(net)
+    best = default_weights(net)
     is_video = net in VIDEO_NETS
     return InputRule(
         clip_len=16 if is_video else 8,
-        size=weights.transforms().crop_size[0],
-        least_clip_len=weights.meta.get("min_temporal_size", 1),
-        least_size=max(weights.meta["min_size"]),
+        size=best.transforms().crop_size[0],
+        least_clip_len=best.meta.get("min_temporal_size", 1),
+        least_size=max(best.meta["min_size"]),
         exact_clip_len=net.startswith("mvit"),
         exact_size=net.startswith(("mvit", "vit", "maxvit")),
     )

@@ -14,9 +14,10 @@ from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_
 from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
-from tinyaction.models import check_input, create_model, load_weights
+from tinyaction.models import check_input, create_model, input_rule, load_weights
 from tinyaction.models.create import give_maps, published_card
 from tinyaction.models.recognizer import Recognizer
+from tinyaction.models.vit import VideoTransformer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store
 from tinyaction.prepare.stored_file import StoreSettings
@@ -121,6 +122,8 @@ def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[s
         notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
     if config.method != "finetune":
         give_maps(model)
+    if isinstance(model.backbone, VideoTransformer):
+        model.backbone.set_drop_path(config.drop_path)
     freeze(model, config.freeze, norms=config.freeze_norms)
     return model, notes
 
@@ -132,7 +135,7 @@ def build_datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, V
         eval_pipeline(**eval_arguments(config)) if config.method == "probe" else
         train_pipeline(clip_len=config.clip_len, size=config.size, num_clips=config.train_clips,
                        flip_ratio=config.flip, flip_labels=flip_label_map(config.flip_pairs, data.class_names),
-                       augment=config.augment, crop=config.crop),
+                       augment=config.augment, crop=config.crop, **published_arguments(config)),
         class_names=data.class_names, seed=config.seed,
     )
     val_set = VideoDataset(
@@ -166,7 +169,7 @@ def build_updater(
     """What updates the weights that the model has now; ``lr`` is that of the whole batch."""
     return Updater(
         create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
-                         head_lr_multiplier=config.head_lr_multiplier),
+                         head_lr_multiplier=config.head_lr_multiplier, layer_decay=config.layer_decay),
         build_schedule(config, lr, num_batches=num_batches),
         config.clip_grad_norm, config.grad_accum, amp, create_scaler(amp),
         create_average(model, config.ema) if config.ema else None,
@@ -186,4 +189,15 @@ def eval_arguments(config: RunConfig) -> dict[str, Any]:
     num_clips = {"finetune": config.num_clips, "probe": config.probe_views}.get(
         config.method, max(config.num_clips, config.probe_views))      # probe-then-finetune: the same for both
     arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": num_clips}
-    return arguments if config.num_crops == 1 else arguments | {"num_crops": config.num_crops}
+    if config.num_crops > 1:
+        arguments["num_crops"] = config.num_crops
+    return arguments | published_arguments(config)
+
+
+def published_arguments(config: RunConfig) -> dict[str, Any]:
+    """Arguments of both pipelines by which a published network sees what it was published with; nothing of others."""
+    rule = input_rule(config.model)
+    arguments: dict[str, Any] = {"frame_interval": config.frame_interval} if config.frame_interval else {}
+    if rule.short_side:
+        arguments["short_side"] = config.size * rule.short_side // rule.test_size
+    return arguments | ({"antialias": True} if rule.antialias else {})
