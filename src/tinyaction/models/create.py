@@ -1,7 +1,6 @@
 """Recognizers by name: :func:`create_model`. A new network gets its name in ``GUIDE_MODELS`` or ``all_models``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
 from typing import Any
@@ -11,7 +10,7 @@ from torch import nn
 
 from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone, TemporalShiftConvBackbone
 from tinyaction.models.heads import AverageClips, PoolingHead, TemporalAverageHead
-from tinyaction.models.model_card import ModelCard
+from tinyaction.models.model_card import InputRule, ModelCard
 from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
 
@@ -84,11 +83,8 @@ def create_model(
                                 average_clips=average_clips, mean=mean, std=std, max_views=max_views)
     backbone = create_backbone(name)
     num_features = int(backbone.out_channels)  # type: ignore[arg-type]
-    if pooling is None:
-        head = TemporalAverageHead(num_classes, num_features, dropout=dropout, average_clips=average_clips)
-    else:
-        head = PoolingHead(num_classes, num_features, Pooling(pooling, signed_sqrt), dropout=dropout,
-                           average_clips=average_clips)
+    make_head = TemporalAverageHead if pooling is None else partial(PoolingHead, pooling=Pooling(pooling, signed_sqrt))
+    head = make_head(num_classes, num_features, dropout=dropout, average_clips=average_clips)
     own_mean, own_std = normalization(name)
     preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
     model = Recognizer(backbone, head, preprocessor, max_views=max_views)
@@ -151,20 +147,6 @@ def check_name(name: str) -> None:
         raise ValueError(f"model {name!r} is not known; did you mean {' or '.join(near)}?")
 
 
-@dataclass(frozen=True)
-class InputRule:
-    """Clips that a network takes: those of its weights (``clip_len`` frames of ``size`` pixels a side), and others
-    within bounds; with ``exact_*`` no others.
-    """
-
-    clip_len: int
-    size: int
-    least_clip_len: int = 1
-    least_size: int = 1
-    exact_clip_len: bool = False
-    exact_size: bool = False
-
-
 def input_rule(name: str) -> InputRule:
     """The input rule of a recognizer, from torchvision's metadata. Raises ValueError for an unknown name."""
     check_name(name)
@@ -172,8 +154,7 @@ def input_rule(name: str) -> InputRule:
         return InputRule(clip_len=8, size=112)
     card = published_card(name)
     if card is not None:
-        return InputRule(card.clip_len, card.size, card.least_clip_len, card.least_size, card.exact_clip_len,
-                         card.exact_size)
+        return card
     from tinyaction.models.torchvision import VIDEO_NETS, default_weights, net_name
 
     net = net_name(name)

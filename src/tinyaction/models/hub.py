@@ -1,7 +1,12 @@
 """Files of published networks: a folder as the Hugging Face hub has it, one file of tensors, or the hub itself."""
 
+import http.client
 import json
 import logging
+import re
+import socket
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +15,10 @@ from typing import Any
 
 import torch
 
-from tinyaction.models.weights import SECONDS_TO_ANSWER, fetch_file, find_state_dict, read_checkpoint
+from tinyaction.models.torch_file import find_state_dict, read_torch_file
+
+SECONDS_TO_ANSWER = 15.0
+SECONDS_TO_GIVE_UP = 3600.0  # a part of a file to which nobody has written for so long is nobody's
 
 # The first that is there is read. An index names the shards of a network that is cut into several files.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
@@ -111,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Names and tensors of one file, .safetensors or of ``torch.save``; nothing that it names is run."""
     if path.suffix != ".safetensors":
-        content = read_checkpoint(path)
+        content = read_torch_file(path, stand_ins=True)
         for key in ("module", "model_state"):                          # VideoMAE's and SlowFast's own files
             if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
                 content = {"state_dict": content[key]}
@@ -129,8 +137,35 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# the hub
+# from the network
 # ---------------------------------------------------------------------------------------------------------------------
+
+def place_of(address: str) -> Path:
+    """The path at which torch.hub keeps the file of an address; the file may be missing."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
+
+
+def fetch_file(address: str) -> Path:
+    """Fetch the file of an address, unless torch.hub's folder has it. Raises ValueError where that fails."""
+    path = place_of(address)
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for part in path.parent.glob(f"{path.name}.*.partial"):            # of a download that was killed
+        if time.time() - part.stat().st_mtime > SECONDS_TO_GIVE_UP:
+            part.unlink(missing_ok=True)
+    digest = re.search(r"-([a-f0-9]{8,})\.", path.name)
+    timeout_before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SECONDS_TO_ANSWER)
+    try:
+        torch.hub.download_url_to_file(address, str(path), digest[1] if digest else None, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise ValueError(f"the weights {path.name} are not on this machine and could not be fetched ({error}); bring "
+                         f"{address} and put it into {path.parent}, or name the file with --weights") from None
+    finally:
+        socket.setdefaulttimeout(timeout_before)
+    return path
+
 
 def fetch_repository(repository: str) -> Path:
     """The folder of a hub's repository OWNER/NAME: from the hub's cache where it is whole, else from the network.

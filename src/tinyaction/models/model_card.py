@@ -1,12 +1,26 @@
 """What is published about a network: how it is built, what it takes, what it reached, and who says so."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
-class ModelCard:
+@dataclass(frozen=True, kw_only=True)
+class InputRule:
+    """Clips that a network takes: those of its weights (``clip_len`` frames of ``size`` pixels a side), and others
+    within bounds; with ``exact_*`` no others.
+    """
+
+    clip_len: int
+    size: int
+    least_clip_len: int = 1
+    least_size: int = 1
+    exact_clip_len: bool = False
+    exact_size: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard(InputRule):
     """One network with one set of published weights.
 
     Attributes:
@@ -28,9 +42,7 @@ class ModelCard:
     arguments: Mapping[str, Any]
     dataset: str
     num_classes: int
-    clip_len: int
     frame_interval: int | None
-    size: int
     short_side: int
     test_size: int
     mean: Sequence[float]
@@ -43,11 +55,13 @@ class ModelCard:
     num_parameters: int
     gflops: float
     address: str
-    least_clip_len: int = 1
     least_size: int = 32
-    exact_clip_len: bool = False
-    exact_size: bool = False
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
+
+    @property
+    def input(self) -> str:
+        """Frames x height x width, and every which frame of a video of 30 a second is taken."""
+        return f"{self.clip_len}x{self.size}x{self.size}" + (f" /{self.frame_interval}" if self.frame_interval else "")
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,13 @@ timesformer, vit_mae and their heads) and these configs.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
 import torch
 
 from tinyaction.models import slowfast, x3d
-from tinyaction.models.loading import fill
-from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
+from tinyaction.models.recognizer import MEAN, STD
 
 State = Mapping[str, torch.Tensor]
 Kind = Literal["x3d", "slowonly", "slowfast", "timesformer", "vit"]
@@ -121,20 +119,6 @@ def translate(state: State, *, source: str = "the file") -> Translated:
         converted["cls_head.fc.weight"] = _slow_first(converted["cls_head.fc.weight"], beta=arguments["beta"])
     mean, std = NORMALIZATION.get(kind, (MEAN, STD))
     return Translated(MODULES[kind], arguments, num_classes, mean, std, converted)
-
-
-def recognizer_from_mmaction2(state: State, *, source: str = "the file") -> Recognizer:
-    """A recognizer with the tensors of one of these networks, classifier and normalization included.
-
-    Raises:
-        ValueError: as for :func:`translate`; tensors that are missing or left over are named.
-    """
-    found = translate(state, source=source)
-    build = partial(import_module(f"tinyaction.models.{found.family}").build, num_classes=found.num_classes,
-                    mean=found.mean, std=found.std, **found.arguments)
-    model = fill(build, found.state, name=found.family, source=source)
-    model.data_preprocessor = VideoPreprocessor(found.mean, found.std)  # built without memory, as all else
-    return model
 
 
 def _rename(name: str, kind: Kind) -> str:

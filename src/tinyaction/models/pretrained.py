@@ -1,6 +1,5 @@
 """Published networks by name. Nothing of them is imported before one is asked for."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from tinyaction.models.heads import AverageClips
@@ -42,17 +41,12 @@ def load_pretrained(
 
         return load_published(name_or_folder, weights=weights, num_classes=num_classes, clip_len=clip_len, size=size,
                               average_clips=average_clips, max_views=max_views)
-    from tinyaction.models.create import check_input, create_model
+    from tinyaction.models.create import create_model
     from tinyaction.models.torchvision_published import load_torchvision
 
     words = "kinetics" if weights is None else str(weights)
     if num_classes is not None:
         return create_model(name_or_folder, num_classes, weights=words, dropout=0.0, average_clips=average_clips,
                             max_views=max_views).eval()
-    model = load_torchvision(name_or_folder, weights=words, average_clips=average_clips, max_views=max_views)
-    known = model.published
-    assert known is not None
-    clip_len, size = clip_len or known.clip_len, size or known.size
-    check_input(name_or_folder, clip_len=clip_len, size=size)
-    model.published = replace(known, clip_len=clip_len, size=size, short_side=known.short_side * size // known.size)
-    return model
+    return load_torchvision(name_or_folder, weights=words, clip_len=clip_len, size=size, average_clips=average_clips,
+                            max_views=max_views)

@@ -1,7 +1,7 @@
 """Published networks by name, with their weights, class names and input."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache, partial
 from importlib import import_module
@@ -9,13 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from tinyaction.models.heads import AverageClips
 from tinyaction.models.hub import NetworkFiles, find_files
-from tinyaction.models.loading import fill
 from tinyaction.models.model_card import ModelCard, PublishedModel
 from tinyaction.models.openmmlab_video import find_kind, translate
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
-from tinyaction.models.weights import kinetics400_names
+from tinyaction.models.weights import fill, kinetics400_names
 
 # Modules with PUBLISHED, build, convert and check_input; those of the hub also have MODEL_TYPES and read_config.
 FAMILIES = ("videomae", "timesformer", "vjepa2", "x3d", "slowfast")
@@ -31,22 +32,9 @@ def load_published(
     average_clips: AverageClips = "prob",
     max_views: int = 0,
 ) -> Recognizer:
-    """A published network with its weights, in evaluation mode; what else is known of it is its ``published``.
-
-    Args:
-        name_or_folder: a network's name such as "videomae-base"; or, with a ``config.json`` that says what network it
-            is, a folder or "hub:OWNER/NAME".
-        weights: for a name: the word of a data set ("kinetics", "kinetics600", "ssv2", ...; default the first that is
-            published), "hub:OWNER/NAME", a folder, or a file (.safetensors, .bin, .pth, .pyth).
-        num_classes: of a new classifier in the place of the published one, or of none.
-        clip_len, size: other clips than the published ones; positions are interpolated.
-        average_clips, max_views: see :class:`TemporalAverageHead` and :class:`Recognizer`.
+    """:func:`tinyaction.models.pretrained.load_pretrained` for all networks but torchvision's, arguments as there.
 
     The frame interval is that of the published weights of the same network with as many classes, where there are such.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an unknown name, files that are missing or of another network, clips that it cannot take.
     """
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}; a classifier needs at least two")
@@ -55,39 +43,63 @@ def load_published(
     if card and files.is_one_file and types().get(str(files.config.get("model_type"))) is not family_of(card.name):
         files = replace(files, config={}, processor={})                # of something else in the same folder
     name, arguments = describe_network(files, card)
-    family = family_of(name)
     rule = read_input(files, card or cards_of(name)[0], arguments, clip_len=clip_len, size=size)
-    if hasattr(family, "check_input"):
-        family.check_input(arguments, clip_len=rule.clip_len, size=rule.size)
-    names = () if num_classes else class_names(files)
+    family_of(name).check_input(arguments, clip_len=rule.clip_len, size=rule.size)
+    names = () if num_classes else class_names(files)                  # before the tensors, which take their time
+    tensors = read_network(files, name, arguments, rule)
+    num_published = len(tensors.state["cls_head.fc.weight"]) if "cls_head.fc.weight" in tensors.state else 0
+    if num_classes is None:
+        names = _check_classes(files, names, num_published) or _names_without_config(where, rule, num_published)
+    build = partial(family_of(name).build, num_classes=num_classes or num_published, average_clips=average_clips,
+                    max_views=max_views, mean=tensors.mean, std=tensors.std, **tensors.arguments)
+    state = {key: tensor for key, tensor in tensors.state.items()
+             if not (num_classes and key.startswith("cls_head.fc."))}
+    model = fill(build, state, name=name, source=files.source, new_classifier=num_classes is not None)
+    model.data_preprocessor = VideoPreprocessor(tensors.mean, tensors.std)  # built without memory, as all else
+    alike = next((known for known in cards_of(name) if known.num_classes == num_published), None)
+    model.published = PublishedModel(name, tensors.arguments, names, rule.clip_len,
+                                     alike.frame_interval if alike else None, rule.size, rule.short_side,
+                                     files.source, antialias=tensors.is_of_hub)
+    return model.eval()
 
-    tensors = files.read_tensors()
-    is_of_hub = hasattr(family, "MODEL_TYPES") and not find_kind(tensors)  # whose processors resize with antialiasing
-    if find_kind(tensors):
+
+@dataclass(frozen=True)
+class NetworkTensors:
+    """Tensors by our names, and the network that gives the published scores with them.
+
+    ``is_of_hub``: the processors of the hub resize with antialiasing.
+    """
+
+    state: Mapping[str, torch.Tensor]
+    arguments: Mapping[str, Any]
+    mean: Sequence[float]
+    std: Sequence[float]
+    is_of_hub: bool
+
+
+def read_network(files: NetworkFiles, name: str, arguments: Mapping[str, Any], rule: ModelCard) -> NetworkTensors:
+    """Read the tensors of a published file, of a checkpoint of MMAction2, or of a state dict of tinyaction."""
+    family, tensors = family_of(name), files.read_tensors()
+    kind = find_kind(tensors)
+    if kind:
         found = translate(tensors, source=files.source)
         if found.family != family.__name__.rpartition(".")[2]:
-            raise ValueError(f"{files.source} is MMAction2's {find_kind(tensors)}, which {name} is not")
+            raise ValueError(f"{files.source} is MMAction2's {kind}, which {name} is not")
         arguments, tensors = found.arguments, found.state
         rule = replace(rule, mean=found.mean, std=found.std)
-    state = tensors if "cls_head.fc.weight" in tensors else family.convert(tensors)  # tinyaction's own, or published
-    num_published = len(state["cls_head.fc.weight"]) if "cls_head.fc.weight" in state else 0
-    if num_classes is None and not num_published:
+    state = tensors if "cls_head.fc.weight" in tensors else family.convert(tensors)
+    return NetworkTensors(state, arguments, rule.mean, rule.std,
+                          is_of_hub=hasattr(family, "MODEL_TYPES") and not kind)
+
+
+def _check_classes(files: NetworkFiles, names: tuple[str, ...], num_published: int) -> tuple[str, ...]:
+    """Return the names; ValueError where the file has no classifier, or one of another number of classes."""
+    if not num_published:
         raise ValueError(f"{files.source} has no classifier, it is pretrained alone; say num_classes for a new one")
     if names and len(names) != num_published:
         raise ValueError(f"{files.source}: its config.json names {len(names)} classes, its classifier has "
                          f"{num_published}; one of the files is of another network")
-    if num_classes:
-        state = {key: tensor for key, tensor in state.items() if not key.startswith("cls_head.fc.")}
-    build = partial(family.build, num_classes=num_classes or num_published, average_clips=average_clips,
-                    max_views=max_views, mean=rule.mean, std=rule.std, **arguments)
-    model = fill(build, state, name=name, source=files.source, new_classifier=num_classes is not None)
-    model.data_preprocessor = VideoPreprocessor(rule.mean, rule.std)   # built without memory, as all else
-    alike = next((known for known in cards_of(name) if known.num_classes == num_published), None)
-    if not names and not num_classes:
-        names = _names_without_config(where, rule, num_published)
-    model.published = PublishedModel(name, arguments, names, rule.clip_len, alike.frame_interval if alike else None,
-                                     rule.size, rule.short_side, files.source, antialias=is_of_hub)
-    return model.eval()
+    return names
 
 
 def _names_without_config(where: str, rule: ModelCard, num_classes: int) -> tuple[str, ...]:
@@ -112,7 +124,7 @@ def create_published(
     """A network by its name with a new classifier, freshly initialised or behind published weights.
 
     Args:
-        weights: see :func:`load_published`.
+        weights: see :func:`tinyaction.models.pretrained.load_pretrained`.
         arguments: of the family's ``build``, as a checkpoint carries them; default those of the name.
 
     The rest is as for :func:`tinyaction.create_model`.

@@ -88,6 +88,20 @@ def check_finite(state_dict: Mapping[str, torch.Tensor]) -> None:
             raise ValueError(f"its {name} holds NaN or infinite numbers, so every score would be meaningless")
 
 
+def find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    """Find the state dict in a checkpoint's content: the content itself, or the value of a usual key."""
+    for key in ("state_dict", "model", "model_state"):  # the last one is PyTorchVideo's
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if isinstance(content, Mapping):
+        state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        if state:
+            return state
+    raise ValueError(f"{path}: holds no state dict, names with tensors, neither alone nor under 'state_dict', "
+                     "'model' or 'model_state'")
+
+
 def _load(path: Path, names: Iterable[Name]) -> Any:
     stand_ins: list[Any] = [(type(name.name.rpartition(".")[2] or "Nameless", (StandIn,), {}), name.full)
                             for name in names]

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tinyaction.models.create import check_name, create_model
+from tinyaction.models.create import check_input, check_name, create_model
 from tinyaction.models.heads import AverageClips
 from tinyaction.models.model_card import ModelCard, PublishedModel
 from tinyaction.models.recognizer import Recognizer
@@ -29,7 +29,8 @@ class Evaluation:
 
 
 def load_torchvision(
-    name: str, *, weights: str | Path = "kinetics", average_clips: AverageClips = "prob", max_views: int = 0
+    name: str, *, weights: str | Path = "kinetics", clip_len: int | None = None, size: int | None = None,
+    average_clips: AverageClips = "prob", max_views: int = 0,
 ) -> Recognizer:
     """A video network of torchvision with its published classifier, in evaluation mode.
 
@@ -39,23 +40,26 @@ def load_torchvision(
         name: such as "r3d_18", "mvit_v2_s" or "swin3d_t".
         weights: "kinetics", torchvision's own word such as "KINETICS400_IMAGENET22K_V1", or a file with the same
             tensors; what is not there is fetched and kept by torch.hub.
+        clip_len, size: other clips than the published ones.
         average_clips, max_views: see :class:`TemporalAverageHead` and :class:`Recognizer`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown name, no network, or a file without the classifier of this network.
+        ValueError: an unknown name, no network, clips that it cannot take, or a file without its classifier.
     """
     check_name(name)
     if name not in VIDEO_NETS:
         raise ValueError(f"{name} is no video network of torchvision; these are {', '.join(VIDEO_NETS)}")
     chosen = find_published(name, str(weights)) or published_weights(name)[0]
     class_names = tuple(chosen.meta["categories"])
+    card = card_of(name, chosen)
+    clip_len, size = clip_len or card.clip_len, size or card.size
+    check_input(name, clip_len=clip_len, size=size)
     model = create_model(name, len(class_names), average_clips=average_clips, max_views=max_views)
     loaded = load_weights(model, name, weights)
     check_classifier(loaded, len(class_names))
-    card = card_of(name, chosen)
-    model.published = PublishedModel(name, {}, class_names, card.clip_len, card.frame_interval, card.test_size,
-                                     card.short_side, loaded.source)
+    model.published = PublishedModel(name, {}, class_names, clip_len, card.frame_interval, size,
+                                     card.short_side * size // card.size, loaded.source)
     return model.eval()
 
 
