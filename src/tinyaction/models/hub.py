@@ -28,10 +28,10 @@ PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json",
 
 @dataclass(frozen=True)
 class NetworkFiles:
-    """Files that are there, before a tensor is read.
+    """Files that were found; no tensor has been read.
 
     Attributes:
-        config, processor: what ``config.json`` and the processor's file hold; empty where there is none.
+        config, processor: contents of ``config.json`` and the processor's file; empty without one.
         weights: files with tensors.
         source: what the user named.
     """
@@ -47,12 +47,12 @@ class NetworkFiles:
         return Path(self.source).is_file()
 
     def read_tensors(self) -> dict[str, torch.Tensor]:
-        """Names and tensors of all files. Raises ValueError for a file that is cut, or of another kind."""
+        """Read names and tensors of all files. Raises ValueError for a file that is cut or of another kind."""
         return {name: tensor for path in self.weights for name, tensor in read_tensors(path).items()}
 
 
 def find_files(where: str | Path) -> NetworkFiles:
-    """The files of "hub:OWNER/NAME", of a folder, or one file with the configuration that may lie beside it.
+    """Find the files of "hub:OWNER/NAME", of a folder, or one file and the config.json beside it.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -79,7 +79,7 @@ def _in_folder(folder: Path, *, source: str) -> NetworkFiles:
 
 
 def find_weights(folder: Path) -> list[Path]:
-    """The files with tensors in a folder; ValueError where there is none, or a shard is missing."""
+    """Find the files with tensors in a folder. Raises ValueError if there is none or a shard is missing."""
     there = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if there is None:
         raise ValueError(f"{folder}: has no weights; it needs {WEIGHT_FILES[0]}, {WEIGHT_FILES[2]}, or the index of "
@@ -106,7 +106,7 @@ def _read_processor(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file with an object; ValueError where it is none."""
+    """Read a JSON object. Raises ValueError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -117,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Names and tensors of one file, .safetensors or of ``torch.save``; nothing that it names is run."""
+    """Read names and tensors of one file, .safetensors or of ``torch.save``, without running code in it."""
     if path.suffix != ".safetensors":
         content = read_torch_file(path, stand_ins=True)
         for key in ("module", "model_state"):                          # VideoMAE's and SlowFast's own files
@@ -141,12 +141,12 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 def place_of(address: str) -> Path:
-    """The path at which torch.hub keeps the file of an address; the file may be missing."""
+    """Return the path at which torch.hub keeps the file of an address; it may not exist yet."""
     return Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
 
 
 def fetch_file(address: str) -> Path:
-    """Fetch the file of an address, unless torch.hub's folder has it. Raises ValueError where that fails."""
+    """Fetch the file of an address, unless torch.hub's folder has it. Raises ValueError if that fails."""
     path = place_of(address)
     if path.is_file():
         return path
@@ -168,7 +168,7 @@ def fetch_file(address: str) -> Path:
 
 
 def fetch_repository(repository: str) -> Path:
-    """The folder of a hub's repository OWNER/NAME: from the hub's cache where it is whole, else from the network.
+    """Return the folder of the hub's repository OWNER/NAME; fetch it unless the hub's cache has all of it.
 
     Raises:
         ValueError: huggingface_hub is not installed, or the hub does not answer, has no such repository, asks for a
@@ -205,7 +205,7 @@ def fetch_repository(repository: str) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder of the hub's cache has all weights; nothing is asked of the network."""
+    """Whether a folder of the hub's cache has all weights; asks nothing of the network."""
     try:
         return bool(find_weights(folder))
     except ValueError:
@@ -213,7 +213,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _weights_among(names: Sequence[str]) -> list[str]:
-    """Of a repository's files those that hold the network, the first kind of :data:`WEIGHT_FILES` that is there."""
+    """Choose a repository's files of weights: the first kind of :data:`WEIGHT_FILES` that it has."""
     first = next((name for name in WEIGHT_FILES if name in names), None)
     if first is None:
         raise ValueError("it holds no weights")
@@ -229,7 +229,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the hub's package from logging its retries; its errors still arrive."""
+    """Keep the hub's package from logging its retries; it still raises its errors."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What is published about a network: how it is built, what it takes, what it reached, and who says so."""
+"""What is published about a network: how it is built, its input, its accuracy, and the source."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class InputRule:
-    """Clips that a network takes: those of its weights (``clip_len`` frames of ``size`` pixels a side), and others
-    within bounds; with ``exact_*`` no others.
+    """Clips that a network takes: ``clip_len`` frames of ``size`` pixels a side as its weights were trained with, or
+    others down to ``least_*``, unless ``exact_*``.
     """
 
     clip_len: int
@@ -60,13 +60,13 @@ class ModelCard(InputRule):
 
     @property
     def input(self) -> str:
-        """Frames x height x width, and every which frame of a video of 30 a second is taken."""
+        """"16x224x224 /4": frames x height x width / frame interval in a video of 30 frames a second."""
         return f"{self.clip_len}x{self.size}x{self.size}" + (f" /{self.frame_interval}" if self.frame_interval else "")
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """What a recognizer with published weights knows beside them, in plain values that a checkpoint can carry.
+    """What is known about a recognizer's published weights, in plain values that a checkpoint can carry.
 
     Attributes:
         name: of the network.
@@ -74,7 +74,7 @@ class PublishedModel:
         class_names: one for each score, in order; empty for a new classifier.
         clip_len, frame_interval, size, short_side: the clips to give it, as in :class:`ModelCard`.
         source: where the weights come from.
-        antialias: whether the original resizes over all pixels that fall together.
+        antialias: whether the original resizes with antialiasing.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Published networks by name. Nothing of them is imported before one is asked for."""
+"""Load published networks by name; their modules are imported on the first call."""
 
 from pathlib import Path
 
@@ -16,23 +16,23 @@ def load_pretrained(
     average_clips: AverageClips = "prob",
     max_views: int = 0,
 ) -> Recognizer:
-    """A published network with its weights, in evaluation mode; what else is known of it is its ``published``.
+    """Load a published network in evaluation mode; its ``published`` has class names and input.
 
         model = load_pretrained("videomae-base", weights="kinetics")
         Predictor(model)("clip.mp4").top(3)
 
     Args:
         name_or_folder: a network's name such as "videomae-base", "x3d_s" or torchvision's "r3d_18"; or, with a
-            ``config.json`` that says what network it is, a folder or "hub:OWNER/NAME".
-        weights: for a name: the word of a data set ("kinetics", "kinetics600", "ssv2", ...; default the first that is
+            ``config.json`` that describes the network, a folder or "hub:OWNER/NAME".
+        weights: only with a name: a data set ("kinetics", "kinetics600", "ssv2", ...; default the first that is
             published), "hub:OWNER/NAME", a folder, or a file (.safetensors, .bin, .pth, .pyth).
-        num_classes: of a new classifier in the place of the published one, or of none.
+        num_classes: of a new classifier, which replaces the published one.
         clip_len, size: other clips than the published ones; positions are interpolated.
         average_clips, max_views: see :class:`TemporalAverageHead` and :class:`Recognizer`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown name, files that are missing or of another network, clips that it cannot take.
+        ValueError: an unknown name, files that are missing or of another network, clips that do not fit it.
     """
     from tinyaction.models.torchvision import VIDEO_NETS
 

@@ -1,4 +1,4 @@
-"""Published networks by name, with their weights, class names and input."""
+"""Load published networks by name, with weights, class names and input."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -103,7 +103,7 @@ def _check_classes(files: NetworkFiles, names: tuple[str, ...], num_published: i
 
 
 def _names_without_config(where: str, rule: ModelCard, num_classes: int) -> tuple[str, ...]:
-    """Class names of a file that lies without a config.json: known for Kinetics, else numbers."""
+    """Return class names for a file without config.json: those of Kinetics where it is known to be, else numbers."""
     is_published = Path(where).name == Path(rule.address).name         # or brought by hand under its name
     is_kinetics = is_published and rule.dataset == "kinetics" and num_classes == 400
     return kinetics400_names() if is_kinetics else tuple(map(str, range(num_classes)))
@@ -121,7 +121,7 @@ def create_published(
     std: Sequence[float] | None = None,
     max_views: int = 0,
 ) -> Recognizer:
-    """A network by its name with a new classifier, freshly initialised or behind published weights.
+    """Make a network by name with a new classifier; the rest is freshly initialised or has published weights.
 
     Args:
         weights: see :func:`tinyaction.models.pretrained.load_pretrained`.
@@ -155,22 +155,22 @@ def create_published(
 
 @cache
 def families() -> tuple[ModuleType, ...]:
-    """The modules of all families. They are imported when a name is asked for, and not before."""
+    """Import the modules of all families."""
     return tuple(import_module(f"tinyaction.models.{name}") for name in FAMILIES)
 
 
 def types() -> dict[str, ModuleType]:
-    """The ``model_type`` of every configuration that is known, and the module of its family."""
+    """Map every known ``model_type`` of a config.json to the module of its family."""
     return {kind: family for family in families() for kind in getattr(family, "MODEL_TYPES", ())}
 
 
 def all_cards() -> list[ModelCard]:
-    """The cards of all families; the first of a name is its default."""
+    """List the cards of all families; the first card of a name is its default."""
     return [card for family in families() for card in family.PUBLISHED]
 
 
 def cards_of(name: str) -> list[ModelCard]:
-    """The cards of a network. Raises ValueError for an unknown name, with the nearest ones."""
+    """Find the cards of a network. Raises ValueError for an unknown name, with the nearest ones."""
     cards = [card for card in all_cards() if card.name == name]
     if not cards:
         known = sorted({card.name for card in all_cards()})
@@ -180,14 +180,14 @@ def cards_of(name: str) -> list[ModelCard]:
 
 
 def family_of(name: str) -> ModuleType:
-    """The module that builds the network of that name."""
+    """Return the module that builds the network of that name."""
     return next(family for family in families() if any(card.name == name for card in family.PUBLISHED))
 
 
 def _resolve(name_or_folder: str | Path, weights: str | None) -> tuple[ModelCard | None, str]:
-    """The card that was named, and where its weights are; None where a folder has to say what it is.
+    """Return the named card and the place of its weights; no card if the folder's config.json has to tell.
 
-    A name is the network's even where a folder is called so; a ``Path`` is always the folder.
+    A string that names a network means the network, even if a folder has that name; a ``Path`` means the folder.
     """
     name = str(name_or_folder)
     is_name = not isinstance(name_or_folder, Path) and any(card.name == name for card in all_cards())
@@ -213,7 +213,7 @@ def _resolve(name_or_folder: str | Path, weights: str | None) -> tuple[ModelCard
 # ---------------------------------------------------------------------------------------------------------------------
 
 def describe_network(files: NetworkFiles, card: ModelCard | None) -> tuple[str, dict[str, Any]]:
-    """The name of the network in the files, and the arguments of its family's ``build``.
+    """Return the name of the network in the files and the arguments of its family's ``build``.
 
     Raises:
         ValueError: the configuration is of no family here, or not of the network of ``card``.
@@ -246,9 +246,9 @@ def describe_network(files: NetworkFiles, card: ModelCard | None) -> tuple[str, 
 def read_input(
     files: NetworkFiles, card: ModelCard, arguments: Mapping[str, Any], *, clip_len: int | None, size: int | None
 ) -> ModelCard:
-    """The card with the clips that the files say: of the network's own length and size, or of those that are given.
+    """Replace a card's input by that of the files, or by the given ``clip_len`` and ``size``.
 
-    The short side is to the square as the processor has it. Mean and std are of pixels 0..255.
+    The ratio of short side to square is the processor's. Mean and std are of pixels 0..255.
     """
     square = arguments.get("size", card.test_size) if size is None else size
     short, crop, mean, std = card.short_side, card.test_size, card.mean, card.std
@@ -278,14 +278,14 @@ def _read_processor(
 
 
 def _side(size: Any) -> int:
-    """A side in pixels, of the ways in which processors write it; 0 where it is not said."""
+    """Read a side in pixels, in any of the processors' formats; 0 if it is missing."""
     if isinstance(size, Mapping):
         size = size.get("shortest_edge") or size.get("height")
     return int(size or 0)
 
 
 def class_names(files: NetworkFiles) -> tuple[str, ...]:
-    """The classes in the order of their numbers; empty where the configuration has none."""
+    """Read the class names in the order of their numbers; empty without any."""
     labels = files.config.get("id2label") or {}
     if not isinstance(labels, Mapping) or sorted(labels) != sorted(map(str, range(len(labels)))):
         raise ValueError(f"{files.source}: the id2label of its config.json must name classes '0', '1' and so on")

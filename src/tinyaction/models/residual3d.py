@@ -91,7 +91,7 @@ class ResStage(nn.Module):
 
 
 class WindowHead(TemporalAverageHead):
-    """Means over windows of the map, a hidden layer where asked for, dropout, linear; then the mean of the windows.
+    """Mean over each window of the map, optional hidden layer, dropout, linear; then the mean of the windows.
 
         map 13x6x6, window 13x5x5  ->  2 x 2 windows, one step apart
         map  8x4x4, window 13x5x5  ->  one window of 8x4x4
@@ -134,7 +134,7 @@ class WindowHead(TemporalAverageHead):
 
 
 def check_clip(clip_len: int, size: int, *, network: str) -> None:
-    """Raise ValueError where clips have no frame, or pictures that are too small to be halved five times."""
+    """Raise ValueError for clips without a frame, or pictures too small to be halved five times."""
     if clip_len < 1:
         raise ValueError(f"clip_len is {clip_len}; {network} takes at least 1 frame")
     if size < STRIDE:
@@ -157,7 +157,7 @@ def pytorchvideo_card(
     name: str, file: str, *, arguments: Mapping[str, Any], clip_len: int, frame_interval: int, size: int,
     test_size: int, top1: float, top5: float, num_parameters: int, gflops: float, least_clip_len: int = 1,
 ) -> ModelCard:
-    """The card of a network in PyTorchVideo's model zoo, whose weights are in ``file``."""
+    """Make the card of a network in PyTorchVideo's model zoo, whose weights are in ``file``."""
     return ModelCard(
         name=name, arguments=arguments, dataset="kinetics", num_classes=400, clip_len=clip_len,
         frame_interval=frame_interval, size=size, short_side=test_size, test_size=test_size, mean=MEAN, std=STD,

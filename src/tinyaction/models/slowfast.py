@@ -149,7 +149,7 @@ class SlowFast(nn.Module):
 
 
 def slow_indices(num_frames: int, alpha: int, *, strided: bool = False) -> list[int]:
-    """The frames of a clip that the slow pathway sees.
+    """Return the frames of a clip that the slow pathway sees.
 
         num_frames = 32, alpha = 4           -> 0 4 8 13 17 22 26 31
         num_frames = 32, alpha = 4, strided  -> 0 4 8 12 16 20 24 28
@@ -169,7 +169,7 @@ def slow_indices(num_frames: int, alpha: int, *, strided: bool = False) -> list[
 def build(kind: Literal["slow", "slowfast"], *, num_classes: int = 400, window: Sequence[int] | None = None,
           dropout: float = 0.5, average_clips: AverageClips = "prob", max_views: int = 0,
           mean: Sequence[float] = MEAN, std: Sequence[float] = STD, **backbone: Any) -> Recognizer:
-    """A Slow or SlowFast with its head, freshly initialised.
+    """Make a Slow or SlowFast with its head, freshly initialised.
 
     Args:
         window: of the head, see :class:`WindowHead`.
@@ -181,7 +181,7 @@ def build(kind: Literal["slow", "slowfast"], *, num_classes: int = 400, window: 
 
 
 def check_input(arguments: Mapping[str, Any], *, clip_len: int, size: int) -> None:
-    """Raise ValueError where a network of these arguments of :func:`build` cannot take such clips."""
+    """Raise ValueError if a network with these arguments of :func:`build` cannot take such clips."""
     is_slow = arguments["kind"] == "slow"
     check_clip(clip_len, size, network="Slow" if is_slow else "SlowFast")
     if not is_slow:
@@ -189,7 +189,7 @@ def check_input(arguments: Mapping[str, Any], *, clip_len: int, size: int) -> No
 
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict of PyTorchVideo in the names of :func:`build`'s recognizer."""
+    """Translate the names of a state dict of PyTorchVideo."""
     names = {key: key.replace("blocks.5.proj", "cls_head.fc").replace("blocks.6.proj", "cls_head.fc") for key in state}
     return {name if name.startswith("cls_head.") else f"backbone.{name}": state[key] for key, name in names.items()}
 

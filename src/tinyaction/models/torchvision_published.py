@@ -21,7 +21,7 @@ GFLOPS = {"s3d": 143.827, "swin3d_t": 87.764, "swin3d_s": 165.682, "swin3d_b": 2
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How torchvision measured the accuracy of its weights, as their description says it."""
+    """How torchvision measured the accuracy of its weights, by their description."""
 
     clip_len: int
     frame_interval: int
@@ -32,7 +32,7 @@ def load_torchvision(
     name: str, *, weights: str | Path = "kinetics", clip_len: int | None = None, size: int | None = None,
     average_clips: AverageClips = "prob", max_views: int = 0,
 ) -> Recognizer:
-    """A video network of torchvision with its published classifier, in evaluation mode.
+    """Load a video network of torchvision with its published classifier, in evaluation mode.
 
     Its ``published`` has the class names and the clips to give it; pixels are normalized as its weights ask for.
 
@@ -64,7 +64,7 @@ def load_torchvision(
 
 
 def check_classifier(loaded: LoadedWeights, num_classes: int) -> None:
-    """Raise ValueError where a file brought the backbone and no classifier for its published classes."""
+    """Raise ValueError for a file with the backbone but without a classifier for the published classes."""
     holes = [name for name in loaded.missing if name.startswith("cls_head.")]
     if holes:
         raise ValueError(f"{loaded.source} has no classifier for the {num_classes} published classes: "
@@ -78,7 +78,7 @@ def check_classifier(loaded: LoadedWeights, num_classes: int) -> None:
 
 @cache
 def torchvision_cards() -> tuple[ModelCard, ...]:
-    """One card for each set of weights, best first for each network, of what torchvision says of them."""
+    """Make a card from torchvision's metadata for each set of weights, the best of a network first."""
     return tuple(card_of(name, weights) for name in VIDEO_NETS for weights in published_weights(name))
 
 
@@ -102,7 +102,7 @@ def card_of(name: str, weights: Any) -> ModelCard:
 
 
 def read_evaluation(weights: Any) -> Evaluation:
-    """The numbers in the description of torchvision's weights: frame_rate, clips_per_video and clip_len."""
+    """Read frame_rate, clips_per_video and clip_len from the description of torchvision's weights."""
     numbers = dict(re.findall(r"(frame_rate|clips_per_video|clip_len)=([\d.]*\d)", weights.meta["_docs"]))
     return Evaluation(clip_len=int(numbers["clip_len"]), num_clips=int(numbers["clips_per_video"]),
                       frame_interval=round(FRAMES_PER_SECOND / float(numbers["frame_rate"])))

@@ -1,4 +1,4 @@
-"""Pretrained weights into a recognizer: :func:`load_weights` for any of ours, :func:`fill` for a published network."""
+"""Load pretrained weights: :func:`load_weights` into any recognizer, :func:`fill` a published network."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -89,7 +89,7 @@ def _published_normalization(name: str, published: Any) -> tuple[Sequence[float]
 
 
 def _saved_normalization(content: Any) -> tuple[Sequence[float], Sequence[float]] | None:
-    """The mean and std in the content of a checkpoint of tinyaction."""
+    """Find mean and std in the content of a checkpoint of tinyaction."""
     made_with = content.get("model") if isinstance(content, Mapping) else None
     if isinstance(made_with, Mapping) and "mean" in made_with and "std" in made_with:
         return made_with["mean"], made_with["std"]
@@ -108,7 +108,7 @@ def published_weights(name: str) -> list[Any]:
 
 
 def find_published(name: str, weights: str) -> Any:
-    """Find the best of torchvision's weights of that name; None where ``weights`` names a file."""
+    """Find the best of torchvision's weights of that name; None if ``weights`` names a file."""
     choices = published_weights(name)
     for choice in choices:
         if weights == choice.name or (weights in DATASETS and choice.name.lower().startswith(weights)):
@@ -121,7 +121,7 @@ def find_published(name: str, weights: str) -> Any:
 
 
 def kinetics400_names() -> tuple[str, ...]:
-    """The 400 classes of Kinetics in the order of the scores, which all its published weights have."""
+    """Return the 400 classes of Kinetics in the order that all published weights use."""
     return tuple(published_weights("r3d_18")[0].meta["categories"])
 
 
@@ -172,7 +172,7 @@ def fill(
     build: Callable[[], Recognizer], state: Mapping[str, torch.Tensor], *, name: str, source: str,
     new_classifier: bool = False,
 ) -> Recognizer:
-    """Build a network without memory, and give it the tensors; what a new classifier needs is freshly initialised."""
+    """Build a network on the meta device and assign the tensors; initialise only a new classifier."""
     with torch.device("meta"):
         model = build()
     own = model.state_dict()
@@ -207,7 +207,7 @@ def fill(
 
 
 def _is_behind_blocks(model: Recognizer, key: str) -> bool:
-    """Whether a tensor belongs to the classifier, or to what a transformer pools its tokens with."""
+    """Whether a tensor belongs to the classifier or to a transformer's pooling."""
     backbone: Any = model.backbone
     return key.startswith("cls_head.") or (
         hasattr(backbone, "layer_of") and backbone.layer_of(key) == backbone.num_layers - 1)

@@ -125,7 +125,7 @@ class X3D(nn.Module):
 
 def make_block(in_channels: int, inner: int, channels: int, *, stride: int, gate_channels: int,
                norm_every_shortcut: bool) -> ResBlock:
-    """Wide and depthwise inside, with squeeze and excitation where ``gate_channels`` is not 0."""
+    """Make a block, wide and depthwise inside; ``gate_channels`` of squeeze and excitation, 0 for none."""
     steps = (1, stride, stride)
     gate = SqueezeExcitation(inner, gate_channels) if gate_channels else nn.Identity()
     branch = Bottleneck(conv3d(in_channels, inner, (1, 1, 1)),
@@ -137,7 +137,7 @@ def make_block(in_channels: int, inner: int, channels: int, *, stride: int, gate
 def build(*, num_classes: int = 400, window: Sequence[int] | None = None, hidden: int = 2048, dropout: float = 0.5,
           average_clips: AverageClips = "prob", max_views: int = 0, mean: Sequence[float] = MEAN,
           std: Sequence[float] = STD, **backbone: Any) -> Recognizer:
-    """An X3D with its head, freshly initialised.
+    """Make an X3D with its head, freshly initialised.
 
     Args:
         window, hidden: of the head, see :class:`WindowHead`.
@@ -150,12 +150,12 @@ def build(*, num_classes: int = 400, window: Sequence[int] | None = None, hidden
 
 
 def check_input(arguments: Mapping[str, Any], *, clip_len: int, size: int) -> None:
-    """Raise ValueError where a network of these arguments of :func:`build` cannot take such clips."""
+    """Raise ValueError if a network with these arguments of :func:`build` cannot take such clips."""
     check_clip(clip_len, size, network="X3D")
 
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict of PyTorchVideo in the names of :func:`build`'s recognizer."""
+    """Translate the names of a state dict of PyTorchVideo."""
     converted = {}
     for key, tensor in state.items():
         if key.startswith("blocks.5.pool.post_conv."):

@@ -21,7 +21,7 @@ def learning_rate(step: int, *, base_lr: float, total_steps: int, warmup_steps: 
 
 
 def scaled_learning_rate(lr: float, *, batch_size: int, reference_batch_size: int) -> float:
-    """The rate for ``batch_size`` when ``lr`` is meant for ``reference_batch_size``: proportional.
+    """Scale the learning rate in proportion to the batch size: ``lr`` is for ``reference_batch_size``.
 
     Source: Goyal et al. 2017, "Accurate, Large Minibatch SGD".
     """
