@@ -18,7 +18,7 @@ from tinyaction.models import check_input, create_model, load_weights
 from tinyaction.models.create import published_card
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
-from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store
+from tinyaction.prepare.store import check_store, default_store, make_store
 from tinyaction.prepare.stored_file import StoreSettings
 from tinyaction.training.config import REFERENCE_BATCH_SIZE, RunConfig
 from tinyaction.training.distributed import main_process_first, num_processes, rank, start_processes
@@ -90,9 +90,7 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
                     criterion, lr, notes)
 
 
-def prepare_folder(
-    config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None
-) -> Path:
+def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Path:
     """Fetch the tutorial's set if it is asked for; return the folder to read: the data, or a store made of it.
 
     A raw store gives the frames of the videos, a jpeg store nearly the same.
@@ -104,15 +102,10 @@ def prepare_folder(
         check_store(config.data, short_side)
         return Path(config.data)
     settings = StoreSettings(format=config.store, short_side=short_side)
-    plan = plan_store(config.data, default_store(config.data, settings), settings, allow_outside=config.allow_outside)
-    if on_line is not None:
-        on_line(str(plan))
-    count = on_count or (lambda unit, done, total: None)
-    result = fill_store(plan, num_workers=config.num_workers,
-                        on_progress=lambda done, total: count("videos", done, total))
-    if plan.missing and on_line is not None:
-        on_line(f"{plan.folder}: {result.num_stored} videos stored, {result.num_bytes / 1e6:.0f} MB")
-    return plan.folder
+    folder = default_store(config.data, settings)
+    make_store(config.data, folder, settings, num_workers=config.num_workers, allow_outside=config.allow_outside,
+               on_line=on_line, on_count=on_count)
+    return folder
 
 
 def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:
