@@ -20,6 +20,7 @@ from tinyaction.cli import main
 from tinyaction.cli.train import parse_args
 from tinyaction.results import plots
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
+from tinyaction.results.metrics import wilson_interval
 from tinyaction.results.plots import (
     Series,
     columns_of,
@@ -29,7 +30,7 @@ from tinyaction.results.plots import (
     shortened,
     whole_ticks,
 )
-from tinyaction.results.report import find_video, spread_over_classes, wilson_interval, write_report
+from tinyaction.results.report import find_video, spread_over_classes, write_report
 from tinyaction.results.run import RunFolder, epoch_sort_key, read_run
 from tinyaction.results.sheets import MARGIN, PAPER, Strip, clip_frames, data_uri, draw_sheet, fonts_here, has_letter
 from tinyaction.training.config import RunConfig

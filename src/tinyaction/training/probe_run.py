@@ -18,6 +18,7 @@ from tinyaction.models.checkpoint import Checkpoint, versions
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
+from tinyaction.results.features import FeatureCache, Features, Reading, extract_features
 from tinyaction.results.report import write_report
 from tinyaction.results.run import RunFolder, usage_lines
 from tinyaction.results.summary import result_lines
@@ -33,7 +34,6 @@ from tinyaction.training.build import (
 )
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import num_processes
-from tinyaction.training.features import FeatureCache, Features, Reading, extract_features
 from tinyaction.training.probe import Probe, ProbeData, choose_and_fit, poolings_of
 from tinyaction.video.frames import original_of
 
