@@ -4,7 +4,7 @@
 
     published       the lists of UCF101, HMDB51, ... as they come; see :mod:`tinyaction.data.published_lists`
     lists           *train*.txt and *val*.txt with lines "path label", beside train/ and val/ (the guide's layout)
-    CSV             *train*.csv and *val*.csv, or one *.csv with a column "split"; columns "path,label[,split]"
+    CSV             *train*.csv and *val*.csv, or one *.csv with a column "split"; columns "path,label[,split][,group]"
     class folders   train/<class>/*.mp4 and val/<class>/*.mp4, or <class>/*.mp4, which is split once and written down
 
 Class names come from the folders, from the CSV, or from a classes.txt or label_map*.txt beside the lists.
@@ -21,12 +21,13 @@ from typing import Any
 from tinyaction.data.class_folders import (
     VIDEO_SUFFIXES,
     empty_classes,
-    split_by_class,
     unused_files,
     videos_by_class,
     write_split,
 )
+from tinyaction.data.groups import Split, compile_group_by, groups_of_paths
 from tinyaction.data.lists import (
+    PackedTexts,
     VideoList,
     check_within,
     ends_with_count,
@@ -100,7 +101,8 @@ class DataFolder:
 
 
 def find_data(
-    source: str | Path, *, val_share: float = 0.2, split_seed: int = 0, allow_outside: bool = False
+    source: str | Path, *, val_share: float = 0.2, split_seed: int = 0, allow_outside: bool = False,
+    group_by: str = "",
 ) -> DataFolder:
     """Find the training and validation videos in a folder, or of a CSV file with a column "split".
 
@@ -108,7 +110,8 @@ def find_data(
 
     Class folders without ``train/`` and ``val/``, and a CSV without a column "split", are split once, class by class
     (``val_share`` of each, at least one video), and the split is written to ``split.csv`` in the folder, so that every
-    later run and evaluation uses it.
+    later run and evaluation uses it. Where the groups of clips are known, from the column "group" of a CSV or from
+    ``group_by``, a regular expression on the paths below the folder, the split keeps them whole.
     A list that came from elsewhere may not name files outside the folder, by ``../`` or from the root, unless
     ``allow_outside``.
 
@@ -116,7 +119,17 @@ def find_data(
         ValueError: the folder is in none of the layouts, or a list has an error (file and line are named).
         FileNotFoundError: there is no such folder.
     """
-    folder = Path(source)
+    pattern = compile_group_by(group_by) if group_by else None
+    data = _find_data(Path(source), Split(val_share, split_seed, pattern), allow_outside)
+    if pattern is not None:
+        assert data.folder is not None
+        for videos in (data.train, data.val):
+            paths = (videos[index][0] for index in range(len(videos)))
+            videos.groups = PackedTexts(groups_of_paths(paths, data.folder, pattern))
+    return data
+
+
+def _find_data(folder: Path, split: Split, allow_outside: bool) -> DataFolder:
     tables: list[Path] = []
     if folder.is_file():
         if not {".csv", ".clean"} & set(folder.suffixes):
@@ -130,7 +143,7 @@ def find_data(
     names_file = _one_file(folder, ("classes.txt", "label_map*.txt"))
     class_names = read_class_names(names_file) if names_file else None
     if tables:
-        data = _from_tables(folder, tables, class_names, val_share, split_seed, allow_outside, is_named=True)
+        data = _from_tables(folder, tables, class_names, split, allow_outside, is_named=True)
         data.folder = folder
         return data
     lists = [path for path in folder.glob("*.txt") if path != names_file]
@@ -139,11 +152,11 @@ def find_data(
     if train_list and val_list:
         data = _from_lists(folder, train_list, val_list, class_names, allow_outside)
     elif tables:
-        data = _from_tables(folder, tables, class_names, val_share, split_seed, allow_outside, is_named=False)
+        data = _from_tables(folder, tables, class_names, split, allow_outside, is_named=False)
     elif train_list or val_list:
         raise ValueError(f"{folder}: found {train_list or val_list} but no list for the other split")
     else:
-        data = _from_class_folders(folder, val_share, split_seed)
+        data = _from_class_folders(folder, split)
     data.folder = folder
     return data
 
@@ -201,12 +214,13 @@ class _Row:
     path: str
     label: str
     split: str
+    group: str  # "" where the table has no groups
     where: str  # "file, line n", for messages
 
 
 def _from_tables(
-    folder: Path, tables: Sequence[Path], class_names: list[str] | None, val_share: float, split_seed: int,
-    allow_outside: bool, *, is_named: bool,
+    folder: Path, tables: Sequence[Path], class_names: list[str] | None, split: Split, allow_outside: bool, *,
+    is_named: bool,
 ) -> DataFolder:
     """``is_named``: the one table was given by its name, so nothing is written beside it."""
     train_table, val_table = (_one_of(tables, word, folder) for word in ("train", "val"))
@@ -225,17 +239,16 @@ def _from_tables(
                              "and *val*.csv")
         rows = _read_table(tables[0])
         if not any(row.split for row in rows):
-            train_ids, val_ids = split_by_class([row.label for row in rows], val_share, split_seed, tables[0])
+            groups = _row_groups(rows) if split.group_by is None else groups_of_paths(
+                [row.path for row in rows], folder, split.group_by)
+            train_ids, val_ids, splits = split.choose([row.label for row in rows], groups, tables[0])
             train, val = [rows[i] for i in train_ids], [rows[i] for i in val_ids]
-            splits = ["train"] * len(rows)
-            for index in val_ids:
-                splits[index] = "val"
-            note = f"seed {split_seed} gives the same split again" if is_named else write_split(
-                written, [(row.path, row.label) for row in rows], splits, split_seed)
+            note = f"seed {split.seed} gives the same split again" if is_named else write_split(
+                written, [(row.path, row.label) for row in rows], splits, split.seed, groups=groups)
             notes.append(f"{tables[0]} has no column 'split': {len(val)} of {len(rows)} videos were chosen for "
-                         f"validation, class by class; {note}")
+                         f"validation, {_how(groups)}; {note}")
         else:
-            train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
+            train, val = ([row for row in rows if row.split == name] for name in ("train", "val"))
             _check_splits(rows, tables[0])
     if _is_of_class_folders(tables[0], [*train, *val]):  # a folder named "7" is a name, not the number of a class
         class_names = sorted({row.label for row in [*train, *val]})
@@ -246,7 +259,8 @@ def _from_tables(
         for row in () if allow_outside else rows:
             check_within(folder, str(folder), row.path, row.where)
         labels = [_row_label(row, numbers, len(class_names)) for row in rows]
-        return VideoList([row.path for row in rows], labels, prefix=str(folder), source=str(source))
+        return VideoList([row.path for row in rows], labels, prefix=str(folder), source=str(source),
+                         groups=_row_groups(rows))
 
     return DataFolder(listed(train, train_table or tables[0]), listed(val, val_table or tables[0]), class_names, notes,
                       left_out)
@@ -268,11 +282,23 @@ def _read_table(path: Path) -> list[_Row]:
         for column in ("path", "label"):
             if not (values[column] or "").strip():
                 raise ValueError(f"{where}: no {column}; a line is 'path,label[,split]'")
-        split = (values.get("split") or "").strip().lower()
-        rows.append(_Row(values["path"].strip(), values["label"].strip(), split, where))
+        split, group = ((values.get(column) or "").strip() for column in ("split", "group"))
+        rows.append(_Row(values["path"].strip(), values["label"].strip(), split.lower(), group, where))
+    with_group = sum(row.group != "" for row in rows)
+    if 0 < with_group < len(rows):
+        row = next(row for row in rows if not row.group)
+        raise ValueError(f"{row.where}: no group, but other lines have one; give each line one, or none")
     if not rows:
         raise ValueError(f"{path}: the table is empty; a line is 'path,label[,split]'")
     return rows
+
+
+def _row_groups(rows: list[_Row]) -> list[str] | None:
+    return [row.group for row in rows] if rows and rows[0].group else None
+
+
+def _how(groups: Sequence[str] | None) -> str:
+    return "class by class" if groups is None else f"{len(set(groups))} groups kept whole"
 
 
 def _rows_of(table: "csv.DictReader[str]", path: Path) -> Iterator[dict[Any, Any]]:
@@ -316,7 +342,7 @@ def _row_label(row: _Row, numbers: dict[str, int], num_classes: int) -> int:
 # ---- class folders -------------------------------------------------------------------------------------------------
 
 
-def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> DataFolder:
+def _from_class_folders(folder: Path, split: Split) -> DataFolder:
     train_folder, val_folder = folder / "train", folder / "val"
     if train_folder.is_dir() and val_folder.is_dir():
         train, val = videos_by_class(train_folder), videos_by_class(val_folder)
@@ -341,12 +367,11 @@ def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> Data
         raise ValueError(f"{folder}: one class only ({next(iter(classes))!r}); a classifier needs at least two")
     class_names = sorted(classes)
     every = [(path, name) for name in class_names for path in classes[name]]
-    train_ids, val_ids = split_by_class([name for _, name in every], val_share, split_seed, folder)
-    splits = ["train"] * len(every)
-    for index in val_ids:
-        splits[index] = "val"
-    note = write_split(folder / SPLIT_FILE, [(path.relative_to(folder).as_posix(), name) for path, name in every],
-                        splits, split_seed)
+    paths = [path.relative_to(folder).as_posix() for path, _ in every]
+    groups = None if split.group_by is None else groups_of_paths(paths, folder, split.group_by)
+    train_ids, val_ids, splits = split.choose([name for _, name in every], groups, folder)
+    note = write_split(folder / SPLIT_FILE, list(zip(paths, (name for _, name in every), strict=True)), splits,
+                       split.seed, groups=groups)
     numbers = {name: number for number, name in enumerate(class_names)}
     train_list, val_list = (
         VideoList([str(every[i][0]) for i in ids], [numbers[every[i][1]] for i in ids], source=str(folder))
@@ -354,7 +379,7 @@ def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> Data
     )
     return DataFolder(train_list, val_list, class_names,
                       [f"{folder} has no train/ and val/: {len(val_ids)} of {len(every)} videos were chosen for "
-                       f"validation, class by class; {note}"], _empty(folder))
+                       f"validation, {_how(groups)}; {note}"], _empty(folder))
 
 
 def find_unsplit(folder: str | Path) -> DataFolder | None:

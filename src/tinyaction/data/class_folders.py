@@ -90,12 +90,16 @@ def split_by_class(labels: Sequence[str], val_share: float, seed: int, source: P
     return [i for i in range(len(labels)) if i not in chosen], sorted(val_ids)
 
 
-def write_split(path: Path, videos: Sequence[tuple[str, str]], splits: Sequence[str], seed: int) -> str:
+def write_split(
+    path: Path, videos: Sequence[tuple[str, str]], splits: Sequence[str], seed: int, *,
+    groups: Sequence[str] | None = None,
+) -> str:
     """Write the split of (path, label) pairs down, and say where; in a read-only folder say why not."""
-    lines = [f"{_quoted(name)},{_quoted(label)},{split}\n"
-             for (name, label), split in zip(videos, splits, strict=True)]
+    rows = [["path", "label", "split"], *([*video, split] for video, split in zip(videos, splits, strict=True))]
+    if groups is not None:
+        rows = [[*row, group] for row, group in zip(rows, ["group", *groups], strict=True)]
     try:
-        write_whole(path, ("path,label,split\n" + "".join(lines)).encode("utf-8"))
+        write_whole(path, "".join(",".join(map(_quoted, row)) + "\n" for row in rows).encode("utf-8"))
     except UnicodeEncodeError:
         wrong = next(name for name, _ in videos if not name.isprintable())
         raise ValueError(f"{str(path.parent / wrong)!a}: the file name is not UTF-8; rename it") from None

@@ -4,7 +4,7 @@ import hashlib
 import io
 import re
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from os import sep
 from os.path import basename, exists, isabs, join, relpath
 from pathlib import Path, PureWindowsPath
@@ -19,21 +19,43 @@ MAX_CLASSES = 100_000
 MAX_LINE = 10_000  # characters; the longest path that Linux opens has 4,096
 
 
+class PackedTexts:
+    """Texts held in two arrays, so that a million of them are one copy for all workers."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        packed, ends = bytearray(), array("q", [0])
+        for text in texts:
+            packed += text.encode("utf-8", "surrogateescape")
+            ends.append(len(packed))
+        self._ends = np.frombuffer(ends, dtype=np.int64)
+        self._packed = np.frombuffer(packed, dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        return self._packed[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[index] for index in range(len(self)))
+
+
 class VideoList:
-    """Videos and their labels, held in three arrays, so that a million of them are one copy for all workers.
+    """Videos and their labels, held in arrays, so that a million of them are one copy for all workers.
 
     ``videos[i]`` is ``(filename, label)`` with ``prefix`` joined to the filename; ``videos.labels`` is (N,) int64.
+    ``videos.groups[i]``, where groups are known, names what the video must not be parted from: a person, a recording.
     """
 
-    def __init__(self, filenames: Iterable[str], labels: Iterable[int], *, prefix: str = "", source: str = "") -> None:
-        text, ends = bytearray(), array("q", [0])
-        for name in filenames:
-            text += name.encode("utf-8", "surrogateescape")
-            ends.append(len(text))
+    def __init__(
+        self, filenames: Iterable[str], labels: Iterable[int], *, prefix: str = "", source: str = "",
+        groups: Iterable[str] | None = None,
+    ) -> None:
+        self._names = PackedTexts(filenames)
         self.labels: npt.NDArray[np.int64] = np.fromiter(labels, dtype=np.int64)
-        assert len(ends) == len(self.labels) + 1
-        self._ends = np.frombuffer(ends, dtype=np.int64)
-        self._text = np.frombuffer(text, dtype=np.uint8)
+        self.groups = None if groups is None else PackedTexts(groups)
+        assert len(self._names) == len(self.labels)
+        assert self.groups is None or len(self.groups) == len(self.labels)
         self.prefix = prefix
         self.source = source
         self.num_frames: npt.NDArray[np.int64] | None = None  # of each video, where the list says so
@@ -46,7 +68,15 @@ class VideoList:
 
     def name(self, index: int) -> str:
         """The file name as it stands in the list, without the prefix."""
-        return self._text[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
+        return self._names[index]
+
+    def subset(self, indices: Sequence[int]) -> "VideoList":
+        """The videos of these places, in this order, with all that is known of them."""
+        groups = None if self.groups is None else [self.groups[index] for index in indices]
+        videos = VideoList([self.name(index) for index in indices], self.labels[list(indices)], prefix=self.prefix,
+                           source=self.source, groups=groups)
+        videos.num_frames = None if self.num_frames is None else self.num_frames[list(indices)]
+        return videos
 
     def digest(self) -> str:
         """A number of the videos' names and labels, in their order, whatever folder they lie in."""

@@ -2,7 +2,7 @@
 
     config.json        the flags, the classes, the versions, the data
     metrics.csv        a row an epoch
-    predictions.csv    a row a validation video: what best.pt says of it
+    predictions.csv    a row a validation video: what best.pt says of it, with the scores of all classes
     log.txt            what the terminal showed
     best.pt            the weights with the highest validation accuracy
     last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
@@ -118,16 +118,22 @@ class RunFolder:
         text = json.dumps(config, indent=2, ensure_ascii=False)
         write_whole(self.path / "config.json", text + "\n")
 
-    def write_predictions(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
-        """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video."""
+    def write_predictions(
+        self, evaluation: Evaluation, class_names: Sequence[str], *, folds: Sequence[int] | None = None
+    ) -> None:
+        """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video.
+
+        The score of each class is in a column "score_NAME"; ``folds`` is in which each video was held out.
+        """
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(PREDICTIONS)
+        writer.writerow([*PREDICTIONS, *(["fold"] if folds else []), *(f"score_{name}" for name in class_names)])
         predicted = evaluation.scores.argmax(axis=1)
         for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
-            scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
+            scores = [f"{score:.6g}" for score in evaluation.scores[i]]
             texts = (filename, class_names[label], class_names[predicted[i]])
-            writer.writerow([*map(to_cell, texts), *scores])
+            writer.writerow([*map(to_cell, texts), scores[predicted[i]], scores[label],
+                             *([folds[i]] if folds else []), *scores])
         write_whole(self.path / "predictions.csv", text.getvalue())
 
     def add_metrics(self, record: EpochRecord) -> dict[str, float]:

@@ -49,6 +49,8 @@ class RunConfig:
     max_skipped: float = flag(0.1, "largest share of videos that --on-error skip may leave out", within=(0, 1))
     video_timeout: float = flag(300.0, "seconds in which a worker must have read a video", above=0)
     allow_outside: bool = flag(False, "lists may name videos outside the data folder")
+    group_by: str = flag("", "regular expression that finds a clip's group in its path, as its person or recording: "
+                             "a group is never divided", metavar="REGEX")
 
     model: str = flag("conv2d", "name of the recognizer; `tinyaction models` lists them", group="model",
                       metavar="NAME")
