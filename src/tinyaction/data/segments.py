@@ -21,10 +21,11 @@ from typing import Any
 from tinyaction.data.lists import read_text
 from tinyaction.data.published_lists import delimiter_of
 from tinyaction.files import write_whole
+from tinyaction.video.segment import TIME_TOLERANCE
 
 COLUMNS = ("path", "start", "end", "label")
 NUM_DECIMALS = 6  # of the seconds in files
-TIME_TOLERANCE = 2e-6  # seconds; what rounding to NUM_DECIMALS and storing even times can change
+_FRAGMENT = re.compile(r"#t=[0-9.]+,[0-9.]+$")
 _TIME = re.compile(r"(?:(?:([0-9]+):)?([0-9]+):)?([0-9]+(?:[.,][0-9]*)?)")
 
 
@@ -96,6 +97,17 @@ def parse_range(start_text: str, end_text: str, where: str) -> tuple[float, floa
         raise ValueError(f"{where}: the segment starts at {start_text} and ends at {end_text}; it must end after it "
                          "starts")
     return start, end
+
+
+def segment_name(path: str, start: float, end: float) -> str:
+    """The name of a segment in results: "long.mp4#t=12.5,15". Source: W3C Media Fragments URI, 4.2.1."""
+    return f"{path}#t={format_seconds(start)},{format_seconds(end)}"
+
+
+def split_segment_name(name: str) -> tuple[str, str]:
+    """(path, "#t=12.5,15") of :func:`segment_name`; ("long.mp4", "") of a path."""
+    match = _FRAGMENT.search(name)
+    return (name[: match.start()], match[0]) if match else (name, "")
 
 
 def format_seconds(seconds: float) -> str:
