@@ -28,7 +28,8 @@ class VideoDataset(Dataset[Item]):
     """Videos of an annotation file, each run through a pipeline.
 
     Args:
-        ann_file: a text file with lines "path label", relative to ``data_root``; or a :class:`VideoList`.
+        ann_file: a text file with lines "path label", or a CSV file "path,start,end,label", relative to ``data_root``;
+            or a :class:`VideoList`.
         pipeline: a callable ``dict -> dict`` that receives ``filename``, ``label`` and ``rng``; see
             :mod:`tinyaction.data.transforms`.
         data_root: folder of the annotation file.
@@ -59,7 +60,7 @@ class VideoDataset(Dataset[Item]):
             beside = join(data_root, ann_file)
             num_classes = None if class_names is None else len(class_names)
             ann_file = read_list(ann_file if exists(ann_file) and not exists(beside) else beside,
-                                 prefix=join(data_root, data_prefix), num_classes=num_classes)
+                                 prefix=join(data_root, data_prefix), num_classes=num_classes, class_names=class_names)
         self.videos = ann_file
         self.pipeline = pipeline
         self.test_mode = test_mode
@@ -79,10 +80,15 @@ class VideoDataset(Dataset[Item]):
         results = {"filename": filename, "label": label, "rng": rng}
         if self.videos.num_frames is not None:
             results["num_frames"] = int(self.videos.num_frames[index])
+        if self.videos.starts is not None and self.videos.ends is not None and self.videos.lines is not None:
+            results |= {"start_seconds": float(self.videos.starts[index]),
+                        "end_seconds": float(self.videos.ends[index]),
+                        "where": f"{self.videos.source}, line {self.videos.lines[index]}"}
         return self.pipeline(results)
 
     def filename(self, index: int) -> str:
-        return self.videos[index][0]
+        """The path of a video, with the times of a segment: "clips/long.mp4#t=12.5,15"."""
+        return self.videos.item_name(index)
 
     def __repr__(self) -> str:
         mode = "test" if self.test_mode else "train"

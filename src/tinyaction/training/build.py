@@ -11,6 +11,7 @@ import torch
 from tinyaction.data.annotations import DataFolder, find_data
 from tinyaction.data.augment import flip_label_map
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
+from tinyaction.data.groups import check_groups_apart
 from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
@@ -66,7 +67,8 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
     if rank() > 0:
         on_line, on_count = None, None
     folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-    data = main_process_first(lambda: find_data(folder, allow_outside=config.allow_outside))
+    data = main_process_first(lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by))
+    check_groups_apart(data.train, data.val)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     model, notes = build_model(config, len(data.class_names))
@@ -104,7 +106,7 @@ def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count
     settings = StoreSettings(format=config.store, short_side=short_side)
     folder = default_store(config.data, settings)
     make_store(config.data, folder, settings, num_workers=config.num_workers, allow_outside=config.allow_outside,
-               on_line=on_line, on_count=on_count)
+               group_by=config.group_by, on_line=on_line, on_count=on_count)
     return folder
 
 
