@@ -11,6 +11,7 @@ from typing import Any
 from tinyaction.data.pipelines import AUGMENTATIONS, CROPS, NUM_CROPS
 from tinyaction.device import default_num_workers
 from tinyaction.models.create import GUIDE_MODELS, all_models, input_rule, is_transformer, published_card
+from tinyaction.models.model_card import ModelCard
 
 BY_MODEL = None  # default of a flag that default_hyperparameters gives; no field is None after __post_init__
 
@@ -49,6 +50,8 @@ class RunConfig:
     max_skipped: float = flag(0.1, "largest share of videos that --on-error skip may leave out", within=(0, 1))
     video_timeout: float = flag(300.0, "seconds in which a worker must have read a video", above=0)
     allow_outside: bool = flag(False, "lists may name videos outside the data folder")
+    group_by: str = flag("", "regular expression that finds a clip's group in its path, as its person or recording: "
+                             "a group is never divided", metavar="REGEX")
 
     model: str = flag("conv2d", "name of the recognizer; `tinyaction models` lists them", group="model",
                       metavar="NAME")
@@ -116,6 +119,7 @@ class RunConfig:
     seed: int = flag(0, "seed of every random draw", at_least=0, below=2**32)
     device: str = flag("auto", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
     tensorboard: bool = flag(False, "write the columns of metrics.csv for TensorBoard as well")
+    track: str = flag("", "tell another program of each epoch", choices=("tensorboard", "mlflow", "wandb"))
 
     def __post_init__(self) -> None:
         if self.method is None:
@@ -136,6 +140,10 @@ class RunConfig:
                 raise ValueError(f"{name} is for transformers with blocks, such as videomae-small, and not for "
                                  f"{self.model}; leave it out")
 
+    @property
+    def trackers(self) -> list[str]:
+        return sorted({*(["tensorboard"] if self.tensorboard else []), *([self.track] if self.track else [])})
+
 
 def check_probe(config: RunConfig) -> None:
     """Raise ValueError for flags that a probe would pass over without a word."""
@@ -153,7 +161,7 @@ def check_probe(config: RunConfig) -> None:
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
-              "tensorboard", "allow_outside")
+              "tensorboard", "track", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
          "probe", "finetune")
@@ -243,7 +251,7 @@ def default_hyperparameters(model: str, weights: str = "", method: str = "finetu
     if model not in GUIDE_MODELS and (model in all_models() or published_card(model)):  # unknown names are for later
         rule = input_rule(model, weights)
         values |= {"clip_len": rule.clip_len, "size": rule.size, "epochs": 50,
-                   "frame_interval": rule.frame_interval or 0}
+                   "frame_interval": (rule.frame_interval or 0) if isinstance(rule, ModelCard) else 0}
     if weights:
         values |= {"optimizer": "adamw", "lr": 2e-4, "weight_decay": 0.01, "epochs": 20, "head_lr_multiplier": 10.0,
                    "freeze_norms": True, "label_smoothing": 0.1}
