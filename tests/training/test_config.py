@@ -51,7 +51,7 @@ def test_each_flag_arrives():
         "store": "raw", "grad_accum": 2, "amp": "bf16", "compile": True}
     assert {name: value for name, value in asdict(parse_args(argv)).items() if name in expected} == expected
     assert parse_args(["--data", "d", "--balanced"]).balanced
-    assert not parse_args(["--data", "d", "--weights", "imagenet", "--no-freeze-norms"]).freeze_norms
+    assert not parse_args("--data d --model r3d_18 --weights kinetics --no-freeze-norms".split()).freeze_norms
 
 
 @pytest.mark.parametrize(("argv", "expected"), [

@@ -225,7 +225,8 @@ def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: 
 
 def _subtitle(run: Run) -> str:
     config = run.config
-    return (f"{config.get('model')} on {config.get('data')}: {config.get('clip_len')} frames of "
+    weights = "" if not config.get("weights") else f", weights: {config['weights']},"
+    return (f"{config.get('model')}{weights} on {config.get('data')}: {config.get('clip_len')} frames of "
             f"{config.get('size')}x{config.get('size')}, {len(run.class_names)} classes, "
             f"{config.get('num_train')} training and {config.get('num_val')} validation videos")
 

@@ -30,6 +30,8 @@ from tinyaction.training.schedule import learning_rate, scaled_learning_rate
 from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer
 
 STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
+NO_WEIGHTS = ("NO PRETRAINED WEIGHTS: the network learns from these clips alone; with --weights the same clips mostly "
+              "give far more.")
 OnLine = Callable[[str], None]  # a line of the log
 OnCount = Callable[[str, int, int | None], None]  # unit, how many so far, how many in all or None
 
@@ -108,13 +110,14 @@ def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count
 def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:
     """Make the recognizer, load its weights, freeze its stages; return it with notes on the weights."""
     torch.manual_seed(config.seed)
-    if config.weights and published_card(config.model) is not None:
+    if config.pretrained and published_card(config.model) is not None:
         model = create_model(config.model, num_classes, weights=config.weights, max_views=config.max_views)
         assert model.published is not None
         notes = [f"weights of {config.model} from {model.published.source}; its classifier is new"]
     else:
         model = create_model(config.model, num_classes, max_views=config.max_views)
-        notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
+        notes = load_weights(model, config.model, config.weights).lines() if config.pretrained else []
+        notes += [NO_WEIGHTS] if config.weights == "none" else []
     if config.method != "finetune":
         give_maps(model)
     if isinstance(model.backbone, VideoTransformer):

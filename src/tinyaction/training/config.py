@@ -13,6 +13,7 @@ from tinyaction.device import default_num_workers
 from tinyaction.models.create import GUIDE_MODELS, all_models, input_rule, is_transformer, published_card
 from tinyaction.models.model_card import ModelCard
 
+AUTO = "auto"  # of --model; its run has None in the flags that depend on it, until choose_model has named it
 BY_MODEL = None  # default of a flag that default_hyperparameters gives; no field is None after __post_init__
 
 
@@ -53,10 +54,10 @@ class RunConfig:
     group_by: str = flag("", "regular expression that finds a clip's group in its path, as its person or recording: "
                              "a group is never divided", metavar="REGEX")
 
-    model: str = flag("conv2d", "name of the recognizer; `tinyaction models` lists them", group="model",
-                      metavar="NAME")
+    model: str = flag(AUTO, "name of the recognizer, `tinyaction models` lists them; auto is a pretrained one for "
+                      "your clips and device", group="model", metavar="NAME")
     weights: str = flag("", "pretrained weights: imagenet, kinetics or another word of the model, "
-                      "hub:OWNER/NAME, a folder or a file", metavar="NAME")
+                      "hub:OWNER/NAME, a folder, a file, or none", metavar="NAME")
     clip_len: int = flag(BY_MODEL, "frames of a clip", at_least=1)
     frame_interval: int = flag(BY_MODEL, "frames from one of a clip to the next, in a video of 30 a second; 0 spreads "
                                          "the clip over the video", at_least=0)
@@ -122,27 +123,38 @@ class RunConfig:
     track: str = flag("", "tell another program of each epoch", choices=("tensorboard", "mlflow", "wandb"))
 
     def __post_init__(self) -> None:
-        if self.method is None:
-            self.method = "probe-then-finetune" if self.weights else "finetune"
-        for name, value in default_hyperparameters(self.model, self.weights, self.method).items():
+        is_auto = self.model == AUTO
+        if is_auto and self.weights:
+            raise ValueError(f"--weights is {self.weights!r}, but --model auto brings its own; name the model")
+        if self.method is None and not is_auto:
+            self.method = "probe-then-finetune" if self.pretrained else "finetune"
+        defaults = {} if is_auto else default_hyperparameters(self.model, self.pretrained, self.method)
+        for name, value in defaults.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
         for item in fields(self):
-            setattr(self, item.name, checked(item, getattr(self, item.name)))
+            if not (is_auto and getattr(self, item.name) is None and item.default is BY_MODEL):
+                setattr(self, item.name, checked(item, getattr(self, item.name)))
         if self.num_workers == -1:
             self.num_workers = default_num_workers()
         if self.class_weights and self.balanced:
             raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
         if self.method == "probe":
             check_probe(self)
-        for name, is_given in (("--layer-decay", self.layer_decay != 1), ("--drop-path", self.drop_path > 0)):
-            if is_given and not is_transformer(self.model):
+        for name, is_given in (("--layer-decay", self.layer_decay != 1), ("--drop-path", self.drop_path != 0)):
+            if is_given and not is_auto and not is_transformer(self.model):
                 raise ValueError(f"{name} is for transformers with blocks, such as videomae-small, and not for "
                                  f"{self.model}; leave it out")
 
     @property
     def trackers(self) -> list[str]:
         return sorted({*(["tensorboard"] if self.tensorboard else []), *([self.track] if self.track else [])})
+
+
+    @property
+    def pretrained(self) -> str:
+        """The weights that training begins with, "" for none."""
+        return "" if self.weights == "none" else self.weights
 
 
 def check_probe(config: RunConfig) -> None:

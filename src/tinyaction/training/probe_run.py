@@ -86,7 +86,7 @@ def run_probe(
 def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch.device, path: Path) -> list[str]:
     lines = [STAND_IN] if is_stand_in(config.data) else []
     lines += [f"note: {note}" for note in data.notes]
-    if not config.weights:
+    if not config.pretrained:
         lines.append("note: no --weights, so these are features of a network that has learned nothing; a probe is "
                      "only as good as its features")
     return [*lines,

@@ -15,7 +15,8 @@ from tinyaction.results.report import write_report
 from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
 from tinyaction.results.summary import result_lines
 from tinyaction.text import shell_line
-from tinyaction.training.build import STAND_IN, OnCount, OnLine, Training, build, eval_arguments
+from tinyaction.training.auto import choose_model
+from tinyaction.training.build import NO_WEIGHTS, STAND_IN, OnCount, OnLine, Training, build, eval_arguments
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import broadcast_from_main, num_processes, rank
 from tinyaction.training.finetune import averaged_model
@@ -69,6 +70,7 @@ def train(
         ValueError, OSError: a flag, a list or a video is wrong; the message names it.
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
+    config = choose_model(config, on_line=on_line)
     if config.method == "probe":
         path, evaluation = run_probe(config, on_line=on_line, on_count=on_count)
         return RunResult(path, 1, 1, evaluation)
@@ -264,6 +266,8 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
         run.log(f"no report: {error}; try again with: {again}")
     if recorder.stand_in:
         run.log(STAND_IN)
+    if training.config.weights == "none":
+        run.log(NO_WEIGHTS)
     run.close()
     return RunResult(run.path, best.epoch + 1, recorder.manager.state.epoch, evaluation)
 
