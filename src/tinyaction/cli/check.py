@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import CLEAN_FILE, DataFolder, find_data
-from tinyaction.device import default_num_workers
 from tinyaction.files import check_output, write_whole
 from tinyaction.prepare.check import Check, check_data, clean_lines, summary
 
@@ -25,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="tinyaction check", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
     parser.add_argument("--clip-len", type=int, default=8, help="frames of a clip; shorter is told (default 8)")
-    parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="files that are read at once")
+    parser.add_argument("--num-workers", type=int, default=-1, help="processes that read one file each, 0 and 1 are "
+                        "one; -1 (default) starts one per core")
     parser.add_argument("--video-timeout", type=float, default=60.0, help="seconds for one file (default 60)")
     parser.add_argument("--allow-outside", action="store_true", help="lists may name videos outside the folder")
     parser.add_argument("--again", action="store_true", help=f"forget what was found before (in {CACHE})")
@@ -36,12 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="with --write-clean: without files of concealed damage, too; they can be trained on")
     parser.add_argument("--force", action="store_true", help="replace outputs that tinyaction wrote before")
     args = parser.parse_args(argv)
-    for name, least in (("clip_len", 1), ("num_workers", 1)):
-        if getattr(args, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least {least}")
+    check_at_least(1, args, "clip_len")
+    num_workers = num_workers_of(args.num_workers)
     if not args.video_timeout > 0:
         raise ValueError(f"--video-timeout is {args.video_timeout:g}; it must be above 0 seconds")
-    data = find_data(args.data, allow_outside=args.allow_outside)
+    data = find_data(args.data, allow_outside=args.allow_outside, keep_split=False)
     folder = data.folder or Path(args.data)
     if args.write_clean:
         check_output(folder / CLEAN_FILE, flag="--write-clean", inputs=[args.data], force=args.force)
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if cache is not None and args.again:
         cache.unlink(missing_ok=True)
     line = CountLine()
-    check = check_data(data, clip_len=args.clip_len, num_workers=args.num_workers, video_timeout=args.video_timeout,
+    check = check_data(data, clip_len=args.clip_len, num_workers=num_workers, video_timeout=args.video_timeout,
                        cache=cache, on_file=lambda done, total: line("videos checked", done, total))
     line.clear()
     if args.json:

@@ -28,6 +28,7 @@ from tinyaction.data.class_folders import (
 )
 from tinyaction.data.lists import (
     VideoList,
+    check_slashes,
     check_within,
     ends_with_count,
     is_number,
@@ -37,9 +38,10 @@ from tinyaction.data.lists import (
     read_text,
 )
 from tinyaction.data.published_lists import PublishedLists, delimiter_of, read_published
-from tinyaction.text import check_class_names
+from tinyaction.text import check_class_names, from_cell
 
 SPLIT_FILE = "split.csv"  # what find_data writes for class folders that have no train/ and val/
+VAL_SHARE = 0.2  # of the videos of a class, where they have no split
 CLEAN_FILE = "clean.csv"  # what `tinyaction check --write-clean` writes; read only where it is named
 
 
@@ -51,6 +53,7 @@ class DataFolder:
         notes: what was decided, as a new split.
         left_out: sentences on videos and classes that are there and in no list, or listed and not there.
         folder: in which the data was found.
+        is_split: False where both lists have all videos.
     """
 
     train: VideoList
@@ -59,6 +62,7 @@ class DataFolder:
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     folder: Path | None = None
+    is_split: bool = True
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names, self.train.source)
@@ -100,15 +104,18 @@ class DataFolder:
 
 
 def find_data(
-    source: str | Path, *, val_share: float = 0.2, split_seed: int = 0, allow_outside: bool = False
+    source: str | Path, *, val_share: float | None = VAL_SHARE, split_seed: int = 0, allow_outside: bool = False,
+    keep_split: bool = True,
 ) -> DataFolder:
-    """Find the training and validation videos in a folder, or of a CSV file with a column "split".
+    """Find the training and validation videos in a folder, or of one file: a CSV file with a column "split", a list
+    *train*.txt with *val*.txt beside it, or a list of one of the splits of UCF101 and HMDB51.
 
     The layouts of folders are those of this module's docstring.
 
     Class folders without ``train/`` and ``val/``, and a CSV without a column "split", are split once, class by class
     (``val_share`` of each, at least one video), and the split is written to ``split.csv`` in the folder, so that every
-    later run and evaluation uses it.
+    later run and evaluation uses it; with ``keep_split=False`` nothing is written. With ``val_share=None`` they are
+    not split: both lists have all videos, to evaluate on, and one class or one video of it is enough.
     A list that came from elsewhere may not name files outside the folder, by ``../`` or from the root, unless
     ``allow_outside``.
 
@@ -118,19 +125,24 @@ def find_data(
     """
     folder = Path(source)
     tables: list[Path] = []
-    if folder.is_file():
+    if published := read_published(folder, read_text):
+        return _from_published(published, allow_outside)
+    pair = _with_val_list(folder)
+    if pair:
+        folder = folder.parent
+    elif folder.is_file():
         if not {".csv", ".clean"} & set(folder.suffixes):
             raise ValueError(f"{folder}: a file; give the folder that holds the lists, the CSV file or the class "
-                             "folders, or one CSV file with columns 'path,label,split'")
+                             "folders, one CSV file with columns 'path,label,split', or a list *train*.txt that has "
+                             "*val*.txt beside it")
         tables, folder = [folder], folder.parent
     elif not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    elif published := read_published(folder, read_text):
-        return _from_published(folder, published, allow_outside)
     names_file = _one_file(folder, ("classes.txt", "label_map*.txt"))
     class_names = read_class_names(names_file) if names_file else None
-    if tables:
-        data = _from_tables(folder, tables, class_names, val_share, split_seed, allow_outside, is_named=True)
+    if tables or pair:
+        data = _from_lists(folder, *pair, class_names, allow_outside) if pair else _from_tables(
+            folder, tables, class_names, val_share, split_seed, allow_outside, keep_split=False)
         data.folder = folder
         return data
     lists = [path for path in folder.glob("*.txt") if path != names_file]
@@ -139,11 +151,11 @@ def find_data(
     if train_list and val_list:
         data = _from_lists(folder, train_list, val_list, class_names, allow_outside)
     elif tables:
-        data = _from_tables(folder, tables, class_names, val_share, split_seed, allow_outside, is_named=False)
+        data = _from_tables(folder, tables, class_names, val_share, split_seed, allow_outside, keep_split=keep_split)
     elif train_list or val_list:
         raise ValueError(f"{folder}: found {train_list or val_list} but no list for the other split")
     else:
-        data = _from_class_folders(folder, val_share, split_seed)
+        data = _from_class_folders(folder, val_share, split_seed, keep_split)
     data.folder = folder
     return data
 
@@ -169,7 +181,8 @@ def _from_lists(
     return DataFolder(train, val, class_names)
 
 
-def _from_published(folder: Path, lists: PublishedLists, allow_outside: bool) -> DataFolder:
+def _from_published(lists: PublishedLists, allow_outside: bool) -> DataFolder:
+    folder = lists.folder
     numbers = {name: number for number, name in enumerate(lists.class_names)}
 
     def listed(rows: list[tuple[str, str]]) -> VideoList:
@@ -205,13 +218,13 @@ class _Row:
 
 
 def _from_tables(
-    folder: Path, tables: Sequence[Path], class_names: list[str] | None, val_share: float, split_seed: int,
-    allow_outside: bool, *, is_named: bool,
+    folder: Path, tables: Sequence[Path], class_names: list[str] | None, val_share: float | None, split_seed: int,
+    allow_outside: bool, *, keep_split: bool,
 ) -> DataFolder:
-    """``is_named``: the one table was given by its name, so nothing is written beside it."""
     train_table, val_table = (_one_of(tables, word, folder) for word in ("train", "val"))
     notes: list[str] = []
     left_out: list[str] = []
+    is_split = True
     written = folder / SPLIT_FILE
     if written in tables:  # the other tables are what it was made of
         left_out = _left_out(folder, _read_table(written), [path for path in tables if path != written])
@@ -224,32 +237,35 @@ def _from_tables(
             raise ValueError(f"{folder}: several CSV files ({names}); keep one with a column 'split', or *train*.csv "
                              "and *val*.csv")
         rows = _read_table(tables[0])
-        if not any(row.split for row in rows):
+        if any(row.split for row in rows):
+            train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
+            _check_splits(rows, tables[0])
+        elif val_share is None:
+            train, val, is_split = rows, rows, False
+        else:
             train_ids, val_ids = split_by_class([row.label for row in rows], val_share, split_seed, tables[0])
             train, val = [rows[i] for i in train_ids], [rows[i] for i in val_ids]
             splits = ["train"] * len(rows)
             for index in val_ids:
                 splits[index] = "val"
-            note = f"seed {split_seed} gives the same split again" if is_named else write_split(
-                written, [(row.path, row.label) for row in rows], splits, split_seed)
+            note = write_split(written, [(row.path, row.label) for row in rows], splits, split_seed, keep=keep_split)
             notes.append(f"{tables[0]} has no column 'split': {len(val)} of {len(rows)} videos were chosen for "
                          f"validation, class by class; {note}")
-        else:
-            train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
-            _check_splits(rows, tables[0])
     if _is_of_class_folders(tables[0], [*train, *val]):  # a folder named "7" is a name, not the number of a class
         class_names = sorted({row.label for row in [*train, *val]})
     class_names = _names_of_labels([*train, *val], class_names)
     numbers = {name: number for number, name in enumerate(class_names)}
 
     def listed(rows: list[_Row], source: Path) -> VideoList:
-        for row in () if allow_outside else rows:
-            check_within(folder, str(folder), row.path, row.where)
+        for row in rows:
+            if not allow_outside:
+                check_within(folder, str(folder), row.path, row.where)
+            check_slashes(str(folder), row.path, row.where)
         labels = [_row_label(row, numbers, len(class_names)) for row in rows]
         return VideoList([row.path for row in rows], labels, prefix=str(folder), source=str(source))
 
     return DataFolder(listed(train, train_table or tables[0]), listed(val, val_table or tables[0]), class_names, notes,
-                      left_out)
+                      left_out, is_split=is_split)
 
 
 def _read_table(path: Path) -> list[_Row]:
@@ -269,7 +285,10 @@ def _read_table(path: Path) -> list[_Row]:
             if not (values[column] or "").strip():
                 raise ValueError(f"{where}: no {column}; a line is 'path,label[,split]'")
         split = (values.get("split") or "").strip().lower()
-        rows.append(_Row(values["path"].strip(), values["label"].strip(), split, where))
+        name, label = values["path"].strip(), values["label"].strip()
+        if path.name in (SPLIT_FILE, CLEAN_FILE):  # tinyaction wrote it, safe for spreadsheets
+            name, label = from_cell(name), from_cell(label)
+        rows.append(_Row(name, label, split, where))
     if not rows:
         raise ValueError(f"{path}: the table is empty; a line is 'path,label[,split]'")
     return rows
@@ -316,7 +335,7 @@ def _row_label(row: _Row, numbers: dict[str, int], num_classes: int) -> int:
 # ---- class folders -------------------------------------------------------------------------------------------------
 
 
-def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> DataFolder:
+def _from_class_folders(folder: Path, val_share: float | None, split_seed: int, keep_split: bool) -> DataFolder:
     train_folder, val_folder = folder / "train", folder / "val"
     if train_folder.is_dir() and val_folder.is_dir():
         train, val = videos_by_class(train_folder), videos_by_class(val_folder)
@@ -337,6 +356,9 @@ def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> Data
             f"{folder}: no data found; expected *train*.txt and *val*.txt with lines 'path label', a CSV file with "
             f"columns 'path,label[,split]', or folders of videos named after their classes"
         )
+    if val_share is None:
+        videos = _listed(classes, sorted(classes), folder)
+        return DataFolder(videos, videos, sorted(classes), left_out=_empty(folder), is_split=False)
     if len(classes) == 1:
         raise ValueError(f"{folder}: one class only ({next(iter(classes))!r}); a classifier needs at least two")
     class_names = sorted(classes)
@@ -346,7 +368,7 @@ def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> Data
     for index in val_ids:
         splits[index] = "val"
     note = write_split(folder / SPLIT_FILE, [(path.relative_to(folder).as_posix(), name) for path, name in every],
-                        splits, split_seed)
+                       splits, split_seed, keep=keep_split)
     numbers = {name: number for number, name in enumerate(class_names)}
     train_list, val_list = (
         VideoList([str(every[i][0]) for i in ids], [numbers[every[i][1]] for i in ids], source=str(folder))
@@ -355,29 +377,6 @@ def _from_class_folders(folder: Path, val_share: float, split_seed: int) -> Data
     return DataFolder(train_list, val_list, class_names,
                       [f"{folder} has no train/ and val/: {len(val_ids)} of {len(every)} videos were chosen for "
                        f"validation, class by class; {note}"], _empty(folder))
-
-
-def find_unsplit(folder: str | Path) -> DataFolder | None:
-    """Class folders without a split, all their videos in both lists, to evaluate on; None for any other layout.
-
-    One class, or one video of it, is enough. Nothing is written.
-    """
-    folder = Path(folder)
-    if not folder.is_dir() or any((folder / split).is_dir() for split in ("train", "val")):
-        return None
-    if any(map(_is_list, folder.iterdir())) or not (classes := videos_by_class(folder)):
-        return None
-    class_names = sorted(classes)
-    videos = _listed(classes, class_names, folder)
-    return DataFolder(videos, videos, class_names, left_out=_empty(folder), folder=folder)
-
-
-def _is_list(path: Path) -> bool:
-    """Whether :func:`find_data` reads the file before it looks for class folders."""
-    name = path.name.lower()
-    if name.endswith(".csv"):
-        return name != CLEAN_FILE
-    return name.endswith((".txt", ".json")) and any(word in name for word in ("train", "val", "_test_split1"))
 
 
 def _listed(classes: dict[str, list[Path]], class_names: list[str], source: Path) -> VideoList:
@@ -420,6 +419,13 @@ def _one_of(paths: Iterable[Path], word: str, folder: Path) -> Path | None:
     return found[0] if found else None
 
 
+def _with_val_list(path: Path) -> tuple[Path, Path] | None:
+    """A list a_train_2.txt and a_val_2.txt beside it; None where it is another file, or alone."""
+    val_list = path.with_name("val".join(path.name.rsplit("train", maxsplit=1)))
+    is_pair = path.suffix == ".txt" and val_list != path and path.is_file() and val_list.is_file()
+    return (path, val_list) if is_pair else None
+
+
 def _one_file(folder: Path, patterns: Sequence[str]) -> Path | None:
     for pattern in patterns:
         found = sorted(folder.glob(pattern))
@@ -428,5 +434,4 @@ def _one_file(folder: Path, patterns: Sequence[str]) -> Path | None:
     return None
 
 
-__all__ = ["CLEAN_FILE", "SPLIT_FILE", "VIDEO_SUFFIXES", "DataFolder", "VideoList", "find_data", "find_unsplit",
-           "read_list"]
+__all__ = ["CLEAN_FILE", "SPLIT_FILE", "VIDEO_SUFFIXES", "DataFolder", "VideoList", "find_data", "read_list"]

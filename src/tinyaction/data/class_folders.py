@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinyaction.files import write_whole
+from tinyaction.text import to_cell
 
 # What PyAV opens and people use, in any case. Pictures are no videos: folders of them are frames of one.
 VIDEO_SUFFIXES = frozenset((
@@ -90,9 +91,16 @@ def split_by_class(labels: Sequence[str], val_share: float, seed: int, source: P
     return [i for i in range(len(labels)) if i not in chosen], sorted(val_ids)
 
 
-def write_split(path: Path, videos: Sequence[tuple[str, str]], splits: Sequence[str], seed: int) -> str:
-    """Write the split of (path, label) pairs down, and say where; in a read-only folder say why not."""
-    lines = [f"{_quoted(name)},{_quoted(label)},{split}\n"
+def write_split(
+    path: Path, videos: Sequence[tuple[str, str]], splits: Sequence[str], seed: int, *, keep: bool = True
+) -> str:
+    """Write the split of (path, label) pairs down, and say where; in a read-only folder say why not.
+
+    ``keep=False`` writes nothing, and says how the split comes again.
+    """
+    if not keep:
+        return f"seed {seed} gives the same split again"
+    lines = [f"{_quoted(to_cell(name))},{_quoted(to_cell(label))},{split}\n"
              for (name, label), split in zip(videos, splits, strict=True)]
     try:
         write_whole(path, ("path,label,split\n" + "".join(lines)).encode("utf-8"))

@@ -101,6 +101,7 @@ def read_list(
             known[label] = parse_label(label, f"{ann_file}, line {number}", num_classes)
         if within is not None:
             check_within(within, prefix, path, f"{ann_file}, line {number}")
+        check_slashes(prefix, path, f"{ann_file}, line {number}")
         filenames.append(path)
         labels.append(known[label])
     if not labels:
@@ -173,3 +174,9 @@ def check_within(folder: str | Path, prefix: str, name: str, where: str) -> None
     is_absolute = isabs(name) or PureWindowsPath(name).drive != ""
     if is_absolute or relpath(join(prefix, name), folder).split(sep)[0] == "..":
         raise ValueError(f"{where}: {name!r} leaves the data folder; --allow-outside (allow_outside=True) allows it")
+
+
+def check_slashes(prefix: str, name: str, where: str) -> None:
+    """ValueError where a path was written on Windows, and this is another system."""
+    if "\\" in name and sep != "\\" and not exists(join(prefix, name)):
+        raise ValueError(f"{where}: {name!r} has backslashes, which only Windows reads; write / between folders")
