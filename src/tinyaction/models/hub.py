@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tinyaction.models.weights import SECONDS_TO_ANSWER, fetch_file, find_state_dict, read_checkpoint
+from tinyaction.models.weights import MAX_WEIGHT_BYTES, SECONDS_TO_ANSWER, fetch_file, find_state_dict, read_checkpoint
 
 # The first that is there is read. An index names the shards of a network that is cut into several files.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
@@ -152,9 +152,14 @@ def fetch_repository(repository: str) -> Path:
             config = try_to_load_from_cache(repository, "config.json")
             if isinstance(config, str) and _is_whole(Path(config).parent):
                 return Path(config).parent
-            info = HfApi().model_info(repository, timeout=SECONDS_TO_ANSWER)
-            names = [file.rfilename for file in info.siblings or []]
+            info = HfApi().model_info(repository, timeout=SECONDS_TO_ANSWER, files_metadata=True)
+            sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+            names = list(sizes)
             wanted = [name for name in names if name in ("config.json", *PROCESSOR_FILES)] + _weights_among(names)
+            num_bytes = sum(sizes[name] for name in wanted)
+            if num_bytes > MAX_WEIGHT_BYTES:
+                raise ValueError(f"its files have {num_bytes / 1e9:.0f} GB, at most {MAX_WEIGHT_BYTES / 1e9:.0f} are "
+                                 "fetched")
             return Path(snapshot_download(repository, allow_patterns=wanted))
     except HFValidationError:
         raise ValueError(f"hub:{repository} is no name of a repository; it must be hub:OWNER/NAME") from None

@@ -1,11 +1,8 @@
 """Load pretrained weights: torchvision's own, or a file whose keys tell its origin."""
 
-import http.client
 import logging
 import re
-import socket
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +10,14 @@ from typing import Any
 
 import torch
 
+from tinyaction.fetch import fetch_url
 from tinyaction.models.openmmlab import translate_keys
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
 from tinyaction.models.torch_file import check_finite, read_torch_file
 
 DATASETS = ("imagenet", "kinetics")
 SECONDS_TO_ANSWER = 15.0
-SECONDS_TO_GIVE_UP = 3600.0  # a part of a file to which nobody has written for so long is nobody's
+MAX_WEIGHT_BYTES = 32 << 30  # of a file that is fetched; the largest published ones have 4 GB
 
 # Names of the last linear layer in torchvision's networks.
 TORCHVISION_HEADS = ("fc", "classifier", "classifier.1", "classifier.2", "head", "head.1", "heads.head")
@@ -148,20 +146,19 @@ def fetch_file(address: str) -> Path:
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    for part in path.parent.glob(f"{path.name}.*.partial"):            # of a download that was killed
-        if time.time() - part.stat().st_mtime > SECONDS_TO_GIVE_UP:
-            part.unlink(missing_ok=True)
     digest = re.search(r"-([a-f0-9]{8,})\.", path.name)
-    timeout_before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SECONDS_TO_ANSWER)
     try:
-        torch.hub.download_url_to_file(address, str(path), digest[1] if digest else None, progress=sys.stderr.isatty())
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        fetch_url(address, path, max_bytes=MAX_WEIGHT_BYTES, digest=digest[1] if digest else "",
+                  answer_seconds=SECONDS_TO_ANSWER, on_progress=_show_bytes if sys.stderr.isatty() else None)
+    except OSError as error:
         raise ValueError(f"the weights {path.name} are not on this machine and could not be fetched ({error}); bring "
                          f"{address} and put it into {path.parent}, or name the file with --weights") from None
-    finally:
-        socket.setdefaulttimeout(timeout_before)
     return path
+
+
+def _show_bytes(num_done: int, num_all: int | None) -> None:
+    of_all = "" if num_all is None else f" of {num_all / 1e6:.0f}"
+    sys.stderr.write(f"\r{num_done / 1e6:.0f}{of_all} MB" + "\n" * (num_done == num_all))
 
 
 def read_checkpoint(path: Path) -> Any:
