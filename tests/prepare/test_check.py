@@ -88,6 +88,43 @@ def test_the_table_and_the_clean_lists(troubled, capsys):
     assert len(find_data(troubled).train) == 7  # clean.csv is read where it is named only
 
 
+def test_the_clean_table_keeps_every_column(tmp_path, capsys):
+    """Numbers of frames hold when it is read, whether a table gave them or a text list."""
+    folder = tmp_path / "data"
+    for number in range(4):
+        write_clip(folder / f"={number}.mp4", number % 2, number)
+    (folder / "bad.mp4").write_text("no video")
+    (folder / "v.csv").write_text("path,num_frames,label,split,person\n" + "".join(
+        f"={number}.mp4,{number + 3},{'ab'[number % 2]},{'train' if number < 2 else 'val'},p {number}\n"
+        for number in range(4)) + "bad.mp4,1,a,train,@\n")
+    assert main(["--data", str(folder), "--num-workers", "1", "--clip-len", "3", "--write-clean"]) == 1
+    assert (folder / "clean.csv").read_text().splitlines() == [
+        "path,label,split,num_frames,person", "'=0.mp4,a,train,3,p 0", "'=1.mp4,b,train,4,p 1", "'=2.mp4,a,val,5,p 2",
+        "'=3.mp4,b,val,6,p 3"]
+    data = find_data(folder / "clean.csv")
+    assert [data.train.num_frames.tolist(), data.val.num_frames.tolist()] == [[3, 4], [5, 6]]
+    assert data.train[0] == (str(folder / "=0.mp4"), 0) and data.val.columns["person"] == ["p 2", "p 3"]
+
+
+def test_the_clean_table_of_lists_of_frames_keeps_their_numbers(tmp_path, frame_folder, capsys):
+    for name in ("a", "b", "c"):
+        frame_folder(num=ord(name) - ord("a") + 3, folder=name)
+    (tmp_path / "train.txt").write_text("a 3 0\nb 2 1\n")
+    (tmp_path / "val.txt").write_text("c 2 1\n")
+    assert main(["--data", str(tmp_path), "--num-workers", "1", "--clip-len", "1", "--write-clean"]) in (0, 1)
+    assert (tmp_path / "clean.csv").read_text() == (
+        "path,label,split,num_frames\na,0,train,3\nb,1,train,2\nc,1,val,2\n")
+    assert find_data(tmp_path / "clean.csv").train.num_frames.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("cell", ["x", "0", "", "9" * 30])
+def test_a_wrong_number_of_frames_is_named(cell, tmp_path):
+    (tmp_path / "v.csv").write_text("path,label,split,num_frames\na.mp4,0,train,3\nb.mp4,1,val,3\n"
+                                    f"c.mp4,1,val,{cell}\n")
+    with pytest.raises(ValueError, match=rf"v\.csv, line 4: num_frames is '{cell}'; it must be a whole number from 1"):
+        find_data(tmp_path)
+
+
 def test_clean_tables_of_class_folders(tmp_path, capsys):
     for label, name in enumerate(("a", "b")):
         for number in range(4):

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
 from tinyaction.cli.progress import CountLine
-from tinyaction.data.annotations import CLEAN_FILE, DataFolder, find_data
+from tinyaction.data.annotations import CLEAN_FILE, DataFolder, VideoList, find_data
 from tinyaction.files import check_output, write_whole
-from tinyaction.prepare.check import Check, check_data, clean_lines, summary
+from tinyaction.prepare.check import Check, check_data, clean_places, summary
+from tinyaction.text import shell_line, to_cell
 
 CACHE = ".check.jsonl"
 
@@ -91,18 +92,26 @@ def report_lines(check: Check, folder: str, unused_files: str = "") -> list[str]
 
 
 def write_clean(data: DataFolder, check: Check, folder: Path, *, drop_concealed: bool = False) -> list[str]:
-    """Write ``clean.csv`` into the folder: the lists without what is wrong; returns what to say."""
-    path = folder / CLEAN_FILE
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["path", "label", "split"])
-    num_kept = 0
-    for split, videos in (("train", data.train), ("val", data.val)):
-        for name, label in clean_lines(videos, check, drop_concealed=drop_concealed):
+    """Write ``clean.csv`` into the folder: the lists without what is wrong, all their columns; returns what to say."""
+    lists = {"train": data.train, "val": data.val}
+    cells = {split: _columns_of(videos) for split, videos in lists.items()}
+    others = list(dict.fromkeys(name for columns in cells.values() for name in columns))
+    rows = [["path", "label", "split", *others]]
+    for split, videos in lists.items():
+        for index in clean_places(videos, check, drop_concealed=drop_concealed):
+            name, label = videos[index]
             place = Path(os.path.normpath(name))
             inside = place.relative_to(folder) if place.is_relative_to(folder) else place
-            writer.writerow([inside.as_posix(), data.class_names[label], split])
-            num_kept += 1
+            rows.append([inside.as_posix(), data.class_names[label], split,
+                         *(cells[split][other][index] if other in cells[split] else "" for other in others)])
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([to_cell(cell) for cell in row] for row in rows)
+    path = folder / CLEAN_FILE
     write_whole(path, table.getvalue())
-    return [f"{path}: {num_kept} of {len(data.train) + len(data.val)} videos; train with: tinyaction train --data "
-            f"{path}"]
+    return [f"{path}: {len(rows) - 1} of {len(data.train) + len(data.val)} videos; train with: "
+            f"{shell_line('tinyaction', 'train', '--data', path)}"]
+
+
+def _columns_of(videos: VideoList) -> dict[str, list[str]]:
+    counts = {} if videos.num_frames is None else {"num_frames": [str(count) for count in videos.num_frames]}
+    return videos.columns | counts

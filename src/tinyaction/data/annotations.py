@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyaction.data.class_folders import (
     VIDEO_SUFFIXES,
     empty_classes,
@@ -215,6 +217,7 @@ class _Row:
     label: str
     split: str
     where: str  # "file, line n", for messages
+    others: dict[str, str]  # further columns
 
 
 def _from_tables(
@@ -262,7 +265,11 @@ def _from_tables(
                 check_within(folder, str(folder), row.path, row.where)
             check_slashes(str(folder), row.path, row.where)
         labels = [_row_label(row, numbers, len(class_names)) for row in rows]
-        return VideoList([row.path for row in rows], labels, prefix=str(folder), source=str(source))
+        videos = VideoList([row.path for row in rows], labels, prefix=str(folder), source=str(source))
+        videos.columns = {name: [row.others[name] for row in rows] for name in (rows[0].others if rows else ())}
+        if any(videos.columns.get("num_frames", ())):
+            videos.num_frames = np.array([_row_num_frames(row) for row in rows], dtype=np.int64)
+        return videos
 
     return DataFolder(listed(train, train_table or tables[0]), listed(val, val_table or tables[0]), class_names, notes,
                       left_out, is_split=is_split)
@@ -285,10 +292,11 @@ def _read_table(path: Path) -> list[_Row]:
             if not (values[column] or "").strip():
                 raise ValueError(f"{where}: no {column}; a line is 'path,label[,split]'")
         split = (values.get("split") or "").strip().lower()
-        name, label = values["path"].strip(), values["label"].strip()
+        cells = {column: (values[column] or "").strip() for column in columns if column}
         if path.name in (SPLIT_FILE, CLEAN_FILE):  # tinyaction wrote it, safe for spreadsheets
-            name, label = from_cell(name), from_cell(label)
-        rows.append(_Row(name, label, split, where))
+            cells = {column: from_cell(cell) for column, cell in cells.items()}
+        others = {column: cell for column, cell in cells.items() if column not in ("path", "label", "split")}
+        rows.append(_Row(cells["path"], cells["label"], split, where, others))
     if not rows:
         raise ValueError(f"{path}: the table is empty; a line is 'path,label[,split]'")
     return rows
@@ -330,6 +338,13 @@ def _row_label(row: _Row, numbers: dict[str, int], num_classes: int) -> int:
     if is_number(row.label):
         return parse_label(row.label, row.where, num_classes)
     raise ValueError(f"{row.where}: the class {row.label!r} is not among the {num_classes} known class names")
+
+
+def _row_num_frames(row: _Row) -> int:
+    text = row.others["num_frames"]
+    if not is_number(text) or not 1 <= int(text[:20]) < 1 << 31:
+        raise ValueError(f"{row.where}: num_frames is {text!r}; it must be a whole number from 1 on in every line")
+    return int(text)
 
 
 # ---- class folders -------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class VideoList:
         self.prefix = prefix
         self.source = source
         self.num_frames: npt.NDArray[np.int64] | None = None  # of each video, where the list says so
+        self.columns: dict[str, list[str]] = {}  # further columns of a table: name -> cell of each video
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -187,8 +187,8 @@ def _of_classes(counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
             for name, count in counts.items() for split, number in count.items() if number == 0]
 
 
-def clean_lines(videos: VideoList, check: Check, *, drop_concealed: bool = False) -> list[tuple[str, int]]:
-    """(path, label) of the videos that may stay: readable, of one label, listed once, and not in training already.
+def clean_places(videos: VideoList, check: Check, *, drop_concealed: bool = False) -> list[int]:
+    """Places of the videos that may stay: readable, of one label, listed once, and not in training already.
 
     ``drop_concealed``: videos with concealed damage go, too.
     """
@@ -197,12 +197,13 @@ def clean_lines(videos: VideoList, check: Check, *, drop_concealed: bool = False
     bad |= {path for finding in check.findings if finding.kind == "same content under two labels"
             for path in finding.paths}
     bad |= {finding.paths[1] for finding in check.findings if finding.kind == "same content in train and val"}
-    kept: dict[str, int] = {}
+    parts = [videos.columns[name] for name in ("start", "end") if name in videos.columns]  # of a longer video
+    kept: dict[tuple[str, ...], int] = {}
     for index in range(len(videos)):
-        path, label = videos[index]
+        path, _ = videos[index]
         if path not in bad:
-            kept.setdefault(path, label)
-    return list(kept.items())
+            kept.setdefault((path, *(cells[index] for cells in parts)), index)
+    return list(kept.values())
 
 
 def _listed_twice(lists: Mapping[str, VideoList]) -> list[Finding]:
@@ -312,5 +313,5 @@ def _stamp(path: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-__all__ = ["Check", "CheckedFile", "Finding", "check_data", "check_file", "check_files", "clean_lines",
+__all__ = ["Check", "CheckedFile", "Finding", "check_data", "check_file", "check_files", "clean_places",
            "summary"]
