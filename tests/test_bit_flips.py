@@ -21,9 +21,9 @@ from tinyaction.data.annotations import find_data
 from tinyaction.files import write_whole
 from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.prepare.check import CheckedFile, _add_to_cache, _read_cache
+from tinyaction.results.features import FeatureCache
 from tinyaction.results.run import read_run
 from tinyaction.training.config import read_flags
-from tinyaction.training.features import FeatureCache
 from tinyaction.video import open_video
 
 NUM_FLIPS = 80

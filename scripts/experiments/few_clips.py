@@ -21,7 +21,7 @@ from tinyaction.data.annotations import VideoList, find_data
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.models import create_model
 from tinyaction.prepare.synthetic import make_direction_set
-from tinyaction.training.features import FeatureCache, extract_features
+from tinyaction.results.features import FeatureCache, extract_features
 from tinyaction.training.probe import ProbeData, choose_and_fit, poolings_of, video_probabilities
 
 CPU = torch.device("cpu")

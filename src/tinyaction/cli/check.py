@@ -1,20 +1,19 @@
 """Decode every video of a folder to its end and say what is wrong: with files, with lists, between the splits."""
 
-import csv
-import io
 import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
 from tinyaction.cli.progress import CountLine
-from tinyaction.data.annotations import CLEAN_FILE, DataFolder, VideoList, find_data
-from tinyaction.files import check_output, write_whole
+from tinyaction.data.annotations import CLEAN_FILE, DataFolder, find_data
+from tinyaction.data.segments import write_segments
+from tinyaction.files import check_output
 from tinyaction.prepare.check import Check, check_data, clean_places, summary
-from tinyaction.text import shell_line, to_cell
+from tinyaction.text import shell_line
 
 CACHE = ".check.jsonl"
 
@@ -93,25 +92,13 @@ def report_lines(check: Check, folder: str, unused_files: str = "") -> list[str]
 
 def write_clean(data: DataFolder, check: Check, folder: Path, *, drop_concealed: bool = False) -> list[str]:
     """Write ``clean.csv`` into the folder: the lists without what is wrong, all their columns; returns what to say."""
-    lists = {"train": data.train, "val": data.val}
-    cells = {split: _columns_of(videos) for split, videos in lists.items()}
-    others = list(dict.fromkeys(name for columns in cells.values() for name in columns))
-    rows = [["path", "label", "split", *others]]
-    for split, videos in lists.items():
+    rows = []
+    for split, videos in (("train", data.train), ("val", data.val)):
         for index in clean_places(videos, check, drop_concealed=drop_concealed):
-            name, label = videos[index]
-            place = Path(os.path.normpath(name))
+            place = Path(os.path.normpath(videos[index][0]))
             inside = place.relative_to(folder) if place.is_relative_to(folder) else place
-            rows.append([inside.as_posix(), data.class_names[label], split,
-                         *(cells[split][other][index] if other in cells[split] else "" for other in others)])
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([to_cell(cell) for cell in row] for row in rows)
+            rows.append(replace(videos.row(index, data.class_names), path=inside.as_posix(), split=split))
     path = folder / CLEAN_FILE
-    write_whole(path, table.getvalue())
-    return [f"{path}: {len(rows) - 1} of {len(data.train) + len(data.val)} videos; train with: "
+    write_segments(path, rows)
+    return [f"{path}: {len(rows)} of {len(data.train) + len(data.val)} videos; train with: "
             f"{shell_line('tinyaction', 'train', '--data', path)}"]
-
-
-def _columns_of(videos: VideoList) -> dict[str, list[str]]:
-    counts = {} if videos.num_frames is None else {"num_frames": [str(count) for count in videos.num_frames]}
-    return videos.columns | counts

@@ -20,8 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyaction.data.tables import read_text
+
 Rows = list[tuple[str, str]]  # (path below the folder, class name)
-ReadText = Callable[[Path], str]
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 LIST_FOLDERS = ("ucfTrainTestlist", "testTrainMulti_7030_splits")
 VIDEO_FOLDERS = ("videos", "UCF-101", "hmdb51_org", "20bn-something-something-v2", "20bn-something-something-v1",
@@ -40,43 +41,43 @@ class PublishedLists:
     folder: Path
 
 
-def read_published(source: Path, read_text: ReadText) -> PublishedLists | None:
+def read_published(source: Path) -> PublishedLists | None:
     """Read lists in a published format, of a folder or of the split that a list names; None where there are none.
 
     Raises:
         ValueError: a line is not as published; the file and the line are named.
     """
     if source.is_dir():
-        found = (_read_lists(source, lists, 1, read_text) for lists in _list_folders(source))
+        found = (_read_lists(source, lists, 1) for lists in _list_folders(source))
         return next((lists for lists in found if lists is not None), None)
     named = _NAMED_SPLIT.fullmatch(source.name)
     if named is None:
         return None
     folder = source.parent.parent if source.parent.name in LIST_FOLDERS else source.parent
-    return _read_lists(folder, source.parent, int(named[1] or named[2]), read_text)
+    return _read_lists(folder, source.parent, int(named[1] or named[2]))
 
 
 def _list_folders(folder: Path) -> list[Path]:
     return [folder, *(folder / name for name in LIST_FOLDERS if (folder / name).is_dir())]
 
 
-def _read_lists(folder: Path, lists: Path, split: int, read_text: ReadText) -> PublishedLists | None:
+def _read_lists(folder: Path, lists: Path, split: int) -> PublishedLists | None:
     """``lists``: where the lists lie; paths are relative to ``folder``."""
     tables = {word: _one(lists, f"*{word}*.csv") for word in ("train", "val")}
     jsons = {word: _one(lists, f"*{word}*.json") for word in ("train", "val")}
     place = _Places(folder)
     if (lists / "classInd.txt").is_file():
-        return _read_ucf101(lists, place, split, read_text)
+        return _read_ucf101(lists, place, split)
     if files := list(lists.glob(f"*_test_split{split}.txt")):
-        return _read_hmdb51(files, place, split, read_text)
+        return _read_hmdb51(files, place, split)
     if jsons["train"] and jsons["val"]:
-        return _both(jsons, place, lambda path: _read_something(place, path, read_text), read_text)
+        return _both(jsons, place, lambda path: _read_something(place, path))
     if tables["train"] and tables["val"]:
         header = read_text(tables["train"]).partition("\n")[0]
         if header.lower().replace('"', "").startswith(",".join(KINETICS_COLUMNS)):
-            return _both(tables, place, lambda path: _read_kinetics(place, path, read_text), read_text)
+            return _both(tables, place, lambda path: _read_kinetics(place, path))
         if header.count(";") == 1 and header.split(";")[0].strip().isdigit():
-            return _both(tables, place, lambda path: _read_jester(place, path, read_text), read_text)
+            return _both(tables, place, lambda path: _read_jester(place, path))
     return None
 
 
@@ -100,13 +101,11 @@ def _one(folder: Path, pattern: str) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def _both(
-    paths: dict[str, Path | None], place: _Places, read: Callable[[Path], Rows], read_text: ReadText
-) -> PublishedLists:
+def _both(paths: dict[str, Path | None], place: _Places, read: Callable[[Path], Rows]) -> PublishedLists:
     train_path, val_path = paths["train"], paths["val"]
     assert train_path and val_path
     train, val = read(train_path), read(val_path)
-    class_names = _labels_beside(train_path, read_text) or sorted({name for _, name in train})
+    class_names = _labels_beside(train_path) or sorted({name for _, name in train})
     for path, rows in ((train_path, train), (val_path, val)):
         unknown = sorted({name for _, name in rows} - set(class_names))
         if unknown:
@@ -115,13 +114,13 @@ def _both(
     return PublishedLists(train, val, class_names, train_path, place.folder)
 
 
-def _labels_beside(path: Path, read_text: ReadText) -> list[str]:
+def _labels_beside(path: Path) -> list[str]:
     """Class names in the order of their numbers: {"Holding something": "0"} in JSON, or one name a line."""
     file = _one(path.parent, f"*labels*{path.suffix}")
     if file is None:
         return []
     if file.suffix != ".json":
-        return [line for _, line in _lines(file, read_text)]
+        return [line for _, line in _lines(file)]
     try:
         numbers = {name: int(number) for name, number in json.loads(read_text(file)).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -131,16 +130,16 @@ def _labels_beside(path: Path, read_text: ReadText) -> list[str]:
     return sorted(numbers, key=numbers.__getitem__)
 
 
-def _lines(path: Path, read_text: Callable[[Path], str]) -> list[tuple[str, str]]:
+def _lines(path: Path) -> list[tuple[str, str]]:
     """("file, line n", line) of each line that is not blank."""
     lines = enumerate(read_text(path).split("\n"), start=1)
     return [(f"{path}, line {number}", line.strip()) for number, line in lines if line.strip()]
 
 
-def _read_ucf101(lists: Path, place: _Places, split: int, read_text: ReadText) -> PublishedLists:
+def _read_ucf101(lists: Path, place: _Places, split: int) -> PublishedLists:
     names = lists / "classInd.txt"
     numbers: dict[str, str] = {}  # class -> its number as written
-    for where, line in _lines(names, read_text):
+    for where, line in _lines(names):
         number, _, name = line.partition(" ")
         if number != str(len(numbers) + 1) or not name.strip():
             raise ValueError(f"{where}: {line!r}; a line of this file is 'number name', and the numbers count from 1")
@@ -150,7 +149,7 @@ def _read_ucf101(lists: Path, place: _Places, split: int, read_text: ReadText) -
         path = lists / f"{word}list0{split}.txt"
         if not path.is_file():
             raise ValueError(f"{lists}: classInd.txt is there and {path.name} is not; both come with UCF101")
-        for where, line in _lines(path, read_text):
+        for where, line in _lines(path):
             video, _, number = line.partition(" ")
             label = video.split("/")[0]
             if label not in numbers:
@@ -161,11 +160,11 @@ def _read_ucf101(lists: Path, place: _Places, split: int, read_text: ReadText) -
     return PublishedLists(rows["train"], rows["test"], list(numbers), lists / f"trainlist0{split}.txt", place.folder)
 
 
-def _read_hmdb51(files: list[Path], place: _Places, split: int, read_text: ReadText) -> PublishedLists:
+def _read_hmdb51(files: list[Path], place: _Places, split: int) -> PublishedLists:
     by_class = {path.name.removesuffix(f"_test_split{split}.txt"): path for path in files}
     rows: dict[str, Rows] = {"0": [], "1": [], "2": []}
     for name in sorted(by_class):
-        for where, line in _lines(by_class[name], read_text):
+        for where, line in _lines(by_class[name]):
             path, _, use = line.rpartition(" ")
             if use not in rows or not path:
                 raise ValueError(f"{where}: {line!r}; a line of this file is 'video 0', 1 for training or 2 for test")
@@ -174,7 +173,7 @@ def _read_hmdb51(files: list[Path], place: _Places, split: int, read_text: ReadT
     return PublishedLists(rows["1"], rows["2"], sorted(by_class), by_class[min(by_class)], place.folder)
 
 
-def _read_something(place: _Places, path: Path, read_text: ReadText) -> Rows:
+def _read_something(place: _Places, path: Path) -> Rows:
     try:
         entries = json.loads(read_text(path))
         pairs = [(str(entry["id"]), str(entry.get("template") or entry["label"])) for entry in entries]
@@ -184,10 +183,10 @@ def _read_something(place: _Places, path: Path, read_text: ReadText) -> Rows:
     return [(place(f"{name}.webm"), template.replace("[", "").replace("]", "")) for name, template in pairs]
 
 
-def _read_jester(place: _Places, path: Path, read_text: ReadText) -> Rows:
+def _read_jester(place: _Places, path: Path) -> Rows:
     """Videos are folders of frames."""
     rows = []
-    for where, line in _lines(path, read_text):
+    for where, line in _lines(path):
         name, mark, label = (part.strip() for part in line.partition(";"))
         if not (name and mark and label) or ";" in label:
             raise ValueError(f"{where}: {line!r}; this list began with 'video;class', so every line is that")
@@ -195,7 +194,7 @@ def _read_jester(place: _Places, path: Path, read_text: ReadText) -> Rows:
     return rows
 
 
-def _read_kinetics(place: _Places, path: Path, read_text: ReadText) -> Rows:
+def _read_kinetics(place: _Places, path: Path) -> Rows:
     """Clips are named after their video and the seconds they were cut at: ID_000012_000022.mp4, in folders of classes.
 
     These lie in the folder, or in one named after the list or the split; a space in their names may be ``_``.
@@ -218,19 +217,3 @@ def _read_kinetics(place: _Places, path: Path, read_text: ReadText) -> Rows:
         within = [f"{folder}{name}" for folder in folders]
         rows.append((place(*within, *(first + name for first in outer for name in within)), label))
     return rows
-
-
-# ---- spreadsheets --------------------------------------------------------------------------------------------------
-
-
-def decoded(content: bytes) -> str:
-    """Text as spreadsheets save it: UTF-8, or UTF-16 with its mark; raises UnicodeDecodeError."""
-    is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-    text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def delimiter_of(text: str) -> str:
-    """What separates the cells of the first line: a comma, a semicolon or a tab."""
-    header = text.partition("\n")[0]
-    return max(",;\t", key=header.count)

@@ -14,6 +14,7 @@ from tinyaction.fetch import fetch_url
 from tinyaction.models.openmmlab import translate_keys
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
 from tinyaction.models.torch_file import check_finite, read_torch_file
+from tinyaction.text import some_of
 
 DATASETS = ("imagenet", "kinetics")
 SECONDS_TO_ANSWER = 15.0
@@ -40,9 +41,9 @@ class LoadedWeights:
         """Sentences for the log."""
         lines = [f"weights of {self.origin} from {self.source}: {len(self.loaded)} tensors loaded"]
         if self.unexpected_keys:
-            lines.append(f"  not used, {len(self.unexpected_keys)}: {_some(self.unexpected_keys)}")
+            lines.append(f"  not used, {len(self.unexpected_keys)}: {some_of(self.unexpected_keys)}")
         if self.missing:
-            lines.append(f"  missing in the file, {len(self.missing)}, kept as initialised: {_some(self.missing)}")
+            lines.append(f"  missing in the file, {len(self.missing)}, kept as initialised: {some_of(self.missing)}")
         return lines + [f"  {note}" for note in self.notes]
 
 
@@ -250,7 +251,3 @@ def _stage(key: str) -> str:
 
 def _rounded(numbers: Sequence[float]) -> list[float]:
     return [round(number, 3) for number in numbers]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

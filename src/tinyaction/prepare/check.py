@@ -198,12 +198,10 @@ def clean_places(videos: VideoList, check: Check, *, drop_concealed: bool = Fals
     bad |= {path for finding in check.findings if finding.kind == "same content under two labels"
             for path in finding.paths}
     bad |= {finding.paths[1] for finding in check.findings if finding.kind == "same content in train and val"}
-    parts = [videos.columns[name] for name in ("start", "end") if name in videos.columns]  # of a longer video
-    kept: dict[tuple[str, ...], int] = {}
+    kept: dict[str, int] = {}
     for index in range(len(videos)):
-        path, _ = videos[index]
-        if path not in bad:
-            kept.setdefault((path, *(cells[index] for cells in parts)), index)
+        if videos[index][0] not in bad:
+            kept.setdefault(videos.item_name(index), index)
     return list(kept.values())
 
 
@@ -212,8 +210,7 @@ def _listed_twice(lists: Mapping[str, VideoList]) -> list[Finding]:
     for split, videos in lists.items():
         labels = defaultdict(list)
         for index in range(len(videos)):
-            path, label = videos[index]
-            labels[path].append(label)
+            labels[videos.item_name(index)].append(videos[index][1])
         findings += [Finding("listed twice", [path], f"{len(given)} times in {split}, labels {given}")
                      for path, given in labels.items() if len(given) > 1]
     return findings

@@ -10,7 +10,7 @@ from toys import write_clip, write_set
 
 from tinyaction import Recognizer, VideoList, create_model, eval_pipeline, find_data
 from tinyaction.models.pooling import cell_means
-from tinyaction.training.features import FeatureCache, Reading, extract_features, network_digest, video_digest
+from tinyaction.results.features import FeatureCache, Reading, extract_features, network_digest, video_digest
 
 CPU = torch.device("cpu")
 PIPELINE = eval_pipeline(clip_len=4, size=32, num_clips=2)
