@@ -14,9 +14,10 @@ from toys import write_set
 import tinyaction as ta
 from tinyaction.cli import train
 from tinyaction.models import create_model, load_weights, model_arguments
+from tinyaction.models.hub import fetch_file
 from tinyaction.models.openmmlab import translate_keys
 from tinyaction.models.torchvision import BUILD_ARGUMENTS
-from tinyaction.models.weights import fetch_file, find_published, fit_state_dict
+from tinyaction.models.weights import find_published, fit_state_dict
 
 
 def model_of(name, num_classes=3):
@@ -220,7 +221,7 @@ def test_pixels_are_normalized_as_the_weights_ask(tmp_path, monkeypatch):
     monkeypatch.setitem(BUILD_ARGUMENTS, "vgg16", {"init_weights": False})
     model = model_of("tsn-vgg16", 2)
     torch.save(model.state_dict(), tmp_path / "vgg16.pth")
-    monkeypatch.setattr("tinyaction.models.weights.fetch_published", lambda published: tmp_path / "vgg16.pth")
+    monkeypatch.setattr("tinyaction.models.weights.fetch_file", lambda address: tmp_path / "vgg16.pth")
     for weights, mean, std in [("IMAGENET1K_V1", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
                                ("IMAGENET1K_FEATURES", [122.99925, 116.9991, 103.9992], [1.0, 1.0, 1.0])]:
         load_weights(model, "tsn-vgg16", weights)
@@ -355,11 +356,11 @@ def test_what_is_fetched_is_bounded_and_compared_with_the_digest_of_its_name(tmp
     place = tmp_path / "torch" / "hub" / "checkpoints"
     with pytest.raises(ValueError, match=f"its sha256 begins with {digest} and not with 00000000"):
         fetch_file(other.as_uri())
-    monkeypatch.setattr("tinyaction.models.weights.MAX_WEIGHT_BYTES", 6)
+    monkeypatch.setattr("tinyaction.models.hub.MAX_WEIGHT_BYTES", 6)
     with pytest.raises(ValueError, match="larger than 0 MB; nothing is kept"):
         fetch_file(good.as_uri())
     assert list(place.iterdir()) == []
-    monkeypatch.setattr("tinyaction.models.weights.MAX_WEIGHT_BYTES", 7)
+    monkeypatch.setattr("tinyaction.models.hub.MAX_WEIGHT_BYTES", 7)
     assert fetch_file(good.as_uri()) == place / good.name and (place / good.name).read_bytes() == content
 
 
