@@ -13,10 +13,10 @@ import pytest
 from toys import bar_frames, write_clip, write_set
 
 import tinyaction.prepare.check
-from tinyaction.cli.check import main
+from tinyaction.cli.check import main, report_lines
 from tinyaction.data.annotations import find_data
 from tinyaction.data.class_folders import is_video
-from tinyaction.prepare.check import check_data, check_file, check_files
+from tinyaction.prepare.check import Check, Finding, check_data, check_file, check_files
 from tinyaction.video import open_video
 from tinyaction.video.writer import write_video
 
@@ -123,6 +123,16 @@ def test_a_wrong_number_of_frames_is_named(cell, tmp_path):
                                     f"c.mp4,1,val,{cell}\n")
     with pytest.raises(ValueError, match=rf"v\.csv, line 4: num_frames is '{cell}'; it must be a whole number from 1"):
         find_data(tmp_path)
+
+
+def test_videos_on_another_drive_are_named_whole(monkeypatch):
+    """As Windows does it: no path leads from one drive to another."""
+    def refuse(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", refuse)
+    check = Check({}, [Finding("missing", ["D:/a.mp4"], "no such file")], {"a": {"train": 1, "val": 1}})
+    assert report_lines(check, "C:/data")[-1] == "  D:/a.mp4: no such file"
 
 
 def test_clean_tables_of_class_folders(tmp_path, capsys):

@@ -83,11 +83,18 @@ def report_lines(check: Check, folder: str, unused_files: str = "") -> list[str]
     for kind, count in facts["findings"].items():
         lines += ["", f"{kind}: {count}"]
         for finding in [finding for finding in check.findings if finding.kind == kind][:20]:
-            names = " = ".join(os.path.relpath(path, folder) for path in finding.paths)
+            names = " = ".join(_shown(path, folder) for path in finding.paths)
             lines.append("  " + ": ".join(part for part in (names, finding.text) if part))
         if count > 20:
             lines.append(f"  and {count - 20} more; --json lists all")
     return lines
+
+
+def _shown(path: str, folder: str) -> str:
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # another drive of Windows
+        return path
 
 
 def write_clean(data: DataFolder, check: Check, folder: Path, *, drop_concealed: bool = False) -> list[str]:
