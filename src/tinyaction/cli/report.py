@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _datasets(run: Run, data: str) -> tuple[VideoDataset, VideoDataset]:
     config = RunConfig(**known_flags(run.config, source=str(run.folder / "config.json")))
-    found = find_data(data)
+    found = find_data(data).merged() if config.folds else find_data(data)
     if found.class_names != run.class_names:
         raise ValueError(f"{data}: its classes are not those of the run ({len(found.class_names)} and "
                          f"{len(run.class_names)}); name the folder that the run was trained on with --data")

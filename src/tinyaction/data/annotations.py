@@ -14,7 +14,7 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ class DataFolder:
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names, self.train.source)
+
+    def merged(self) -> "DataFolder":
+        """Training and validation videos as one list, which stands for both."""
+        videos = self.train.joined(self.val)
+        return replace(self, train=videos, val=videos)
 
     def unused_summary(self) -> str:
         """What a person should know before the data is used, in one sentence; "" where all of it is used once.

@@ -78,6 +78,19 @@ class VideoList:
         videos.num_frames = None if self.num_frames is None else self.num_frames[list(indices)]
         return videos
 
+    def joined(self, others: "VideoList") -> "VideoList":
+        """These videos and then the others; ValueError where groups are known of one of the lists only."""
+        if (self.groups is None) != (others.groups is None):
+            with_groups, without = (self, others) if others.groups is None else (others, self)
+            raise ValueError(f"{with_groups.source} has groups and {without.source} has none; give both a column "
+                             "'group', or --group-by")
+        groups = None if self.groups is None or others.groups is None else [*self.groups, *others.groups]
+        paths = [videos[index][0] for videos in (self, others) for index in range(len(videos))]
+        videos = VideoList(paths, np.concatenate([self.labels, others.labels]), source=self.source, groups=groups)
+        if self.num_frames is not None and others.num_frames is not None:
+            videos.num_frames = np.concatenate([self.num_frames, others.num_frames])
+        return videos
+
     def digest(self) -> str:
         """A number of the videos' names and labels, in their order, whatever folder they lie in."""
         content = hashlib.sha256(self.labels.tobytes())
