@@ -224,14 +224,14 @@ def _usage(run: Run) -> str:
 
 def _fold_section(run: Run) -> str:
     """A row a fold, and how far they are from each other."""
-    rows = [[fold["fold"], fold["videos"], from_cell(fold["groups"]) or "each video alone",
-             f"{float(fold['accuracy']):.1%}", f"{float(fold['mean_class_accuracy']):.1%}", from_cell(fold["chosen"])]
-            for fold in run.folds]
-    heading = ["fold", "videos", "groups held out", "accuracy", "mean over classes", "chosen"]
-    if not any(row[-1] for row in rows):                               # fine-tuned: nothing was chosen
-        heading, rows = heading[:-1], [row[:-1] for row in rows]
+    columns = {"fold": [fold["fold"] for fold in run.folds], "videos": [fold["videos"] for fold in run.folds]}
+    columns |= {heading: [f"{float(fold[name]):.1%}" for fold in run.folds]
+                for heading, name in (("accuracy", "accuracy"), ("mean over classes", "mean_class_accuracy"))}
+    columns |= {heading: [from_cell(fold[name]) for fold in run.folds]
+                for heading, name in (("groups held out", "groups"), ("chosen", "chosen"))}
+    columns = {heading: cells for heading, cells in columns.items() if any(cells)}  # groups are not always known
     return section("Folds", "<p>Each video is tested once, by what was trained without it and its group.</p>"
-                   + table(heading, rows))
+                   + table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)]))
 
 
 def _tile_section(run: Run) -> str:
