@@ -169,3 +169,15 @@ def test_a_bad_video_is_an_error_or_left_out(videos, tmp_path):
     for _ in range(2):                                                  # also where only the bad one is missing
         found, _ = extract(videos, tmp_path / "cache", reading=reading)
         assert found.indices == [0, 2] and [Path(bad.filename).name for bad in found.bad] == ["clip 1.mp4"]
+
+
+def test_segments_of_a_video_have_features_of_their_own(tmp_path):
+    write_clip(tmp_path / "long.mp4", 0, 0, num_frames=30)              # at 10 frames a second
+    (tmp_path / "s.csv").write_text("path,start,end,label,split\nlong.mp4,0,1,a,train\nlong.mp4,1,2,b,train\n"
+                                    "long.mp4,2,3,a,val\n")
+    everything = find_data(tmp_path).merged().train
+    assert [everything.item_name(index).partition("#")[2] for index in range(3)] == ["t=0,1", "t=1,2", "t=2,3"]
+    found, _ = extract(everything, tmp_path / "cache")
+    assert found.num_computed == 3 and not torch.equal(found.features[0], found.features[1])
+    again, _ = extract(everything.subset([1, 0]), tmp_path / "cache")
+    assert again.num_computed == 0 and torch.equal(again.features, found.features[[1, 0]])

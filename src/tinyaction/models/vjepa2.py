@@ -1,53 +1,48 @@
-"""V-JEPA 2: a vision transformer with rotary positions in time, height and width, and a pooler that asks questions.
+"""V-JEPA 2: a vision transformer with rotary positions in time, height and width, and an attentive pooler.
 
 Source: Assran et al. 2025 (arXiv 2506.09985) and their code.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tinyaction.models.heads import AverageClips, TemporalAverageHead
 from tinyaction.models.model_card import ModelCard
-from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
+from tinyaction.models.recognizer import MEAN, STD
 from tinyaction.models.vit import (
     MLP,
     Block,
     PatchEmbed,
     Rename,
+    TransformerConfig,
     VideoTransformer,
-    check_clip,
-    fuse_qkv,
+    build_recognizer,
+    check_fields,
+    convert_names,
     init_transformer,
-    rename,
     rotary_positions,
     take_fields,
 )
 
 
 @dataclass(frozen=True)
-class VJEPA2Config:
-    """``clip_len`` and ``size`` are those of training; positions are counted in the clip that is given."""
-
+class VJEPA2Config(TransformerConfig):
     embed_dim: int = 1024
     depth: int = 24
     num_heads: int = 16
     mlp_ratio: float = 4.0
     clip_len: int = 64
     size: int = 256
-    patch: int = 16
-    tubelet: int = 2
-    qkv_bias: bool = True
-    norm_eps: float = 1e-6
     pooler_depth: int = 3
 
 
 class CrossAttention(nn.Module):
-    """One query (1, 1, F) looks at all tokens, then an MLP: (N, L, F) -> (N, F). No linear layer joins the heads."""
+    """One query (1, 1, F) attends to all tokens, then an MLP: (N, L, F) -> (N, F). No linear layer joins the heads."""
 
     def __init__(self, embed_dim: int, num_heads: int, *, norm_eps: float) -> None:
         super().__init__()
@@ -111,20 +106,8 @@ class VJEPA2(VideoTransformer):
         return self.pooler(tokens)
 
 
-def build(
-    *, num_classes: int = 174, dropout: float = 0.0, average_clips: AverageClips = "prob", max_views: int = 0,
-    mean: Sequence[float] = MEAN, std: Sequence[float] = STD, **config: Any,
-) -> Recognizer:
-    """A recognizer, freshly initialised; ``config`` are fields of :class:`VJEPA2Config`."""
-    backbone = VJEPA2(VJEPA2Config(**config))
-    head = TemporalAverageHead(num_classes, backbone.out_channels, dropout=dropout, average_clips=average_clips)
-    return Recognizer(backbone, head, VideoPreprocessor(mean, std), max_views=max_views)
-
-
-def check_input(config: Mapping[str, Any], *, clip_len: int, size: int) -> None:
-    """Raise ValueError where a network of these fields of :class:`VJEPA2Config` cannot take such clips."""
-    own = VJEPA2Config(**config)
-    check_clip(clip_len, (size, size), patch=own.patch, tubelet=own.tubelet)
+build = partial(build_recognizer, VJEPA2, VJEPA2Config)
+check_input = partial(check_fields, VJEPA2Config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -149,6 +132,7 @@ RENAMES: list[Rename] = [
     (r"attention\.proj\.", "attn.proj."),
     (r"attention\.(query|key|value)\.", lambda match: f"attn.{match[1][0]}."),
     (r"^encoder\.layernorm\.", "norm."),
+    (r"^classifier\.", "head."),
     (r"^pooler\.query_tokens$", "pooler.query"),
     (r"^pooler\.self_attention_layers\.", "pooler.blocks."),
     (r"^pooler\.cross_attention_layer\.", "pooler.cross."),
@@ -161,14 +145,7 @@ RENAMES: list[Rename] = [
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tensors of transformers by our names; the predictor, of pretraining alone, is left out."""
-    new: dict[str, torch.Tensor] = {}
-    for key, tensor in state.items():
-        name = rename(key.removeprefix("vjepa2."), RENAMES)
-        if name.startswith("classifier."):
-            new[name.replace("classifier.", "cls_head.fc.", 1)] = tensor
-        elif not name.startswith("predictor."):
-            new[f"backbone.{name}"] = tensor
-    return fuse_qkv(new)
+    return convert_names(state, RENAMES, prefixes=r"^vjepa2\.", dropped=r"predictor\.")
 
 
 _SIZES: dict[str, dict[str, Any]] = {
@@ -176,7 +153,6 @@ _SIZES: dict[str, dict[str, Any]] = {
     "vith": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
     "vitg": {"embed_dim": 1408, "depth": 40, "num_heads": 22, "mlp_ratio": 48 / 11},
 }
-
 
 _MORE_THAN_HERE = {
     "ssv2": "published for a pooler that sees the tokens of both clips at once; here scores are averaged",

@@ -44,6 +44,8 @@ from tinyaction.video.store_info import STORE_FILE
 
 SECONDS_PER_VIDEO = 6 * 3600.0  # a process that takes longer for one is ended, and the video is named
 SECONDS_PER_ESTIMATE = 60.0
+NUM_MEASURED = 8  # videos from which the space is estimated
+BAD_FILES = "bad_files.txt"
 
 
 @dataclass
@@ -86,9 +88,34 @@ def default_store(folder: str | Path, settings: StoreSettings) -> Path:
     return folder.with_name(f"{folder.name}-{settings.format}{settings.short_side}{stride}{quality}")
 
 
+def make_store(
+    source: str | Path, folder: str | Path, settings: StoreSettings, *, num_workers: int = 0,
+    video_timeout: float = SECONDS_PER_VIDEO, skip_bad: bool = False, allow_outside: bool = False, group_by: str = "",
+    on_line: Callable[[str], None] | None = None, on_count: Callable[[str, int, int], None] | None = None,
+) -> None:
+    """Bring a store up to date: :func:`plan_store`, then :func:`fill_store`; arguments and errors as there.
+
+    Args:
+        on_line: receives a sentence before and after.
+        on_count: called after each video with ("videos", how many so far, how many in all).
+    """
+    say = on_line or (lambda sentence: None)
+    count = on_count or (lambda unit, num_done, num_all: None)
+    plan = plan_store(source, folder, settings, allow_outside=allow_outside, group_by=group_by)
+    say(str(plan))
+    result = fill_store(plan, num_workers=num_workers, video_timeout=video_timeout, skip_bad=skip_bad,
+                        on_progress=partial(count, "videos"))
+    if plan.missing:
+        say(f"{plan.folder}: {result.num_stored} videos stored, {result.num_bytes / 1e6:.0f} MB")
+    if result.bad:
+        write_whole(plan.folder / BAD_FILES, "".join(f"{reason}\n" for reason in result.bad.values()))
+        say(f"{plan.folder}: {len(result.bad)} of {len(plan.targets)} videos cannot be read and are left out of the "
+            f"lists; {plan.folder / BAD_FILES} names them")
+
+
 def plan_store(
-    source: str | Path, folder: str | Path, settings: StoreSettings, *, num_measured: int = 8,
-    allow_outside: bool = False, group_by: str = "",
+    source: str | Path, folder: str | Path, settings: StoreSettings, *, allow_outside: bool = False,
+    group_by: str = "",
 ) -> StorePlan:
     """Look at what is there and what is missing, and estimate the space for it; writes nothing.
 
@@ -106,7 +133,7 @@ def plan_store(
     targets = _targets(data, source, settings)
     missing = [video for video, target in targets.items()
                if not is_current(folder / target, Path(video), settings)]
-    estimates = map_in_processes(partial(_estimate, settings=settings), _spread(missing, num_measured), num_workers=1,
+    estimates = map_in_processes(partial(_estimate, settings=settings), _spread(missing, NUM_MEASURED), num_workers=1,
                                  timeout_seconds=SECONDS_PER_ESTIMATE)
     measured = [size for _, size in estimates if size and not isinstance(size, Lost)]
     num_bytes = round(sum(measured) / len(measured) * len(missing)) if measured else 0

@@ -51,10 +51,12 @@ class FeatureCache:
         data = Path(data).resolve()
         return cls(data.with_name(f"{data.name}-features") / f"{name}-{network_digest(model, pipeline)}")
 
-    def path_of(self, video: str, *, mirrored: bool) -> Path | None:
+    def path_of(self, video: str, *, segment: str = "", mirrored: bool = False) -> Path | None:
+        """``segment``: the end of the item's name, as "#t=12.5,15"; "" is the whole video."""
         if self.folder is None:
             return None
-        return self.folder / f"{Path(video).stem[:60]}-{video_digest(video)}{'-mirrored' if mirrored else ''}.npz"
+        ending = f"{segment}{'-mirrored' if mirrored else ''}.npz"
+        return self.folder / f"{Path(video).stem[:60]}-{video_digest(video)}{ending}"
 
     def read(self, path: Path | None) -> Array | None:
         """None where there is none, or it is damaged: then a note says so, and it can be computed again."""
@@ -160,7 +162,7 @@ def extract_features(
     paths: list[list[Path | None]] = []
     known: dict[int, Array] = {}
     for index in range(len(videos)):
-        paths.append([_path_or_none(cache, videos[index][0], mirrored=kind) for kind in kinds])
+        paths.append([_path_or_none(cache, videos, index, mirrored=kind) for kind in kinds])
         read = [features for path in paths[index] if (features := cache.read(path)) is not None]
         if len(read) == len(kinds):
             known[index] = np.concatenate(read)
@@ -174,7 +176,7 @@ def extract_features(
                                   max_skipped=max_skipped, video_timeout=reading.video_timeout)
         places: dict[str, list[int]] = {}
         for index in missing:
-            places.setdefault(videos[index][0], []).append(index)
+            places.setdefault(videos.item_name(index), []).append(index)
         model = model.to(device).eval()
         for number, batch in enumerate(loader, start=1):
             name = batch["data_samples"][0].filename
@@ -190,10 +192,11 @@ def extract_features(
     return Features(_stacked([known[index] for index in indices], videos), indices, bad, len(missing) - len(bad))
 
 
-def _path_or_none(cache: FeatureCache, video: str, *, mirrored: bool) -> Path | None:
+def _path_or_none(cache: FeatureCache, videos: VideoList, index: int, *, mirrored: bool) -> Path | None:
     """None also for a video that is not there: the loader says so."""
+    video = videos[index][0]
     try:
-        return cache.path_of(video, mirrored=mirrored)
+        return cache.path_of(video, segment=videos.item_name(index).removeprefix(video), mirrored=mirrored)
     except OSError:
         return None
 

@@ -11,7 +11,7 @@ sheets read their few videos anew, through the pipelines that the run used.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -21,11 +21,12 @@ import numpy.typing as npt
 
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.files import write_whole
-from tinyaction.results.metrics import confusion_matrix, wilson_interval
+from tinyaction.results.metrics import class_scores, confusion_matrix, wilson_interval
 from tinyaction.results.page import html_page, section, table
 from tinyaction.results.plots import Series, class_bars, confusion_chart, isolated, line_chart, shortened, stacked_bars
+from tinyaction.results.predictions_table import predictions_section, table_order
 from tinyaction.results.run import TIMES, Run, read_run, usage_lines
-from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, write_png
+from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, draw_strip, write_png
 from tinyaction.results.summary import confused_pairs
 from tinyaction.text import from_cell, shell_line
 from tinyaction.video.frames import FORMATS
@@ -33,6 +34,7 @@ from tinyaction.video.frames import FORMATS
 NUM_TRAIN_CLIPS = 8
 NUM_MISTAKES = 16
 NUM_RIGHT = 6
+NUM_SMALL_STRIPS = 60  # in the table of predictions: each is a video to decode, and about 8 KB
 
 
 def write_report(
@@ -58,7 +60,8 @@ def write_report(
         if sheet.strips:
             write_png(path, draw_sheet(f"{sheet.title}, {run.folder.name}", sheet.strips, notice=notice))
     page = run.folder / "report.html"
-    write_whole(page, _page(run, sheets, notice).encode("utf-8", errors="backslashreplace"))
+    text = _page(run, sheets, {} if val_set is None else _small_strips(run, val_set), notice)
+    write_whole(page, text.encode("utf-8", errors="backslashreplace"))
     return page
 
 
@@ -156,6 +159,21 @@ def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
     return sheet
 
 
+def _small_strips(run: Run, val_set: VideoDataset) -> dict[str, str]:
+    """A small picture of each of the clips that are most worth a look, by file name."""
+    strips: dict[str, str] = {}
+    for one in table_order(run.predictions)[:NUM_SMALL_STRIPS]:
+        index = find_video(val_set, one.filename)
+        try:
+            if index is not None:
+                frames = clip_frames(val_set[index]["inputs"], num_frames=6, side=72,
+                                     num_crops=run.config.get("num_crops", 1))
+                strips[one.filename] = data_uri(draw_strip(frames))
+        except (ValueError, OSError):  # the sheet of mistakes names what cannot be read; the table links the file
+            continue
+    return strips
+
+
 def _name(run: Run, label: int) -> str:
     return isolated(shortened(run.class_names[label], 48))
 
@@ -188,7 +206,7 @@ def _column(run: Run, name: str) -> list[float]:
 # ---- page ----------------------------------------------------------------------------------------------------------
 
 
-def _page(run: Run, sheets: Sequence[Sheet], notice: str) -> str:
+def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: str) -> str:
     is_curve = not run.folds and run.config.get("method") != "probe"
     body = "".join([
         f"<header><h1>{escape(run.folder.name)}</h1><p>{escape(_subtitle(run))}</p></header>",
@@ -197,6 +215,7 @@ def _page(run: Run, sheets: Sequence[Sheet], notice: str) -> str:
         _curve_section(run) if is_curve else "",
         _fold_section(run) if run.folds else "",
         _confusion_section(run),
+        predictions_section(run, strips),
         "".join(_sheet_section(sheet) for sheet in sheets if run.predictions or sheet.strips),
         section("Use it", f"<pre>{escape(_usage(run))}</pre>"),
         _config_section(run),
@@ -325,11 +344,13 @@ def _curve_section(run: Run) -> str:
                            Series("validation", _column(run, f"val_{name}"), "val")] for name in ("loss", "top1"))
     waiting, computing = (_column(run, name) for name in TIMES)
     times = [Series("computing", computing, "computing"), Series("waiting for videos", waiting, "waiting")]
+    rate, best = [Series("learning rate", _column(run, "lr"), "train")], int(run.best["epoch"])
     return section("Training", '<div class="charts">'
-                    + line_chart(epochs, losses, label="loss", lowest=0)
-                    + line_chart(epochs, accuracies, label="accuracy", lowest=0, highest=1)
-                    + stacked_bars(epochs, times, label="seconds an epoch")
-                    + "</div>")
+                   + line_chart(epochs, losses, label="loss", lowest=0, best=best)
+                   + line_chart(epochs, accuracies, label="accuracy", lowest=0, highest=1, best=best)
+                   + line_chart(epochs, rate, label="learning rate", lowest=0, best=best)
+                   + stacked_bars(epochs, times, label="seconds an epoch")
+                   + "</div><p>The dotted line is the best epoch, whose weights best.pt holds.</p>")
 
 
 def _confusion_section(run: Run) -> str:
@@ -343,10 +364,18 @@ def _confusion_section(run: Run) -> str:
     bars = class_bars([run.class_names[label] for label in worst], [int(matrix[label, label]) for label in worst],
                       [int(matrix[label].sum()) for label in worst])
     confusion = ("<p>Row: true class. Column: predicted class. Blue is right, orange is wrong, stronger is a larger "
-                 "share of the row; point at a cell for its names.</p>"
+                 "share of the row; point at a cell for its names, click it for its clips.</p>"
                  f'<div class="pair"><div class="scroll">{confusion_chart(matrix, run.class_names)}</div>'
                  f"<div>{_confused_pairs(run, matrix)}</div></div>")
-    return section("Confusion", confusion) + section("Accuracy per class", bars)
+    return section("Confusion", confusion) + section("Accuracy per class", bars + _class_table(run, matrix))
+
+
+def _class_table(run: Run, matrix: npt.NDArray[np.int64]) -> str:
+    """Precision, recall, F1 and support of each class that has videos or is predicted, folded away."""
+    rows = [[name, *("–" if math.isnan(value) else f"{value:.3f}" for value in (precision, recall, f1)), str(support)]
+            for name, (precision, recall, f1, support) in zip(run.class_names, class_scores(matrix), strict=True)]
+    return ("<details><summary>Precision, recall, F1 and number of videos</summary>"
+            + table(["class", "precision", "recall", "F1", "videos"], rows) + "</details>")
 
 
 def _confused_pairs(run: Run, matrix: npt.NDArray[np.int64]) -> str:

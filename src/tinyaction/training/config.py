@@ -116,6 +116,7 @@ class RunConfig:
     seed: int = flag(0, "seed of every random draw", at_least=0, below=2**32)
     device: str = flag("auto", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
     tensorboard: bool = flag(False, "write the columns of metrics.csv for TensorBoard as well")
+    track: str = flag("", "tell another program of each epoch", choices=("tensorboard", "mlflow", "wandb"))
 
     def __post_init__(self) -> None:
         for name, value in default_hyperparameters(self.model, self.weights).items():
@@ -130,6 +131,10 @@ class RunConfig:
         if self.method == "probe":
             check_probe(self)
         check_folds(self)
+
+    @property
+    def trackers(self) -> list[str]:
+        return sorted({*(["tensorboard"] if self.tensorboard else []), *([self.track] if self.track else [])})
 
 
 def check_probe(config: RunConfig) -> None:
@@ -162,7 +167,7 @@ def check_folds(config: RunConfig) -> None:
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
-              "tensorboard", "allow_outside")
+              "tensorboard", "track", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
          "probe", "cross_validation")

@@ -118,7 +118,7 @@ def run_folds(
     if config.on_error == "raise":
         check_files_exist(data.train)
     divide(data.train, data.class_names, config.folds)                 # before anything is computed
-    run = RunFolder(config.out, name=f"{config.model}-folds", tensorboard=config.tensorboard, on_line=on_line)
+    run = RunFolder(config.out, name=f"{config.model}-folds", trackers=config.trackers, on_line=on_line)
     try:
         for line in first_lines(config, data, folder, device, run.path):
             run.log(line)

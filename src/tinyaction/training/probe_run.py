@@ -72,7 +72,7 @@ def run_probe(
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     model, notes = build_model(config, len(data.class_names))
-    run = RunFolder(config.out, name=f"{config.model}-probe", tensorboard=config.tensorboard, on_line=on_line)
+    run = RunFolder(config.out, name=f"{config.model}-probe", trackers=config.trackers, on_line=on_line)
     try:
         for line in [*first_lines(config, data, folder, device, run.path), *notes]:
             run.log(line)
@@ -197,7 +197,7 @@ def evaluate_features(model: Recognizer, clips: ClipFeatures) -> Evaluation:
     logits = torch.stack([head(features.float().to(device)) for features in clips.features])  # (N, V, K)
     labels = torch.from_numpy(clips.videos.labels).to(device)          # (N,)
     return Evaluation(head.loss(logits, labels).item(), head.video_scores(logits).double().cpu().numpy(),
-                      clips.videos.labels, [clips.videos[index][0] for index in range(len(labels))], 0.0, 0.0,
+                      clips.videos.labels, [clips.videos.item_name(index) for index in range(len(labels))], 0.0, 0.0,
                       clips.bad)
 
 
