@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                               max_skipped=arguments.max_skipped, video_timeout=arguments.video_timeout)
     if checkpoint.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.")
+    if checkpoint.config.get("final"):
+        print(printable(f"note: this model was trained on all videos of {checkpoint.config.get('data')}; its accuracy "
+                        "on them says nothing of others"))
     progress = ProgressLine()
     try:
         result = evaluate(model, loader, device=device, on_batch=progress)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tinyaction.data.class_folders import unused_files
@@ -31,6 +31,11 @@ class DataFolder:
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names, self.train.source)
+
+    def merged(self) -> "DataFolder":
+        """Training and validation videos as one list, which stands for both."""
+        videos = self.train.joined(self.val)
+        return replace(self, train=videos, val=videos)
 
     def unused_summary(self) -> str:
         """What a person should know before the data is used, in one sentence; "" where all of it is used once.

@@ -33,6 +33,11 @@ def compile_group_by(pattern: str) -> re.Pattern[str]:
         raise ValueError(f"--group-by {pattern!r} is no regular expression: {error}") from None
 
 
+def known_groups(videos: VideoList) -> list[str]:
+    """The group of each clip; where none are known its video, which a list may name more than once."""
+    return [videos[index][0] for index in range(len(videos))] if videos.groups is None else list(videos.groups)
+
+
 def check_groups_apart(train: VideoList, val: VideoList) -> None:
     """ValueError where a group has clips in training and in validation: its validation would be no test."""
     if train.groups is None or val.groups is None:

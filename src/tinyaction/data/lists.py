@@ -104,6 +104,24 @@ class VideoList:
         videos.columns = {name: [cells[index] for index in indices] for name, cells in self.columns.items()}
         return videos
 
+    def joined(self, others: "VideoList") -> "VideoList":
+        """These videos and then the others; ValueError where one list only has groups, or segments."""
+        for what, is_first, is_second, advice in (
+            ("groups", self.groups is not None, others.groups is not None, "a column 'group', or --group-by"),
+            ("segments", self.starts is not None, others.starts is not None, "columns 'start' and 'end'"),
+        ):
+            if is_first != is_second:
+                has, lacks = (self, others) if is_first else (others, self)
+                raise ValueError(f"{has.source} has {what} and {lacks.source} has none; give both {advice}")
+        groups = None if self.groups is None or others.groups is None else [*self.groups, *others.groups]
+        paths = [videos[index][0] for videos in (self, others) for index in range(len(videos))]
+        source = self.source if self.source == others.source else f"{self.source} and {others.source}"
+        videos = VideoList(paths, np.concatenate([self.labels, others.labels]), source=source, groups=groups)
+        for name in ("num_frames", "starts", "ends", "lines"):
+            values = [getattr(part, name) for part in (self, others)]
+            setattr(videos, name, None if any(value is None for value in values) else np.concatenate(values))
+        return videos
+
     def digest(self) -> str:
         """A number of the videos' names and labels, in their order, whatever folder they lie in."""
         content = hashlib.sha256(self.labels.tobytes())
