@@ -236,9 +236,11 @@ def test_transformers_are_exported_for_any_number_of_videos(tmp_path, family, fo
     assert export_model(ta.Predictor(model, device="cpu"), path, format=format, clips=clips) < 1e-5
 
 
-def test_explain_says_that_a_transformer_has_no_map(named, clips, capsys, tmp_path):
+def test_explain_shows_where_a_transformer_looked(named, clips, capsys, tmp_path):
     words = [clips / "val" / "lying" / "a.mp4", *named, "--device", "cpu", "--out", tmp_path / "why.png"]
-    assert "this network ends in one vector per clip and has no map of places" in refusal(capsys, "explain", *words)
+    text = run(capsys, "explain", *words)
+    assert (tmp_path / "why.png").is_file() and (tmp_path / "why.mp4").is_file()
+    assert text.splitlines()[0].split(": ")[1].rpartition(" ")[0] in NAMES
 
 
 def test_explain_shows_where_a_convolution_looked(clips, capsys, tmp_path):

@@ -172,6 +172,10 @@ class VideoTransformer(nn.Module):
         features = self.pool(self.encode(clips))                       # (N, F)
         return torch.unflatten(features, 1, (-1, 1, 1, 1))             # (N, F, 1, 1, 1)
 
+    def token_maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Tokens (N, L, F) within the network as they lie in the clip, (N, t, h, w, F)."""
+        return torch.unflatten(tokens, 1, grid)
+
     @property
     def num_layers(self) -> int:
         """One more than the largest number of :meth:`layer_of`."""
