@@ -37,6 +37,7 @@ from tinyaction.data.transforms import (
     VideoSample,
 )
 from tinyaction.device import choose_device
+from tinyaction.inference.embedder import Embedder
 from tinyaction.inference.prediction import Prediction
 from tinyaction.inference.predictor import Predictor
 from tinyaction.models import (
@@ -80,6 +81,6 @@ __all__ = [
     "learning_rate", "create_optimizer", "create_average", "Updater", "Criterion", "freeze",
     "train_one_epoch", "fit", "Callbacks",
     # with a trained model
-    "Predictor", "Prediction",
+    "Predictor", "Prediction", "Embedder",
     "__version__",
 ]
