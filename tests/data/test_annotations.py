@@ -467,6 +467,7 @@ def test_a_long_list_is_held_in_arrays(tmp_path):
     names = [f"class {i % 400:03}/clip {i:06}.mp4" for i in range(100_000)]
     (tmp_path / "list.txt").write_text("".join(f"{name} {i % 400}\n" for i, name in enumerate(names)))
     videos = read_list(tmp_path / "list.txt")
-    held = [value for value in vars(videos).values() if isinstance(value, np.ndarray)]
+    parts = [*vars(videos).values(), *vars(videos._names).values()]
+    held = [value for value in parts if isinstance(value, np.ndarray)]
     assert sum(value.nbytes for value in held) == sum(map(len, names)) + 8 * 100_001 + 8 * 100_000
     assert [videos[i] for i in (0, 1, 77_777, 99_999)] == [(names[i], i % 400) for i in (0, 1, 77_777, 99_999)]

@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "find damaged, missing and doubled videos, and faults in lists",
     "evaluate": "accuracy of a checkpoint on a folder of videos",
     "report": "make the page of a run again",
+    "compare": "runs beside each other, and whether their difference is chance",
     "predict": "classes and scores of files, folders, long videos, cameras",
     "explain": "where in the frames a network found its class",
     "embed": "a feature vector a video, by any network",

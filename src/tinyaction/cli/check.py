@@ -96,13 +96,15 @@ def write_clean(data: DataFolder, check: Check, folder: Path, *, drop_concealed:
     path = folder / CLEAN_FILE
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["path", "label", "split"])
+    has_groups = data.train.groups is not None and data.val.groups is not None
+    writer.writerow(["path", "label", "split", *(["group"] if has_groups else [])])
     num_kept = 0
     for split, videos in (("train", data.train), ("val", data.val)):
+        groups = {videos[index][0]: [group] for index, group in enumerate(videos.groups or [])} if has_groups else {}
         for name, label in clean_lines(videos, check, drop_concealed=drop_concealed):
             place = Path(os.path.normpath(name))
             inside = place.relative_to(folder) if place.is_relative_to(folder) else place
-            writer.writerow([inside.as_posix(), data.class_names[label], split])
+            writer.writerow([inside.as_posix(), data.class_names[label], split, *groups.get(name, [])])
             num_kept += 1
     write_whole(path, table.getvalue())
     return [f"{path}: {num_kept} of {len(data.train) + len(data.val)} videos; train with: tinyaction train --data "

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
 from tinyaction.cli.network import add_network_flags, check_network_flags, load_network
 from tinyaction.cli.progress import ProgressLine
-from tinyaction.data.annotations import DataFolder, VideoList, find_data, find_unsplit
-from tinyaction.data.class_map import match_classes, read_class_map, with_numbers
+from tinyaction.data.annotations import VideoList, find_data, find_unsplit
+from tinyaction.data.class_map import check_classes, match_classes, read_class_map, with_numbers
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
 from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixels
 from tinyaction.device import choose_device, default_num_workers
@@ -93,26 +93,10 @@ def chosen_videos(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Vide
         names = read_class_map(arguments.classes) if arguments.classes else {}
         return with_numbers(videos, match_classes(data.class_names, known, names=names))
     if unsplit is None:
-        check_classes(data, checkpoint, arguments)
+        check_classes(known, data.class_names, source=arguments.checkpoint, data=arguments.data)
         return videos
     unknown = [name for name in data.class_names if name not in known]
     if unknown:
         raise ValueError(f"{arguments.data}: the folder {unknown[0]!r} is named after no class of the checkpoint, "
                          f"which knows {', '.join(known[:8])}")
     return with_numbers(videos, [known.index(name) for name in data.class_names])
-
-
-def check_classes(data: DataFolder, checkpoint: Checkpoint, arguments: argparse.Namespace) -> None:
-    """Raise ValueError where the data and the checkpoint do not speak of the same classes."""
-    known, given = checkpoint.class_names, data.class_names
-    if len(known) != len(given):
-        raise ValueError(f"{arguments.checkpoint} knows {len(known)} classes ({_some(known)}), {arguments.data} has "
-                         f"{len(given)} ({_some(given)}); use the data that the checkpoint was trained for")
-    named = [names for names in (known, given) if names != [str(number) for number in range(len(names))]]
-    if len(named) == 2 and known != given:
-        raise ValueError(f"{arguments.checkpoint} knows the classes {_some(known)}, {arguments.data} has "
-                         f"{_some(given)}; the order counts too")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from tinyaction.data.annotations import VideoList, read_list
-from tinyaction.data.loader import EpochSampler, OnError, VideoLoader
+from tinyaction.data.loader import EpochSampler, VideoLoader
 from tinyaction.data.transforms import Transform
 from tinyaction.sample import DataSample
 
@@ -28,7 +28,8 @@ class VideoDataset(Dataset[Item]):
     """Videos of an annotation file, each run through a pipeline.
 
     Args:
-        ann_file: a text file with lines "path label", relative to ``data_root``; or a :class:`VideoList`.
+        ann_file: a text file with lines "path label", or a CSV file "path,start,end,label", relative to ``data_root``;
+            or a :class:`VideoList`.
         pipeline: a callable ``dict -> dict`` that receives ``filename``, ``label`` and ``rng``; see
             :mod:`tinyaction.data.transforms`.
         data_root: folder of the annotation file.
@@ -59,7 +60,7 @@ class VideoDataset(Dataset[Item]):
             beside = join(data_root, ann_file)
             num_classes = None if class_names is None else len(class_names)
             ann_file = read_list(ann_file if exists(ann_file) and not exists(beside) else beside,
-                                 prefix=join(data_root, data_prefix), num_classes=num_classes)
+                                 prefix=join(data_root, data_prefix), num_classes=num_classes, class_names=class_names)
         self.videos = ann_file
         self.pipeline = pipeline
         self.test_mode = test_mode
@@ -79,10 +80,15 @@ class VideoDataset(Dataset[Item]):
         results = {"filename": filename, "label": label, "rng": rng}
         if self.videos.num_frames is not None:
             results["num_frames"] = int(self.videos.num_frames[index])
+        if self.videos.starts is not None and self.videos.ends is not None and self.videos.lines is not None:
+            results |= {"start_seconds": float(self.videos.starts[index]),
+                        "end_seconds": float(self.videos.ends[index]),
+                        "where": f"{self.videos.source}, line {self.videos.lines[index]}"}
         return self.pipeline(results)
 
     def filename(self, index: int) -> str:
-        return self.videos[index][0]
+        """The path of a video, with the times of a segment: "clips/long.mp4#t=12.5,15"."""
+        return self.videos.item_name(index)
 
     def __repr__(self) -> str:
         mode = "test" if self.test_mode else "train"
@@ -108,46 +114,20 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 def build_dataloader(
-    dataset: VideoDataset,
-    *,
-    batch_size: int,
-    shuffle: bool = False,
-    balanced: bool = False,
-    num_workers: int = 0,
-    seed: int | None = None,
-    pin_memory: bool = False,
-    prefetch: int = 2,
-    rank: int = 0,
-    num_ranks: int = 1,
-    on_error: OnError = "raise",
-    max_skipped: float = 0.1,
-    video_timeout: float = 300.0,
+    dataset: VideoDataset, *, batch_size: int, shuffle: bool = False, balanced: bool = False, **options: Any
 ) -> VideoLoader:
     """Batches of a dataset; call ``loader.set_epoch(epoch)`` before each training epoch.
 
     Args:
         batch_size: videos of a batch; the last one may be smaller.
-        shuffle: a new order in every epoch.
+        shuffle: a new order in every epoch, by the dataset's seed.
         balanced: draw each class equally often, repeating videos of rare classes; see
             :class:`tinyaction.data.order.EpochSampler`.
-        num_workers: processes that decode; 0 decodes in this process.
-        seed: of the order; default the dataset's.
-        pin_memory: page-locked batches, for faster copies to a CUDA device.
-        prefetch: batches that each worker makes ahead.
-        rank, num_ranks: number of this process among several; see :func:`tinyaction.data.order.rank_batches`.
-        on_error: "raise" the error of a video, or "skip" the video: its batch is smaller, ``loader.bad`` lists it.
-        max_skipped: largest share of an epoch's videos that may be skipped.
-        video_timeout: seconds that a worker may take for one video before it is stopped; no limit without workers.
-
-    Iterating raises what an item raised: :class:`tinyaction.video.VideoError`, or ``ValueError`` of a transform.
+        options: such as ``num_workers`` and ``on_error``; see :class:`tinyaction.data.loader.VideoLoader`.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-    sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=dataset.seed if seed is None else seed,
+    sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=dataset.seed,
                            labels=dataset.videos.labels if balanced else None)
-    return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=collate, num_workers=num_workers,
-                       pin_memory=pin_memory, prefetch=prefetch, rank=rank, num_ranks=num_ranks, on_error=on_error,
-                       max_skipped=max_skipped, video_timeout=video_timeout)
+    return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=collate, **options)
 
 
 def check_files_exist(*lists: VideoList) -> None:

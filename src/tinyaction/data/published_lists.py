@@ -1,4 +1,4 @@
-"""Lists as data sets publish them, and as spreadsheets save them.
+"""Lists as data sets publish them.
 
     UCF101              classInd.txt "1 Archery", trainlist01.txt "Archery/v.avi 1", testlist01.txt "Archery/v.avi"
     HMDB51              wave_test_split1.txt "v.avi 1" for each class: 1 training, 2 test, 0 neither
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyaction.data.tables import read_text
+
 Rows = list[tuple[str, str]]  # (path below the folder, class name)
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
@@ -30,7 +32,7 @@ class PublishedLists:
     source: Path  # the training list
 
 
-def read_published(folder: Path, read_text: Callable[[Path], str]) -> PublishedLists | None:
+def read_published(folder: Path) -> PublishedLists | None:
     """Read the lists of a folder that are in a published format; None where there are none.
 
     Raises:
@@ -39,17 +41,17 @@ def read_published(folder: Path, read_text: Callable[[Path], str]) -> PublishedL
     tables = {split: _one(folder, f"*{split}*.csv") for split in ("train", "val")}
     jsons = {split: _one(folder, f"*{split}*.json") for split in ("train", "val")}
     if (folder / "classInd.txt").is_file():
-        return _read_ucf101(folder, read_text)
+        return _read_ucf101(folder)
     if splits := sorted(folder.glob("*_test_split1.txt")):
-        return _read_hmdb51(folder, splits, read_text)
+        return _read_hmdb51(folder, splits)
     if jsons["train"] and jsons["val"]:
-        return _both(jsons, lambda path: _read_something(folder, path, read_text))
+        return _both(jsons, lambda path: _read_something(folder, path))
     if tables["train"] and tables["val"]:
         header = read_text(tables["train"]).partition("\n")[0]
         if header.lower().replace('"', "").startswith(",".join(KINETICS_COLUMNS)):
-            return _both(tables, lambda path: _read_kinetics(folder, path, read_text))
+            return _both(tables, lambda path: _read_kinetics(folder, path))
         if header.count(";") == 1 and header.split(";")[0].strip().isdigit():
-            return _both(tables, lambda path: _read_jester(folder, path, read_text))
+            return _both(tables, lambda path: _read_jester(folder, path))
     return None
 
 
@@ -69,7 +71,7 @@ def _both(paths: dict[str, Path | None], read: Callable[[Path], Rows]) -> Publis
     return PublishedLists(train, val, class_names, train_path)
 
 
-def _lines(path: Path, read_text: Callable[[Path], str]) -> list[tuple[str, str]]:
+def _lines(path: Path) -> list[tuple[str, str]]:
     """("file, line n", line) of each line that is not blank."""
     lines = enumerate(read_text(path).split("\n"), start=1)
     return [(f"{path}, line {number}", line.strip()) for number, line in lines if line.strip()]
@@ -80,10 +82,10 @@ def _place(folder: Path, name: str) -> str:
     return name if (folder / name).exists() or not (folder / "videos").is_dir() else f"videos/{name}"
 
 
-def _read_ucf101(folder: Path, read_text: Callable[[Path], str]) -> PublishedLists:
+def _read_ucf101(folder: Path) -> PublishedLists:
     names = folder / "classInd.txt"
     class_names: list[str] = []
-    for where, line in _lines(names, read_text):
+    for where, line in _lines(names):
         number, _, name = line.partition(" ")
         if number != str(len(class_names) + 1) or not name.strip():
             raise ValueError(f"{where}: {line!r}; a line of this file is 'number name', and the numbers count from 1")
@@ -93,7 +95,7 @@ def _read_ucf101(folder: Path, read_text: Callable[[Path], str]) -> PublishedLis
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: classInd.txt is there and {name} is not; both come with UCF101")
         rows = lists[name] = []
-        for where, line in _lines(folder / name, read_text):
+        for where, line in _lines(folder / name):
             path = line.split(" ")[0]
             label = path.split("/")[0]
             if label not in class_names:
@@ -102,12 +104,12 @@ def _read_ucf101(folder: Path, read_text: Callable[[Path], str]) -> PublishedLis
     return PublishedLists(lists["trainlist01.txt"], lists["testlist01.txt"], class_names, folder / "trainlist01.txt")
 
 
-def _read_hmdb51(folder: Path, splits: list[Path], read_text: Callable[[Path], str]) -> PublishedLists:
+def _read_hmdb51(folder: Path, splits: list[Path]) -> PublishedLists:
     train: Rows = []
     val: Rows = []
     for split in splits:
         name = split.name.removesuffix("_test_split1.txt")
-        for where, line in _lines(split, read_text):
+        for where, line in _lines(split):
             path, _, use = line.rpartition(" ")
             if use not in ("0", "1", "2") or not path:
                 raise ValueError(f"{where}: {line!r}; a line of this file is 'video 0', 1 for training or 2 for test")
@@ -116,7 +118,7 @@ def _read_hmdb51(folder: Path, splits: list[Path], read_text: Callable[[Path], s
     return PublishedLists(train, val, [split.name.removesuffix("_test_split1.txt") for split in splits], splits[0])
 
 
-def _read_something(folder: Path, path: Path, read_text: Callable[[Path], str]) -> Rows:
+def _read_something(folder: Path, path: Path) -> Rows:
     try:
         entries = json.loads(read_text(path))
         pairs = [(str(entry["id"]), str(entry.get("template") or entry["label"])) for entry in entries]
@@ -126,10 +128,10 @@ def _read_something(folder: Path, path: Path, read_text: Callable[[Path], str]) 
     return [(_place(folder, f"{name}.webm"), template.replace("[", "").replace("]", "")) for name, template in pairs]
 
 
-def _read_jester(folder: Path, path: Path, read_text: Callable[[Path], str]) -> Rows:
+def _read_jester(folder: Path, path: Path) -> Rows:
     """Videos are folders of frames."""
     rows = []
-    for where, line in _lines(path, read_text):
+    for where, line in _lines(path):
         name, mark, label = (part.strip() for part in line.partition(";"))
         if not (name and mark and label) or ";" in label:
             raise ValueError(f"{where}: {line!r}; this list began with 'video;class', so every line is that")
@@ -137,7 +139,7 @@ def _read_jester(folder: Path, path: Path, read_text: Callable[[Path], str]) -> 
     return rows
 
 
-def _read_kinetics(folder: Path, path: Path, read_text: Callable[[Path], str]) -> Rows:
+def _read_kinetics(folder: Path, path: Path) -> Rows:
     """Clips are named after their video and the seconds they were cut at: label/ID_000012_000022.mp4."""
     rows = []
     table = csv.DictReader(io.StringIO(read_text(path), newline=""))
@@ -153,19 +155,3 @@ def _read_kinetics(folder: Path, path: Path, read_text: Callable[[Path], str]) -
         beside = f"{path.stem}/{name}" if (folder / path.stem / name).exists() else f"{label}/{name}"
         rows.append((_place(folder, beside), label))
     return rows
-
-
-# ---- spreadsheets --------------------------------------------------------------------------------------------------
-
-
-def decoded(content: bytes) -> str:
-    """Text as spreadsheets save it: UTF-8, or UTF-16 with its mark; raises UnicodeDecodeError."""
-    is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-    text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def delimiter_of(text: str) -> str:
-    """What separates the cells of the first line: a comma, a semicolon or a tab."""
-    header = text.partition("\n")[0]
-    return max(",;\t", key=header.count)

@@ -114,7 +114,7 @@ def translate(state: State, *, source: str = "the file") -> Translated:
     except KeyError as error:
         raise ValueError(f"{source} is cut: {error.args[0]} is missing") from None
     if kind in NAMES:
-        converted = {rename(name, kind): tensor for name, tensor in state.items()}
+        converted = {_rename(name, kind): tensor for name, tensor in state.items()}
     else:
         converted = import_module(f"tinyaction.models.{MODULES[kind]}").convert(state)
     if kind == "slowfast":
@@ -137,7 +137,7 @@ def recognizer_from_mmaction2(state: State, *, source: str = "the file") -> Reco
     return model
 
 
-def rename(name: str, kind: Kind) -> str:
+def _rename(name: str, kind: Kind) -> str:
     """MMAction2's name of a tensor in the names of the recognizer here."""
     for pattern, replacement in NAMES[kind]:
         name = re.sub(pattern, replacement, name)

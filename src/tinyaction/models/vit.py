@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +10,25 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from tinyaction.models.heads import AverageClips, TemporalAverageHead
+from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
+
 Grid = tuple[int, int, int]  # patches in time, height and width
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """What every family is built from. ``clip_len`` and ``size`` are those that the weights were trained with."""
+
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    clip_len: int = 16
+    size: int = 224
+    patch: int = 16
+    tubelet: int = 2
+    qkv_bias: bool = True
+    norm_eps: float = 1e-6
 
 
 class PatchEmbed(nn.Module):
@@ -209,6 +228,25 @@ class VideoTransformer(nn.Module):
                     part.p = rate * depth / max(1, len(self.blocks) - 1)
 
 
+def build_recognizer(
+    backbone: Callable[[Any], VideoTransformer], config: Callable[..., TransformerConfig], *, num_classes: int = 400,
+    dropout: float = 0.0, average_clips: AverageClips = "prob", max_views: int = 0, mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD, **fields: Any,
+) -> Recognizer:
+    """A family's backbone with its head, freshly initialised; ``fields`` are those of its ``config``."""
+    net = backbone(config(**fields))
+    head = TemporalAverageHead(num_classes, net.out_channels, dropout=dropout, average_clips=average_clips)
+    return Recognizer(net, head, VideoPreprocessor(mean, std), max_views=max_views)
+
+
+def check_fields(
+    config: Callable[..., TransformerConfig], fields: Mapping[str, Any], *, clip_len: int, size: int
+) -> None:
+    """Raise ValueError where a network of these fields of a family's ``config`` cannot take such clips."""
+    own = config(**fields)
+    check_clip(clip_len, (size, size), patch=own.patch, tubelet=own.tubelet)
+
+
 def init_transformer(module: nn.Module) -> None:
     """Normal with std 0.02 within two of them for linear layers and patches, 0 for biases. Source: VideoMAE's code."""
     for part in module.modules():
@@ -248,11 +286,21 @@ def take_fields(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
 Rename = tuple[str, str | Callable[[re.Match[str]], str]]  # pattern and replacement of re.sub
 
 
-def rename(name: str, renames: Sequence[Rename]) -> str:
-    """The name after all renames, in their order."""
-    for pattern, replacement in renames:
-        name = re.sub(pattern, replacement, name)
-    return name
+def convert_names(
+    state: Mapping[str, torch.Tensor], renames: Sequence[Rename], *, prefixes: str, dropped: str = "$^"
+) -> dict[str, torch.Tensor]:
+    """Tensors by our names: without ``prefixes``, then after all renames, which call the classifier ``head``.
+
+    Tensors whose name then begins with ``dropped`` are left out; queries, keys and values become ``qkv``.
+    """
+    new = {}
+    for name, tensor in state.items():
+        name = re.sub(prefixes, "", name)
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        if not re.match(dropped, name):
+            new[f"cls_head.fc.{name[5:]}" if name.startswith("head.") else f"backbone.{name}"] = tensor
+    return fuse_qkv(new)
 
 
 def fuse_qkv(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -4,39 +4,36 @@ Source: Assran et al. 2025 (arXiv 2506.09985), of version 2.1 Mur-Labadia et al.
 code. Networks that are published without a classifier have no pooler either: there, the mean of all tokens is taken.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tinyaction.models.heads import AverageClips, TemporalAverageHead
 from tinyaction.models.model_card import ModelCard
-from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
+from tinyaction.models.recognizer import MEAN, STD
 from tinyaction.models.vit import (
     MLP,
     Block,
     PatchEmbed,
     Rename,
+    TransformerConfig,
     VideoTransformer,
-    check_clip,
-    fuse_qkv,
+    build_recognizer,
+    check_fields,
+    convert_names,
     init_transformer,
-    rename,
     rotary_positions,
     take_fields,
 )
 
 
 @dataclass(frozen=True)
-class VJEPA2Config:
-    """``clip_len`` and ``size`` are those of training; positions are counted in the clip that is given.
-
-    ``pooler_depth`` 0 is no pooler. ``trained_side`` is of version 2.1, see :func:`rotary_positions`.
-    """
+class VJEPA2Config(TransformerConfig):
+    """``pooler_depth`` 0 is no pooler. ``trained_side`` is of version 2.1, see :func:`rotary_positions`."""
 
     embed_dim: int = 1024
     depth: int = 24
@@ -44,10 +41,6 @@ class VJEPA2Config:
     mlp_ratio: float = 4.0
     clip_len: int = 64
     size: int = 256
-    patch: int = 16
-    tubelet: int = 2
-    qkv_bias: bool = True
-    norm_eps: float = 1e-6
     pooler_depth: int = 3
     trained_side: int = 0
 
@@ -119,20 +112,8 @@ class VJEPA2(VideoTransformer):
         return tokens.mean(dim=1) if self.pooler is None else self.pooler(tokens)
 
 
-def build(
-    *, num_classes: int = 174, dropout: float = 0.0, average_clips: AverageClips = "prob", max_views: int = 0,
-    mean: Sequence[float] = MEAN, std: Sequence[float] = STD, **config: Any,
-) -> Recognizer:
-    """A recognizer, freshly initialised; ``config`` are fields of :class:`VJEPA2Config`."""
-    backbone = VJEPA2(VJEPA2Config(**config))
-    head = TemporalAverageHead(num_classes, backbone.out_channels, dropout=dropout, average_clips=average_clips)
-    return Recognizer(backbone, head, VideoPreprocessor(mean, std), max_views=max_views)
-
-
-def check_input(config: Mapping[str, Any], *, clip_len: int, size: int) -> None:
-    """Raise ValueError where a network of these fields of :class:`VJEPA2Config` cannot take such clips."""
-    own = VJEPA2Config(**config)
-    check_clip(clip_len, (size, size), patch=own.patch, tubelet=own.tubelet)
+build = partial(build_recognizer, VJEPA2, VJEPA2Config)
+check_input = partial(check_fields, VJEPA2Config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -161,6 +142,7 @@ RENAMES: list[Rename] = [
     (r"attention\.proj\.", "attn.proj."),
     (r"attention\.(query|key|value)\.", lambda match: f"attn.{match[1][0]}."),
     (r"^encoder\.layernorm\.", "norm."),
+    (r"^classifier\.", "head."),
     (r"^pooler\.query_tokens$", "pooler.query"),
     (r"^pooler\.self_attention_layers\.", "pooler.blocks."),
     (r"^pooler\.cross_attention_layer\.", "pooler.cross."),
@@ -179,17 +161,11 @@ def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
     What version 2.1 adds to each token of a video goes into the bias of the patches, which is the same.
     """
-    new: dict[str, torch.Tensor] = {}
-    for key, tensor in state.items():
-        name = rename(re.sub(r"^(module\.|backbone\.|vjepa2\.)+", "", key), RENAMES)
-        if name.startswith("classifier."):
-            new[name.replace("classifier.", "cls_head.fc.", 1)] = tensor
-        elif not re.match(DROPPED, name):
-            new[f"backbone.{name}"] = tensor
+    new = convert_names(state, RENAMES, prefixes=r"^(module\.|backbone\.|vjepa2\.)+", dropped=DROPPED)
     added = new.pop("backbone.video_mod_embed", None)
     if added is not None:
         new["backbone.patch_embed.proj.bias"] = new["backbone.patch_embed.proj.bias"] + added.flatten()
-    return fuse_qkv(new)
+    return new
 
 
 _SIZES: dict[str, dict[str, Any]] = {
@@ -198,7 +174,6 @@ _SIZES: dict[str, dict[str, Any]] = {
     "vith": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
     "vitg": {"embed_dim": 1408, "depth": 40, "num_heads": 22, "mlp_ratio": 48 / 11},
 }
-
 
 _MORE_THAN_HERE = {
     "ssv2": "published for a pooler that sees the tokens of both clips at once; here scores are averaged",

@@ -16,6 +16,7 @@ import torch
 from tinyaction.models.openmmlab import translate_keys
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
 from tinyaction.models.torch_file import check_finite, read_torch_file
+from tinyaction.text import some_of
 
 DATASETS = ("imagenet", "kinetics")
 SECONDS_TO_ANSWER = 15.0
@@ -42,9 +43,9 @@ class LoadedWeights:
         """Sentences for the log."""
         lines = [f"weights of {self.origin} from {self.source}: {len(self.loaded)} tensors loaded"]
         if self.unexpected_keys:
-            lines.append(f"  not used, {len(self.unexpected_keys)}: {_some(self.unexpected_keys)}")
+            lines.append(f"  not used, {len(self.unexpected_keys)}: {some_of(self.unexpected_keys)}")
         if self.missing:
-            lines.append(f"  missing in the file, {len(self.missing)}, kept as initialised: {_some(self.missing)}")
+            lines.append(f"  missing in the file, {len(self.missing)}, kept as initialised: {some_of(self.missing)}")
         return lines + [f"  {note}" for note in self.notes]
 
 
@@ -253,7 +254,3 @@ def _stage(key: str) -> str:
 
 def _rounded(numbers: Sequence[float]) -> list[float]:
     return [round(number, 3) for number in numbers]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -160,7 +160,7 @@ def extract_features(
     missing = [index for index in range(len(videos)) if index not in known]
     bad: list[BadVideo] = []
     if missing:
-        dataset = VideoDataset(_chosen(videos, missing), pipeline, test_mode=True)
+        dataset = VideoDataset(videos.subset(missing), pipeline, test_mode=True)
         reading = reading or Reading()
         max_skipped = min(1.0, reading.max_skipped * len(videos) / len(missing))  # a share of all, as in other runs
         loader = build_dataloader(dataset, batch_size=1, num_workers=reading.num_workers, on_error=reading.on_error,
@@ -188,14 +188,6 @@ def _path_or_none(cache: FeatureCache, video: str, *, mirrored: bool) -> Path | 
         return cache.path_of(video, mirrored=mirrored)
     except OSError:
         return None
-
-
-def _chosen(videos: VideoList, indices: Sequence[int]) -> VideoList:
-    chosen = VideoList([videos[index][0] for index in indices], [videos[index][1] for index in indices],
-                       source=videos.source)
-    if videos.num_frames is not None:
-        chosen.num_frames = videos.num_frames[list(indices)]
-    return chosen
 
 
 @torch.inference_mode()

@@ -10,10 +10,9 @@ sheets read their few videos anew, through the pipelines that the run used.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +20,19 @@ import numpy.typing as npt
 
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.files import write_whole
-from tinyaction.results.metrics import confusion_matrix
+from tinyaction.results.metrics import class_scores, confusion_matrix, wilson_interval
+from tinyaction.results.page import html_page, section, table
 from tinyaction.results.plots import Series, class_bars, confusion_chart, isolated, line_chart, shortened, stacked_bars
+from tinyaction.results.predictions_table import predictions_section, table_order
 from tinyaction.results.run import TIMES, Run, read_run, usage_lines
-from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, write_png
+from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, draw_strip, write_png
 from tinyaction.results.summary import confused_pairs
 from tinyaction.video.frames import FORMATS
 
 NUM_TRAIN_CLIPS = 8
 NUM_MISTAKES = 16
 NUM_RIGHT = 6
+NUM_SMALL_STRIPS = 60  # in the table of predictions: each is a video to decode, and about 8 KB
 
 
 def write_report(
@@ -56,7 +58,8 @@ def write_report(
         if sheet.strips:
             write_png(path, draw_sheet(f"{sheet.title}, {run.folder.name}", sheet.strips, notice=notice))
     page = run.folder / "report.html"
-    write_whole(page, _page(run, sheets, notice).encode("utf-8", errors="backslashreplace"))
+    text = _page(run, sheets, {} if val_set is None else _small_strips(run, val_set), notice)
+    write_whole(page, text.encode("utf-8", errors="backslashreplace"))
     return page
 
 
@@ -154,6 +157,21 @@ def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
     return sheet
 
 
+def _small_strips(run: Run, val_set: VideoDataset) -> dict[str, str]:
+    """A small picture of each of the clips that are most worth a look, by file name."""
+    strips: dict[str, str] = {}
+    for one in table_order(run.predictions)[:NUM_SMALL_STRIPS]:
+        index = find_video(val_set, one.filename)
+        try:
+            if index is not None:
+                frames = clip_frames(val_set[index]["inputs"], num_frames=6, side=72,
+                                     num_crops=run.config.get("num_crops", 1))
+                strips[one.filename] = data_uri(draw_strip(frames))
+        except (ValueError, OSError):  # the sheet of mistakes names what cannot be read; the table links the file
+            continue
+    return strips
+
+
 def _name(run: Run, label: int) -> str:
     return isolated(shortened(run.class_names[label], 48))
 
@@ -172,19 +190,6 @@ def spread_over_classes(labels: npt.NDArray[np.int64], num_videos: int) -> list[
 # ---- numbers -------------------------------------------------------------------------------------------------------
 
 
-def wilson_interval(num_right: int, num_videos: int) -> tuple[float, float]:
-    """The 95 % interval of a share: what other videos of the same kind might have given.
-
-        9 of 10  ->  0.60 to 0.98        900 of 1000  ->  0.88 to 0.92
-
-    Source: Wilson 1927.
-    """
-    share, n, z = num_right / num_videos, num_videos, 1.96
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def _worst_first(matrix: npt.NDArray[np.int64]) -> list[int]:
     """Classes that have videos, the least accurate first; of equally accurate ones the larger first."""
     num_videos = matrix.sum(axis=1)
@@ -199,8 +204,7 @@ def _column(run: Run, name: str) -> list[float]:
 # ---- page ----------------------------------------------------------------------------------------------------------
 
 
-def _page(run: Run, sheets: Sequence[Sheet], notice: str) -> str:
-    style = (resources.files("tinyaction.results") / "report.css").read_text(encoding="utf-8")
+def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: str) -> str:
     example = run.predictions[0].filename if run.predictions else "clip.mp4"
     usage = "\n".join(usage_lines(run.folder, run.config["data"], example))
     body = "".join([
@@ -209,20 +213,14 @@ def _page(run: Run, sheets: Sequence[Sheet], notice: str) -> str:
         _tile_section(run),
         "" if "probe" in run.config else _curve_section(run),
         _confusion_section(run),
+        predictions_section(run, strips),
         "".join(_sheet_section(sheet) for sheet in sheets if run.predictions or sheet.strips),
-        _section("Use it", f"<pre>{escape(usage)}</pre>"),
+        section("Use it", f"<pre>{escape(usage)}</pre>"),
         _config_section(run),
         f"<footer>Made from the files of this folder; make it again with: tinyaction report {escape(str(run.folder))}."
         "</footer>",
     ])
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{escape(run.folder.name)} · tinyaction</title><style>\n{style}</style></head>\n"
-            f"<body><main>{body}</main></body></html>\n")
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+    return html_page(run.folder.name, body)
 
 
 def _subtitle(run: Run) -> str:
@@ -292,17 +290,19 @@ def _curve_section(run: Run) -> str:
                            Series("validation", _column(run, f"val_{name}"), "val")] for name in ("loss", "top1"))
     waiting, computing = (_column(run, name) for name in TIMES)
     times = [Series("computing", computing, "computing"), Series("waiting for videos", waiting, "waiting")]
-    return _section("Training", '<div class="charts">'
-                    + line_chart(epochs, losses, label="loss", lowest=0)
-                    + line_chart(epochs, accuracies, label="accuracy", lowest=0, highest=1)
-                    + stacked_bars(epochs, times, label="seconds an epoch")
-                    + "</div>")
+    rate, best = [Series("learning rate", _column(run, "lr"), "train")], int(run.best["epoch"])
+    return section("Training", '<div class="charts">'
+                   + line_chart(epochs, losses, label="loss", lowest=0, best=best)
+                   + line_chart(epochs, accuracies, label="accuracy", lowest=0, highest=1, best=best)
+                   + line_chart(epochs, rate, label="learning rate", lowest=0, best=best)
+                   + stacked_bars(epochs, times, label="seconds an epoch")
+                   + "</div><p>The dotted line is the best epoch, whose weights best.pt holds.</p>")
 
 
 def _confusion_section(run: Run) -> str:
     """Which classes are taken for which, and how accurate each is."""
     if not run.predictions:
-        return _section("Classes", "<p>There is no predictions.csv in this run folder, so nothing is known of single "
+        return section("Classes", "<p>There is no predictions.csv in this run folder, so nothing is known of single "
                                    "videos.</p>")
     matrix = confusion_matrix([one.predicted for one in run.predictions], [one.label for one in run.predictions],
                               num_classes=len(run.class_names)).astype(np.int64)  # (K, K)
@@ -310,10 +310,18 @@ def _confusion_section(run: Run) -> str:
     bars = class_bars([run.class_names[label] for label in worst], [int(matrix[label, label]) for label in worst],
                       [int(matrix[label].sum()) for label in worst])
     confusion = ("<p>Row: true class. Column: predicted class. Blue is right, orange is wrong, stronger is a larger "
-                 "share of the row; point at a cell for its names.</p>"
+                 "share of the row; point at a cell for its names, click it for its clips.</p>"
                  f'<div class="pair"><div class="scroll">{confusion_chart(matrix, run.class_names)}</div>'
                  f"<div>{_confused_pairs(run, matrix)}</div></div>")
-    return _section("Confusion", confusion) + _section("Accuracy per class", bars)
+    return section("Confusion", confusion) + section("Accuracy per class", bars + _class_table(run, matrix))
+
+
+def _class_table(run: Run, matrix: npt.NDArray[np.int64]) -> str:
+    """Precision, recall, F1 and support of each class that has videos or is predicted, folded away."""
+    rows = [[name, *("–" if math.isnan(value) else f"{value:.3f}" for value in (precision, recall, f1)), str(support)]
+            for name, (precision, recall, f1, support) in zip(run.class_names, class_scores(matrix), strict=True)]
+    return ("<details><summary>Precision, recall, F1 and number of videos</summary>"
+            + table(["class", "precision", "recall", "F1", "videos"], rows) + "</details>")
 
 
 def _confused_pairs(run: Run, matrix: npt.NDArray[np.int64]) -> str:
@@ -338,7 +346,7 @@ def _sheet_section(sheet: Sheet) -> str:
     )
     lost = "".join(f"<li>{escape(line)}</li>" for line in sheet.lost)
     lost = f"<p>Not shown:</p><ul>{lost}</ul>" if lost else ""
-    return _section(sheet.title, f"<p>{escape(sheet.intro)}</p>{strips}{lost}")
+    return section(sheet.title, f"<p>{escape(sheet.intro)}</p>{strips}{lost}")
 
 
 def _config_section(run: Run) -> str:
@@ -349,4 +357,4 @@ def _config_section(run: Run) -> str:
         if isinstance(value, dict):
             value = ", ".join(f"{key} {word}" for key, word in value.items())
         rows.append(f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>")
-    return _section("Configuration", f'<table class="config">{"".join(rows)}</table>')
+    return section("Configuration", f'<table class="config">{"".join(rows)}</table>')

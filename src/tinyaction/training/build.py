@@ -11,6 +11,7 @@ import torch
 from tinyaction.data.annotations import DataFolder, find_data
 from tinyaction.data.augment import flip_label_map
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
+from tinyaction.data.groups import check_groups_apart
 from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
@@ -18,7 +19,7 @@ from tinyaction.models import check_input, create_model, load_weights
 from tinyaction.models.create import published_card
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
-from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store
+from tinyaction.prepare.store import check_store, default_store, make_store
 from tinyaction.prepare.stored_file import StoreSettings
 from tinyaction.training.config import REFERENCE_BATCH_SIZE, RunConfig
 from tinyaction.training.distributed import main_process_first, num_processes, rank, start_processes
@@ -66,7 +67,8 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
     if rank() > 0:
         on_line, on_count = None, None
     folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-    data = main_process_first(lambda: find_data(folder, allow_outside=config.allow_outside))
+    data = main_process_first(lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by))
+    check_groups_apart(data.train, data.val)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     model, notes = build_model(config, len(data.class_names))
@@ -90,9 +92,7 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
                     criterion, lr, notes)
 
 
-def prepare_folder(
-    config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None
-) -> Path:
+def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Path:
     """Fetch the tutorial's set if it is asked for; return the folder to read: the data, or a store made of it.
 
     A raw store gives the frames of the videos, a jpeg store nearly the same.
@@ -104,15 +104,10 @@ def prepare_folder(
         check_store(config.data, short_side)
         return Path(config.data)
     settings = StoreSettings(format=config.store, short_side=short_side)
-    plan = plan_store(config.data, default_store(config.data, settings), settings, allow_outside=config.allow_outside)
-    if on_line is not None:
-        on_line(str(plan))
-    count = on_count or (lambda unit, done, total: None)
-    result = fill_store(plan, num_workers=config.num_workers,
-                        on_progress=lambda done, total: count("videos", done, total))
-    if plan.missing and on_line is not None:
-        on_line(f"{plan.folder}: {result.num_stored} videos stored, {result.num_bytes / 1e6:.0f} MB")
-    return plan.folder
+    folder = default_store(config.data, settings)
+    make_store(config.data, folder, settings, num_workers=config.num_workers, allow_outside=config.allow_outside,
+               group_by=config.group_by, on_line=on_line, on_count=on_count)
+    return folder
 
 
 def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:

@@ -1,7 +1,7 @@
-"""Several processes on one training, started by torchrun: rank and number of processes, and what they exchange.
+"""Data-parallel training in several processes, started by torchrun: ranks and collectives.
 
-Without torchrun there is one process, and each function does what is right for one. Several machines are up to
-torchrun (``--nnodes``, ``--rdzv-endpoint``).
+Without torchrun there is one process, and the collectives return their input. torchrun handles several machines
+(``--nnodes``, ``--rdzv-endpoint``).
 """
 
 import os
@@ -34,7 +34,7 @@ def stop_processes() -> None:
 
 
 def rank() -> int:
-    """Number of this process, from 0. Rank 0, the main process, is the only one that writes."""
+    """Return the number of this process, from 0. Only rank 0, the main process, writes files."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -43,7 +43,7 @@ def num_processes() -> int:
 
 
 def gather_in_order(items: list[T]) -> list[T]:
-    """Merge the items of all processes, in the order in which they were dealt: one each, in turn.
+    """Merge the items of all processes in the order in which they were dealt, one at a time in turn.
 
         rank 0: a c e, rank 1: b d   ->   a b c d e, in every process
     """
@@ -66,14 +66,14 @@ def all_reduce_sum(*numbers: float) -> list[float]:
 def all_reduce_gradients(model: nn.Module) -> None:
     """Sum the gradient of each trained parameter over all processes.
 
-    A gradient that is missing in some processes counts as 0 there; one that is missing in all stays missing.
+    A gradient that is None in some processes counts as 0 there; one that is None in all stays None.
     """
     if num_processes() == 1:
         return
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters]
     is_there = gradients[0].new_tensor([parameter.grad is not None for parameter in parameters])
-    message = torch.cat([*(gradient.flatten() for gradient in gradients), is_there])  # one instead of one a parameter
+    message = torch.cat([*(gradient.flatten() for gradient in gradients), is_there])  # sent as one message
     dist.all_reduce(message)
     *sums, num_there = torch.split(message, [*(gradient.numel() for gradient in gradients), len(parameters)])
     for parameter, gradient, part, num in zip(parameters, gradients, sums, num_there.tolist(), strict=True):
@@ -90,17 +90,17 @@ def broadcast_from_main(value: T) -> T:
 
 
 def main_process_first(function: Callable[[], T]) -> T:
-    """Call a function in rank 0, then in the others: for one that makes files on its first call and finds them later.
+    """Call a function in rank 0, then in the others: its first call writes files, later calls read them.
     """
     result = function() if rank() == 0 else None
-    broadcast_from_main(None)  # the other ranks wait here
+    broadcast_from_main(None)  # barrier: the other ranks wait here
     return function() if result is None else result
 
 
 def broadcast_state(model: nn.Module) -> None:
     """Copy weights and running statistics of rank 0 to every process.
 
-    The weights agree already; the running statistics of batch norms do not, as each process sees its own batches.
+    The weights agree already; running statistics of batch norms differ, because each process sees its own batches.
     """
     if num_processes() > 1:
         with torch.no_grad():

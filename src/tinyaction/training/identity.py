@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList
+from tinyaction.text import some_of
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of
 from tinyaction.training.distributed import num_processes
 
@@ -69,7 +70,7 @@ def differences(before: RunIdentity, now: RunIdentity) -> list[str]:
     """Name each difference in a clause; without one a run may go on."""
     found = []
     if before.class_names != now.class_names:
-        found.append(f"its classes were {_some(before.class_names)}, now they are {_some(now.class_names)}")
+        found.append(f"its classes were {some_of(before.class_names)}, now they are {some_of(now.class_names)}")
     found += _list_differences("training", before.train, now.train)
     found += _list_differences("validation", before.val, now.val)
     found += [f"{flag_of(name)} was {value}, now it is {now.flags.get(name)}"
@@ -92,7 +93,3 @@ def _list_differences(kind: str, before: ListIdentity, now: ListIdentity) -> lis
     if before.sizes != now.sizes:
         return [f"files of its {kind} videos were replaced: their sizes differ"]
     return []
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -1,13 +1,13 @@
 """The training loop: :func:`train_one_epoch`, :func:`fit`.
 
-Returns results, reports progress to callbacks; knows no files and no flags, prints nothing. Its neighbours:
+Returns results and reports progress to callbacks; reads no files and no flags, prints nothing. Around it:
 
     updater.py              one optimizer step; sets its learning rate by ``lr_at(step)``
     schedule.py             ``lr_at`` of a run: warm-up, then a cosine
     finetune.py             the loss with label smoothing, class weights, mixup; frozen layers
-    run.py                  makes a run of it: log, metrics.csv, best epoch, report
-    resume.py               saves a checkpoint after steps and epochs, and goes on from it
-    models/checkpoint.py    what a checkpoint holds
+    run.py                  one run: log, metrics.csv, best epoch, report
+    resume.py               saves checkpoints after steps and epochs; resumes from them
+    models/checkpoint.py    contents of a checkpoint
 """
 
 import logging
@@ -32,15 +32,15 @@ MAX_OVERFLOWS = 20  # batches in a row whose float16 loss is not finite, after w
 
 @dataclass
 class TrainState:
-    """How far training is. A resumed run needs it and the states of model, optimizer, loader and random generators."""
+    """Position of training. Resuming also needs the states of model, optimizer, loader and random generators."""
 
     epoch: int = 0
     step: int = 0  # optimizer steps since the beginning
-    num_batches: int = 0  # of this epoch so far, like the sums that follow
+    num_batches: int = 0  # in this epoch so far, as are the sums below
     total_loss: float = 0.0
     num_right: int = 0
     num_videos: int = 0
-    num_pending: int = 0  # videos whose gradients wait for the next step; a run can be saved only at 0
+    num_pending: int = 0  # videos whose gradients are accumulated, not yet applied; save only at 0
     num_overflows: int = 0  # batches in a row whose float16 loss was not finite
     data_seconds: float = 0.0
     compute_seconds: float = 0.0
@@ -59,9 +59,9 @@ class Callbacks:
     """Functions that the loop calls.
 
     Attributes:
-        on_batch: after each batch of training and of evaluation, with the progress.
-        on_step: after each optimizer step; may save, or end the training by raising.
-        on_epoch: after each epoch, with its record; returns True to end the training.
+        on_batch: after each batch of training and evaluation.
+        on_step: after each optimizer step; may save, or raise to end training.
+        on_epoch: after each epoch; returns True to end training.
     """
 
     on_batch: OnBatch | None = None
@@ -82,16 +82,15 @@ def train_one_epoch(
     """Train on every batch of the loader; update the model after every ``updater.grad_accum`` batches.
 
     Args:
-        model: is moved to ``device``.
-        criterion: label smoothing, class weights, mixup; None is the plain cross-entropy. With mixup the accuracy is
-            on mixed videos, against the label with the larger share.
-        state: how far training is; kept up to date. For a state within an epoch the loader must give the rest of it.
+        model: moved to ``device``.
+        criterion: label smoothing, class weights, mixup; None: plain cross-entropy. With mixup, accuracy is that
+            of the mixed videos against the label with the larger share.
+        state: position to start from, updated in place. Within an epoch, the loader must give the remaining batches.
 
-    Each of several processes trains on its own batches and returns the result of all.
+    With several processes, each trains on its own batches and returns the result over all.
 
     Raises:
-        ValueError: a loss is not finite (step and files are named), a label is not below the model's number of
-            classes, or what the loader raises.
+        ValueError: a loss is not finite (names step and files), or a label is not below the number of classes.
     """
     state, callbacks = state or TrainState(), callbacks or Callbacks()
     train_mode(model.to(device))
@@ -109,7 +108,7 @@ def train_one_epoch(
             callbacks.on_batch(progress)
         if is_step and callbacks.on_step is not None:
             callbacks.on_step(state)
-    while make_step(model, updater, state):  # the batches after the last full step, here or in another process
+    while make_step(model, updater, state):  # the remaining batches, of this or another process
         if callbacks.on_step is not None:
             callbacks.on_step(state)
     total_loss, num_right, num_videos = all_reduce_sum(state.total_loss, state.num_right, state.num_videos)
@@ -124,7 +123,7 @@ def train_one_batch(
     model: Recognizer, batch: Batch, updater: Updater, *, device: torch.device, criterion: Criterion | None,
     state: TrainState,
 ) -> None:
-    """Add the gradients of a batch to the model's, and its loss and accuracy to ``state``."""
+    """Accumulate the gradients of a batch in the model, its loss and accuracy in ``state``."""
     inputs = batch["inputs"].to(device, non_blocking=True)             # (B, V, C, T, H, W) uint8
     labels = labels_of(batch, model.cls_head.num_classes).to(device, non_blocking=True)  # (B,)
     B = len(labels)
@@ -138,7 +137,7 @@ def train_one_batch(
     is_finite = math.isfinite(loss.item())
     if not is_finite:
         count_overflow(loss.item(), batch, updater, state)
-    updater.backward(loss * B)                                         # the scaler skips a step that is not finite
+    updater.backward(loss * B)                                         # the scaler skips steps that are not finite
     state.num_batches += 1
     state.num_pending += B
     if is_finite:
@@ -151,7 +150,7 @@ def train_one_batch(
 
 
 def count_overflow(loss: float, batch: Batch, updater: Updater, state: TrainState) -> None:
-    """Raise ValueError for a loss that is not finite, unless it may be a rare overflow of float16."""
+    """Raise ValueError for a loss that is not finite; under float16 tolerate a few in a row with a warning."""
     state.num_overflows += 1
     files = ", ".join(sample.filename for sample in batch["data_samples"])
     if updater.scaler is not None and state.num_overflows <= MAX_OVERFLOWS:
@@ -162,7 +161,7 @@ def count_overflow(loss: float, batch: Batch, updater: Updater, state: TrainStat
 
 
 def make_step(model: Recognizer, updater: Updater, state: TrainState) -> bool:
-    """Update the weights; False where no process had gradients for it."""
+    """Update the weights; return False if no process has gradients."""
     if not updater.step(model, state.step, state.num_pending):
         return False
     state.step, state.num_pending = state.step + 1, 0
@@ -181,10 +180,10 @@ def fit(
     state: TrainState | None = None,
     callbacks: Callbacks | None = None,
 ) -> list[EpochRecord]:
-    """Train and evaluate until ``num_epochs`` are done; arguments as in :func:`train_one_epoch`.
+    """Train and evaluate for epochs ``state.epoch`` to ``num_epochs - 1``; arguments as in :func:`train_one_epoch`.
 
-    Evaluates ``updater.average`` instead of the model where there is one. Begins at ``state`` and keeps it up to date;
-    when ``callbacks.on_epoch`` is called it already points at the next epoch.
+    Evaluates ``updater.average`` instead of the model if there is one. ``state`` points at the next epoch when
+    ``callbacks.on_epoch`` is called.
     """
     history = []
     state, callbacks = state or TrainState(), callbacks or Callbacks()

@@ -10,6 +10,7 @@ import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
 from tinyaction.data.dataset import check_files_exist
+from tinyaction.data.groups import check_groups_apart
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models import PoolingHead, check_input, model_arguments
@@ -61,11 +62,12 @@ def run_probe(
     device = choose_device(config.device)
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
-    data = find_data(folder, allow_outside=config.allow_outside)
+    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by)
+    check_groups_apart(data.train, data.val)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     model, notes = build_model(config, len(data.class_names))
-    run = RunFolder(config.out, name=f"{config.model}-probe", tensorboard=config.tensorboard, on_line=on_line)
+    run = RunFolder(config.out, name=f"{config.model}-probe", trackers=config.trackers, on_line=on_line)
     try:
         for line in [*first_lines(config, data, folder, device, run.path), *notes]:
             run.log(line)
@@ -119,8 +121,10 @@ def fit_probe(
             f"{train.num_computed + val.num_computed} of them computed now; kept in {cache.folder or 'memory only'}")
     started = time.perf_counter()
     labels = torch.from_numpy(data.train.labels)[train.indices]
+    groups = data.train.subset(train.indices).groups
     probe = choose_and_fit(ProbeData(torch.cat(parts, dim=1), labels, len(data.class_names),
-                                     class_weights=config.class_weights), poolings_of(config.pooling))
+                                     None if groups is None else list(groups), config.class_weights),
+                           poolings_of(config.pooling))
     set_head(model, probe)
     fitted = evaluate_features(model, train, data.train)
     evaluation = evaluate_features(model, val, data.val)

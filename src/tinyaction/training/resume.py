@@ -1,4 +1,4 @@
-"""Runs that stop and go on: what is saved and when, signals, ``--resume``."""
+"""Interrupt and resume a run: what ``last.pt`` saves, when, on which signals, and ``--resume``."""
 
 import logging
 import math
@@ -27,28 +27,28 @@ from tinyaction.video import VideoError
 logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-MAX_THREADS = 1024  # more are damage, not a machine
+MAX_THREADS = 1024  # a larger number means a damaged file
 DAMAGE = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError)
 
 
 class Stateful(Protocol):
-    """What a resumed run restores: models, optimizers, scalers, averages of weights, loaders."""
+    """An object whose state is saved: model, optimizer, scaler, average of weights, loader."""
 
     def state_dict(self) -> Any: ...
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
 def training_state(state: TrainState, objects: Mapping[str, Stateful]) -> dict[str, Any]:
-    """Everything that a run needs to go on exactly: its position, the states of its objects, all random generators."""
+    """Collect what an exact resume needs: position, states of the objects, all random generators."""
     return {"state": asdict(state), "objects": {name: thing.state_dict() for name, thing in objects.items()},
             "random": random_state()}
 
 
 def restore_training(saved: Mapping[str, Any], objects: Mapping[str, Stateful]) -> TrainState:
-    """Restore what :func:`training_state` gave, and return the position of the run.
+    """Restore a :func:`training_state` and return the position of the run.
 
     Raises:
-        ValueError: the objects are not those that were saved, or do not fit, or the saved state is damaged.
+        ValueError: other objects were saved, a state does not fit its object, or the saved state is damaged.
     """
     try:
         if saved["objects"].keys() != objects.keys():
@@ -71,7 +71,7 @@ def restore_training(saved: Mapping[str, Any], objects: Mapping[str, Stateful]) 
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError for a state that only the next step would refuse."""
+    """Raise ValueError for a restored state that ``step()`` would fail on."""
     for group in optimizer.param_groups:
         numbers = [value for name, value in group.items() if name in ("lr", "weight_decay", "momentum", "lr_scale")]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
@@ -85,7 +85,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
 
 
 def checked_state(saved: Mapping[str, Any]) -> TrainState:
-    """The position of a run; ValueError or TypeError where a value cannot be one."""
+    """Check a saved position. Raises ValueError or TypeError for an impossible value."""
     for item in fields(TrainState):
         value = saved[item.name]
         if type(value) is not item.type or not value >= 0 or not math.isfinite(value):
@@ -98,9 +98,9 @@ def _reason(error: Exception) -> str:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of all global generators, in kinds that ``weights_only`` reads, and the number of threads.
+    """Collect the states of all global generators, as types that ``weights_only`` reads, and the number of threads.
 
-    On a CPU the last bits of a sum depend on how many threads share it.
+    The number of threads changes the last bits of a sum on a CPU.
     """
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
@@ -113,7 +113,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Restore what :func:`random_state` gave."""
+    """Restore a :func:`random_state`."""
     kind, keys, *rest = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
@@ -126,7 +126,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-class TrainingInterrupted(Exception):  # noqa: N818  (it is no error)
+class TrainingInterrupted(Exception):  # noqa: N818  (not an error)
     """A signal asked the run to stop; ``signum`` is its number."""
 
     def __init__(self, signum: int) -> None:
@@ -135,17 +135,17 @@ class TrainingInterrupted(Exception):  # noqa: N818  (it is no error)
 
 
 class CheckpointManager:
-    """Saves ``last.pt`` so that the run can go on from it: to the bit on a CPU.
+    """Saves ``last.pt`` and resumes from it; on a CPU the resumed run is equal to the last bit.
 
     Args:
-        objects: everything whose state training changes, by name: model, optimizer, loader, scaler, average.
-        identity: what a resumed run must share with this one.
-        content: makes the checkpoint that a prediction needs.
+        objects: name -> object whose state training changes: model, optimizer, loader, scaler, average.
+        identity: must be the same when the run is resumed.
+        content: returns the checkpoint without its training state.
 
     Attributes:
-        state: how far the run is.
+        state: position of the run.
         best: the best epoch so far; None before the end of the first.
-        metrics: the columns of metrics.csv of the last whole epoch.
+        metrics: columns of metrics.csv for the last complete epoch.
     """
 
     def __init__(self, run: RunFolder, *, objects: dict[str, Stateful], identity: RunIdentity, save_every: int,
@@ -163,10 +163,10 @@ class CheckpointManager:
         self._signum = 0
 
     def restore(self) -> bool:
-        """Go on from ``last.pt``; False where the run was stopped before it had one.
+        """Resume from ``last.pt``; return False if the run stopped before saving one.
 
         Raises:
-            ValueError: the run cannot go on exactly; each reason is named.
+            ValueError: the run cannot be resumed exactly; every reason is named.
         """
         if not (self.path.exists() or previous_of(self.path).exists()):
             return False
@@ -216,13 +216,13 @@ class CheckpointManager:
             self.check()
 
     def check(self) -> None:
-        """Raise TrainingInterrupted where a signal came and no step is half done."""
+        """Raise TrainingInterrupted after a signal, unless gradients are still accumulating."""
         if self._signum and not self.state.num_pending:
             raise TrainingInterrupted(self._signum)
 
     @contextmanager
     def watching(self, *loaders: VideoLoader) -> Iterator[None]:
-        """Save all steps when a signal or a bad video ends the block; remove a run that stopped before its first step.
+        """Save when a signal or a bad video ends the block; remove a run that stopped before its first step.
         """
         before = _set_handlers(self._on_signal)
         for loader in loaders:
@@ -266,9 +266,9 @@ class CheckpointManager:
 
 
 def _set_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Handle the stop signals and return their former handlers. Only the main thread can.
+    """Install a handler for the stop signals and return the former ones; none outside the main thread.
 
-    A signal that is ignored stays ignored: ``nohup`` does that with SIGHUP.
+    Ignored signals stay ignored: ``nohup`` ignores SIGHUP.
     """
     before = {}
     try:
@@ -281,7 +281,7 @@ def _set_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int,
 
 
 def config_notes(folder: Path, flags: Mapping[str, Any]) -> list[str]:
-    """Say where ``config.json`` was changed by hand: the flags in the checkpoint hold."""
+    """List flags that were edited in ``config.json``; the checkpoint's are used instead."""
     try:
         written = read_flags(folder)
     except (ValueError, OSError) as error:
@@ -292,13 +292,13 @@ def config_notes(folder: Path, flags: Mapping[str, Any]) -> list[str]:
 
 
 def resumed_config(given: Mapping[str, Any]) -> RunConfig:
-    """The flags of the run that ``resume`` names, with those that may change as given now.
+    """Read the flags of the run ``given["resume"]`` and replace those of ``MAY_CHANGE`` that are given.
 
-    The flags are those in ``last.pt``; ``config.json`` is read where the run stopped before it had one.
+    Reads ``last.pt``, or ``config.json`` if the run stopped before saving one.
 
     Raises:
-        ValueError: another flag is given, or the run's files are damaged.
-        FileNotFoundError: there is no such run.
+        ValueError: a given flag may not change, or the run's files are damaged.
+        FileNotFoundError: the run does not exist.
     """
     folder = Path(given["resume"])
     fixed = {name: value for name, value in given.items() if name not in MAY_CHANGE}
@@ -317,7 +317,7 @@ def resumed_config(given: Mapping[str, Any]) -> RunConfig:
 
 
 def _words(name: str, value: Any) -> list[str]:
-    """A flag as it is written on a command line."""
+    """Write a flag as on a command line."""
     if value is True:
         return [flag_of(name)]
     return ["--no-" + flag_of(name)[2:]] if value is False else [flag_of(name), str(value)]

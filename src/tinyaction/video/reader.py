@@ -6,6 +6,7 @@ asked for need and nothing else: it seeks to the key frame before them, and lets
 frame refers to. The pixels are those of decoding all in turn. Whatever fails is a :class:`VideoError`.
 """
 
+import copy
 import math
 from bisect import bisect_right
 from collections import deque
@@ -87,6 +88,12 @@ class VideoFile(VideoReader):
 
     def __len__(self) -> int:
         return len(self._table.shown)
+
+    def reopened(self) -> "VideoFile":
+        """The same file, not listed again; the decoder goes over to it."""
+        other = copy.copy(self)
+        self._idle = None
+        return other
 
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         check_indices(indices, len(self), self.path)

@@ -1,0 +1,167 @@
+"""Rows of a CSV file: whole videos with their labels, or segments of videos, with a start and an end.
+
+    path,start,end,label
+    long.mp4,12.5,15,fall
+    long.mp4,0:01:20,0:01:24.5,sit down
+
+Times are seconds, or ``h:mm:ss.s`` or ``m:ss``, from the first frame of the video. A segment has the frames whose time
+lies in [start, end). Columns ``split`` and ``group`` may follow.
+"""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from os.path import normpath
+from pathlib import Path
+
+from tinyaction.data.tables import read_table
+from tinyaction.files import write_whole
+from tinyaction.video.segment import TIME_TOLERANCE
+
+COLUMNS = ("path", "start", "end", "label")
+NUM_DECIMALS = 6  # of the seconds in files
+_FRAGMENT = re.compile(r"#t=[0-9.]+,[0-9.]+$")
+_TIME = re.compile(r"(?:(?:([0-9]+):)?([0-9]+):)?([0-9]+(?:[.,][0-9]*)?)")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a video, from ``start`` to before ``end`` in seconds, and its label; a whole one ends at infinity.
+
+    Attributes:
+        path: as it stands in the file.
+        split: "train", "val" or "test"; "" where the file does not say.
+        group: whose videos stay together when they are split; "" where the file does not say.
+        where: "file, line n", for messages.
+    """
+
+    path: str
+    start: float
+    end: float
+    label: str
+    split: str = ""
+    group: str = ""
+    where: str = field(default="", compare=False)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.end == math.inf
+
+    @property
+    def name(self) -> str:
+        """The path, or the name of the segment; see :func:`segment_name`."""
+        return self.path if self.is_whole else segment_name(self.path, self.start, self.end)
+
+
+def read_segments(path: str | Path, *, overlap: bool = False) -> list[Segment]:
+    """Read a CSV file of segments; see this module's docstring.
+
+    Args:
+        overlap: segments of one video may overlap.
+
+    Raises:
+        ValueError: a column or a cell is missing, a time is wrong, or what :func:`check_segments` raises; the file,
+            the line, the value and the rule are named.
+        FileNotFoundError: there is no such file.
+    """
+    return _rows_of(path, COLUMNS, overlap=overlap)
+
+
+def read_rows(path: str | Path) -> list[Segment]:
+    """Read a CSV file of segments as :func:`read_segments` does, or one of whole videos, "path,label"."""
+    return _rows_of(path, ("path", "label"), overlap=False)
+
+
+def _rows_of(path: str | Path, required: Sequence[str], *, overlap: bool) -> list[Segment]:
+    rows = []
+    for where, cells in read_table(path, required, together=("start", "end")):
+        start, end = parse_range(cells["start"], cells["end"], where) if "start" in cells else (0.0, math.inf)
+        rows.append(Segment(cells["path"], start, end, cells["label"], cells.get("split", "").lower(),
+                            cells.get("group", ""), where))
+    with_group = sum(row.group != "" for row in rows)
+    if 0 < with_group < len(rows):
+        row = next(row for row in rows if not row.group)
+        raise ValueError(f"{row.where}: no group, but other lines have one; give each line one, or none")
+    check_segments(rows, overlap=overlap)
+    return rows
+
+
+def write_segments(path: str | Path, rows: Sequence[Segment]) -> None:
+    """Write a CSV file that :func:`read_segments` or, of whole videos, :func:`read_rows` reads.
+
+    It has the columns ``split`` and ``group`` where a row has one. Raises UnicodeEncodeError where a name is not
+    UTF-8.
+    """
+    columns = [column for column in (*COLUMNS, "split", "group")
+               if column in ("path", "label") or any(_cell(row, column) for row in rows)]
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows([_cell(row, column) for column in columns] for row in rows)
+    write_whole(path, text.getvalue().encode("utf-8"))
+
+
+def _cell(row: Segment, column: str) -> str:
+    if column not in ("start", "end"):
+        return str(getattr(row, column))
+    return "" if row.is_whole else format_seconds(getattr(row, column))
+
+
+def parse_seconds(text: str, where: str) -> float:
+    """Seconds of "12.5", "1:02.5" or "1:00:02.5"; ``where`` begins the message of the ValueError."""
+    match = _TIME.fullmatch(text.strip())
+    seconds = float(match[3].replace(",", ".")) if match else 0.0
+    if match is None or match[2] and (seconds >= 60 or match[1] and int(match[2]) >= 60) or len(text) > 30:
+        raise ValueError(f"{where}: the time {text!r} is none; write seconds (12.5) or h:mm:ss.s (0:00:12.5)")
+    return seconds + 60 * int(match[2] or 0) + 3600 * int(match[1] or 0)
+
+
+def parse_range(start_text: str, end_text: str, where: str) -> tuple[float, float]:
+    """(start, end) in seconds; ValueError where the end is not after the start."""
+    start, end = parse_seconds(start_text, where), parse_seconds(end_text, where)
+    if end <= start:
+        raise ValueError(f"{where}: the segment starts at {start_text} and ends at {end_text}; it must end after it "
+                         "starts")
+    return start, end
+
+
+def segment_name(path: str, start: float, end: float) -> str:
+    """The name of a segment in results: "long.mp4#t=12.5,15". Source: W3C Media Fragments URI, 4.2.1."""
+    return f"{path}#t={format_seconds(start)},{format_seconds(end)}"
+
+
+def split_segment_name(name: str) -> tuple[str, str]:
+    """(path, "#t=12.5,15") of :func:`segment_name`; ("long.mp4", "") of a path."""
+    match = _FRAGMENT.search(name)
+    return (name[: match.start()], match[0]) if match else (name, "")
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds as files have them: "12.5", "0.033333"."""
+    return f"{seconds:.{NUM_DECIMALS}f}".rstrip("0").rstrip(".")
+
+
+def check_segments(segments: Sequence[Segment], *, overlap: bool = False) -> None:
+    """Raise ValueError where a segment is there twice or, without ``overlap``, two of one video overlap."""
+    by_path: dict[str, list[Segment]] = {}
+    for item in segments:
+        if item.is_whole:  # may be listed twice, in training and in validation
+            continue
+        by_path.setdefault(normpath(item.path), []).append(item)
+    for items in by_path.values():
+        items.sort(key=lambda item: (item.start, item.end, item.label))
+        for first, second in pairwise(items):
+            both = f"{second.where}: {_span(second)} of {second.path!r} ({second.label})"
+            if (first.start, first.end, first.label) == (second.start, second.end, second.label):
+                raise ValueError(f"{both} is there twice, first in {first.where}; delete one")
+            if not overlap and second.start < first.end - TIME_TOLERANCE:
+                raise ValueError(f"{both} overlaps {_span(first)} ({first.label}) of {first.where}; with one label a "
+                                 "frame, segments of a video must not overlap")
+
+
+def _span(item: Segment) -> str:
+    return f"{format_seconds(item.start)} to {format_seconds(item.end)} s"
