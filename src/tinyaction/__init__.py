@@ -52,6 +52,7 @@ from tinyaction.models.checkpoint import Checkpoint, load_model
 from tinyaction.models.pretrained import load_pretrained
 from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
+from tinyaction.results.neighbors import ClipLibrary
 from tinyaction.results.sheets import Clip
 from tinyaction.sample import DataSample
 from tinyaction.training.config import RunConfig, default_hyperparameters
@@ -76,6 +77,7 @@ __all__ = [
     "Recognizer", "Checkpoint", "load_model", "choose_device",
     # what came out
     "evaluate", "Evaluation", "top_k_accuracy", "mean_class_accuracy", "confusion_matrix", "Clip",
+    "ClipLibrary",
     # from a config to a run
     "RunConfig", "default_hyperparameters", "train", "RunResult",
     "learning_rate", "create_optimizer", "create_average", "Updater", "Criterion", "freeze",
