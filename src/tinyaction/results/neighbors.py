@@ -105,16 +105,21 @@ class ClipLibrary:
         found = extract_features(self.model, VideoList(names, [0] * len(names), source="clips"), self.pipeline,
                                  FeatureCache(None), device=self.device)
         places = [Path(name).resolve() for name in self.filenames]
-        return [self._neighbors(vector, num, [place != Path(name).resolve() for place in places])
-                for name, vector in zip(names, clip_vectors(found.features), strict=True)]
+        neighbors = []
+        for name, vector in zip(names, clip_vectors(found.features), strict=True):
+            others = [index for index, place in enumerate(places) if place != Path(name).resolve()]
+            neighbors += nearest_clips(vector[None], self.vectors[others], [self.filenames[i] for i in others],
+                                       [self.class_names[i] for i in others], num=num)
+        return neighbors
 
-    def _neighbors(self, vector: torch.Tensor, num: int, is_other: Sequence[bool]) -> list[Neighbor]:
-        others = torch.tensor(is_other).nonzero().flatten()
-        if not len(others):
-            return []
-        order, similarities = nearest(vector[None], self.vectors[others], num=num)
-        return [Neighbor(self.filenames[index], self.class_names[index], similarity) for index, similarity in
-                zip(others[order[0]].tolist(), similarities[0].tolist(), strict=True)]
+
+def nearest_clips(
+    vectors: torch.Tensor, library: torch.Tensor, filenames: Sequence[str], class_names: Sequence[str], *, num: int
+) -> list[list[Neighbor]]:
+    """:func:`nearest` with the names and classes of the library's clips."""
+    order, cosines = nearest(vectors, library, num=num)
+    return [[Neighbor(filenames[index], class_names[index], cosine) for index, cosine in zip(row, values, strict=True)]
+            for row, values in zip(order.tolist(), cosines.tolist(), strict=True)]
 
 
 def clip_vectors(features: torch.Tensor) -> torch.Tensor:

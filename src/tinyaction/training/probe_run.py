@@ -19,6 +19,7 @@ from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache, Features, Reading, extract_features
+from tinyaction.results.neighbors import Neighbor, clip_vectors, nearest_clips, write_neighbors
 from tinyaction.results.report import write_report
 from tinyaction.results.run import RunFolder, usage_lines
 from tinyaction.results.summary import result_lines
@@ -37,7 +38,7 @@ from tinyaction.training.distributed import num_processes
 from tinyaction.training.probe import Probe, ProbeData, choose_and_fit, poolings_of
 from tinyaction.video.frames import original_of
 
-NUM_SHOWN = 3  # poolings in the log
+NUM_SHOWN = 3  # poolings in the log, neighbours of a video
 
 
 @dataclass
@@ -125,6 +126,7 @@ def fit_probe(
     probe = choose_and_fit(ProbeData(torch.cat(parts, dim=1), labels, len(data.class_names),
                                      None if groups is None else list(groups), config.class_weights),
                            poolings_of(config.pooling))
+    write_neighbors(run.path / "neighbors.csv", nearest_training_clips(train, val, data))
     set_head(model, probe)
     fitted = evaluate_features(model, train, data.train)
     evaluation = evaluate_features(model, val, data.val)
@@ -132,6 +134,14 @@ def fit_probe(
     evaluation.compute_seconds = time.perf_counter() - started
     trained = TrainResult(fitted.loss, fitted.top1, len(labels), 0.0, 0.0, train.bad)
     return ProbeResult(model, probe, trained, evaluation)
+
+
+def nearest_training_clips(train: Features, val: Features, data: DataFolder) -> dict[str, list[Neighbor]]:
+    """For each validation video the training clips that the network finds most like it."""
+    known = [data.train[index] for index in train.indices]
+    found = nearest_clips(clip_vectors(val.features), clip_vectors(train.features), [path for path, _ in known],
+                          [data.class_names[label] for _, label in known], num=NUM_SHOWN)
+    return {data.val[index][0]: neighbors for index, neighbors in zip(val.indices, found, strict=True)}
 
 
 def is_mirroring(config: RunConfig) -> bool:
