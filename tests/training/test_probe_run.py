@@ -63,19 +63,14 @@ def test_the_run_folder_is_an_ordinary_one(result, folder):
 
 
 def test_the_nearest_training_clips_of_each_validation_video(result, folder):
-    """Those that are found by the checkpoint; the page names them beside each mistake."""
+    """Those that the checkpoint finds."""
     written = read_neighbors(result.path / "neighbors.csv")
     library = ta.ClipLibrary.build(result.checkpoint, device="cpu")
     for name, found in written.items():
         again = library.nearest(name, num=3)[0]
         assert [one.filename for one in found] == [one.filename for one in again]
         assert [one.similarity for one in found] == pytest.approx([one.similarity for one in again], abs=1e-3)
-    run = read_run(result.path)
-    mistakes = [one.filename for one in run.predictions if one.predicted != one.label]
-    page = (result.path / "report.html").read_text()
-    assert len(written) == 3 and page.count("nearest training clips: ") == len(mistakes)
-    for one in (written[name][0] for name in mistakes):
-        assert f"nearest training clips: {one.class_name} {one.similarity:.2f} (clip" in page
+    assert len(written) == 3
 
 
 def test_a_second_run_computes_nothing_and_says_the_same(result, folder, tmp_path):
