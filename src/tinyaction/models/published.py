@@ -71,16 +71,17 @@ def load_published(
         rule = replace(rule, mean=found.mean, std=found.std)
     state = tensors if "cls_head.fc.weight" in tensors else family.convert(tensors)  # tinyaction's own, or published
     num_published = len(state["cls_head.fc.weight"]) if "cls_head.fc.weight" in state else 0
-    if num_classes is None and not num_published:
-        raise ValueError(f"{files.source} has no classifier, it is pretrained alone; say num_classes for a new one")
-    if names and len(names) != num_published:
+    if names and num_published and len(names) != num_published:
         raise ValueError(f"{files.source}: its config.json names {len(names)} classes, its classifier has "
                          f"{num_published}; one of the files is of another network")
     if num_classes:
         state = {key: tensor for key, tensor in state.items() if not key.startswith("cls_head.fc.")}
-    build = partial(family.build, num_classes=num_classes or num_published, average_clips=average_clips,
+    build = partial(family.build, num_classes=num_classes or num_published or 2, average_clips=average_clips,
                     max_views=max_views, mean=rule.mean, std=rule.std, **arguments)
-    model = fill(build, state, name=name, source=files.source, new_classifier=num_classes is not None)
+    is_new = num_classes is not None or not num_published
+    model = fill(build, state, name=name, source=files.source, new_classifier=is_new)
+    if num_classes is None and not num_published:
+        raise ValueError(f"{files.source} has no classifier, it is pretrained alone; say num_classes for a new one")
     model.data_preprocessor = VideoPreprocessor(rule.mean, rule.std)   # built without memory, as all else
     alike = next((known for known in cards_of(name) if known.num_classes == num_published), None)
     if not names and not num_classes:
