@@ -50,7 +50,8 @@ class PatchEmbed(nn.Module):
         return T // tubelet, H // patch, W // patch
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        return self.proj(clips).flatten(2).transpose(1, 2)             # (N, L, F)
+        # In order, or every norm and sum behind it would work on a transposed tensor, at several times the cost.
+        return self.proj(clips).flatten(2).transpose(1, 2).contiguous()  # (N, L, F)
 
 
 def check_clip(num_frames: int, size: tuple[int, int], *, patch: int, tubelet: int) -> None:
