@@ -31,6 +31,7 @@ def test_the_notebook_runs_and_teaches_what_it_claims(
     _, averaging = names["learn"]("conv2d", epochs=1)  # type: ignore[operator]
     assert averaging == [0.5]  # a mean does not know the order
     assert names["accuracies"][-1] >= 0.95  # type: ignore[index]  # shifting does
+    assert names["probe"].accuracy >= 0.95  # type: ignore[attr-defined]  # so does the trend of frozen features
     assert names["packed"]["inputs"].shape == (1, 3, 8, 64, 64)  # type: ignore[index]
     assert (tmp_path / "runs" / "conv2d-1" / "report.html").is_file()
 

@@ -181,3 +181,8 @@ def test_segments_of_a_video_have_features_of_their_own(tmp_path):
     assert found.num_computed == 3 and not torch.equal(found.features[0], found.features[1])
     again, _ = extract(everything.subset([1, 0]), tmp_path / "cache")
     assert again.num_computed == 0 and torch.equal(again.features, found.features[[1, 0]])
+
+
+def test_many_notes_on_kept_features_are_three_and_a_number(tmp_path):
+    assert FeatureCache(tmp_path, notes=["a", "b", "c"]).first_notes() == ["a", "b", "c"]
+    assert FeatureCache(tmp_path, notes=[*"abcde"]).first_notes() == ["a", "b", "c", "2 more notes on kept features"]

@@ -51,6 +51,11 @@ class FeatureCache:
         data = Path(data).resolve()
         return cls(data.with_name(f"{data.name}-features") / f"{name}-{network_digest(model, pipeline)}")
 
+    def first_notes(self) -> list[str]:
+        """Three, and how many more: a folder of foreign features has one for each file."""
+        more = len(self.notes) - 3
+        return [*self.notes[:3], *([f"{more} more notes on kept features"] if more > 0 else [])]
+
     def path_of(self, video: str, *, segment: str = "", mirrored: bool = False) -> Path | None:
         """``segment``: the end of the item's name, as "#t=12.5,15"; "" is the whole video."""
         if self.folder is None:

@@ -86,7 +86,7 @@ class ClipLibrary:
         cache = FeatureCache.beside(data, f"{name}-{arguments['clip_len']}x{arguments['size']}", model, pipeline)
         features = extract_features(model, found.train, pipeline, cache, device=device_used, on_video=on_video,
                                     reading=Reading(num_workers, "skip", max_skipped=1.0))
-        notes = [*cache.notes, *(f"{bad.filename}: {bad.reason}" for bad in features.bad)]
+        notes = [*cache.first_notes(), *(f"{bad.filename}: {bad.reason}" for bad in features.bad)]
         pairs = [found.train[index] for index in features.indices]
         return cls(model, pipeline, device_used, [path for path, _ in pairs],
                    [found.class_names[label] for _, label in pairs], clip_vectors(features.features), notes)

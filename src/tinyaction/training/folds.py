@@ -148,9 +148,11 @@ def divide(videos: VideoList, class_names: Sequence[str], num_folds: int) -> lis
         of_class.setdefault(label, set()).add(group)
     for label, names in sorted(of_class.items()):
         if len(names) < num_folds:
-            advice = f"take --folds {len(names)}" if len(names) > 1 else "it cannot be held out and trained on"
-            raise ValueError(f"--folds is {num_folds}, but class {class_names[label]!r} has {len(names)} {what}"
-                             f"{'s' if len(names) > 1 else ''}; {advice}, or add clips")
+            name = class_names[label]
+            advice = (f"s; take --folds {len(names)}, or add clips" if len(names) > 1 else
+                      " only, which cannot be held out and trained on; add clips of other groups" if videos.groups else
+                      " only, which cannot be held out and trained on; add clips")
+            raise ValueError(f"--folds is {num_folds}, but class {name!r} has {len(names)} {what}{advice}")
     fold_of = assign_folds(videos.labels.tolist(), groups, num_folds=num_folds)
     parts = [([place for place, one in enumerate(fold_of) if one != fold],
               [place for place, one in enumerate(fold_of) if one == fold]) for fold in range(num_folds)]

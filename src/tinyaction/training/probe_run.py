@@ -152,7 +152,7 @@ def clip_features(
         results.append(ClipFeatures(videos.subset(found.indices), found.features[:, :V], found.features[:, V:],
                                     found.bad))
         num_computed += found.num_computed
-    for note in cache.notes:
+    for note in cache.first_notes():
         on_line(f"note: {note}")
     on_line(f"features of {sum(len(one.videos) for one in results)} videos in {time.perf_counter() - started:.1f} s, "
             f"{num_computed} of them computed now; kept in {cache.folder or 'memory only'}")
