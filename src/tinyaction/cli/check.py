@@ -1,20 +1,19 @@
 """Decode every video of a folder to its end and say what is wrong: with files, with lists, between the splits."""
 
-import csv
-import io
 import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import CLEAN_FILE, DataFolder, find_data
+from tinyaction.data.segments import write_segments
 from tinyaction.device import default_num_workers
-from tinyaction.files import check_output, write_whole
-from tinyaction.prepare.check import Check, check_data, clean_lines, summary
+from tinyaction.files import check_output
+from tinyaction.prepare.check import Check, check_data, clean_indices, summary
 
 CACHE = ".check.jsonl"
 
@@ -94,18 +93,12 @@ def report_lines(check: Check, folder: str, unused_files: str = "") -> list[str]
 def write_clean(data: DataFolder, check: Check, folder: Path, *, drop_concealed: bool = False) -> list[str]:
     """Write ``clean.csv`` into the folder: the lists without what is wrong; returns what to say."""
     path = folder / CLEAN_FILE
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    has_groups = data.train.groups is not None and data.val.groups is not None
-    writer.writerow(["path", "label", "split", *(["group"] if has_groups else [])])
-    num_kept = 0
+    rows = []
     for split, videos in (("train", data.train), ("val", data.val)):
-        groups = {videos[index][0]: [group] for index, group in enumerate(videos.groups or [])} if has_groups else {}
-        for name, label in clean_lines(videos, check, drop_concealed=drop_concealed):
-            place = Path(os.path.normpath(name))
+        for index in clean_indices(videos, check, drop_concealed=drop_concealed):
+            place = Path(os.path.normpath(videos[index][0]))
             inside = place.relative_to(folder) if place.is_relative_to(folder) else place
-            writer.writerow([inside.as_posix(), data.class_names[label], split, *groups.get(name, [])])
-            num_kept += 1
-    write_whole(path, table.getvalue())
-    return [f"{path}: {num_kept} of {len(data.train) + len(data.val)} videos; train with: tinyaction train --data "
+            rows.append(replace(videos.row(index, data.class_names), path=inside.as_posix(), split=split))
+    write_segments(path, rows)
+    return [f"{path}: {len(rows)} of {len(data.train) + len(data.val)} videos; train with: tinyaction train --data "
             f"{path}"]

@@ -50,10 +50,12 @@ class FeatureCache:
         data = Path(data).resolve()
         return cls(data.with_name(f"{data.name}-features") / f"{name}-{network_digest(model, pipeline)}")
 
-    def path_of(self, video: str, *, mirrored: bool) -> Path | None:
+    def path_of(self, video: str, *, mirrored: bool, times: str = "") -> Path | None:
+        """``times`` are those of a segment; see :func:`tinyaction.data.segments.segment_name`."""
         if self.folder is None:
             return None
-        return self.folder / f"{Path(video).stem[:60]}-{video_digest(video)}{'-mirrored' if mirrored else ''}.npz"
+        name = f"{Path(video).stem[:60]}-{video_digest(video)}{times}{'-mirrored' if mirrored else ''}.npz"
+        return self.folder / name
 
     def read(self, path: Path | None) -> Array | None:
         """None where there is none, or it is damaged: then a note says so, and it can be computed again."""
@@ -153,7 +155,7 @@ def extract_features(
     paths: list[Path | None] = []
     known: dict[int, Array] = {}
     for index in range(len(videos)):
-        paths.append(_path_or_none(cache, videos[index][0], mirrored=mirrored))
+        paths.append(_path_or_none(cache, videos, index, mirrored=mirrored))
         features = cache.read(paths[index])
         if features is not None:
             known[index] = features
@@ -167,7 +169,7 @@ def extract_features(
                                   max_skipped=max_skipped, video_timeout=reading.video_timeout)
         places: dict[str, list[int]] = {}
         for index in missing:
-            places.setdefault(videos[index][0], []).append(index)
+            places.setdefault(videos.item_name(index), []).append(index)
         model = model.to(device).eval()
         for number, batch in enumerate(loader, start=1):
             name = batch["data_samples"][0].filename
@@ -182,10 +184,11 @@ def extract_features(
     return Features(_stacked([known[index] for index in indices], videos), indices, bad, len(missing) - len(bad))
 
 
-def _path_or_none(cache: FeatureCache, video: str, *, mirrored: bool) -> Path | None:
+def _path_or_none(cache: FeatureCache, videos: VideoList, index: int, *, mirrored: bool) -> Path | None:
     """None also for a video that is not there: the loader says so."""
     try:
-        return cache.path_of(video, mirrored=mirrored)
+        video = videos[index][0]
+        return cache.path_of(video, mirrored=mirrored, times=videos.item_name(index).removeprefix(video))
     except OSError:
         return None
 

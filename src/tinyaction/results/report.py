@@ -19,15 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyaction.data.dataset import VideoDataset
+from tinyaction.data.segments import split_segment_name
 from tinyaction.files import write_whole
 from tinyaction.results.metrics import class_scores, confusion_matrix, wilson_interval
 from tinyaction.results.page import html_page, section, table
 from tinyaction.results.plots import Series, class_bars, confusion_chart, isolated, line_chart, shortened, stacked_bars
 from tinyaction.results.predictions_table import predictions_section, table_order
-from tinyaction.results.run import TIMES, Run, read_run, usage_lines
+from tinyaction.results.run import TIMES, Run, end_of_name, read_run, usage_lines
 from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, draw_strip, write_png
 from tinyaction.results.summary import confused_pairs
-from tinyaction.video.frames import FORMATS
 
 NUM_TRAIN_CLIPS = 8
 NUM_MISTAKES = 16
@@ -102,17 +102,11 @@ class Sheet:
 
 def find_video(dataset: VideoDataset, filename: str) -> int | None:
     """The index of a video in the dataset, by its path, else by the names of its folder and file if only one fits."""
-    names = [dataset.videos[i][0] for i in range(len(dataset))]
+    names = [dataset.filename(index) for index in range(len(dataset))]
     if filename in names:
         return names.index(filename)
-    ends = [_end(name) for name in names]
-    return ends.index(_end(filename)) if ends.count(_end(filename)) == 1 else None
-
-
-def _end(filename: str) -> tuple[str, ...]:
-    """The names of the folder and of the video, without the suffix that a frame store adds."""
-    path = Path(filename)
-    return (path.with_suffix("") if path.suffix in FORMATS.values() else path).parts[-2:]
+    ends = [end_of_name(name) for name in names]
+    return ends.index(end_of_name(filename)) if ends.count(end_of_name(filename)) == 1 else None
 
 
 def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
@@ -149,7 +143,7 @@ def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
         sheet.intro = NOT_AT_HAND
         return sheet
     for index in spread_over_classes(train_set.videos.labels, NUM_TRAIN_CLIPS):
-        filename, label = train_set.videos[index]
+        filename, label = train_set.filename(index), train_set.videos[index][1]
         if filename in run.bad_files:  # it may have ended a worker process
             sheet.lost.append(f"{filename}: skipped in training, see bad_files.txt")
             continue
@@ -205,7 +199,7 @@ def _column(run: Run, name: str) -> list[float]:
 
 
 def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: str) -> str:
-    example = run.predictions[0].filename if run.predictions else "clip.mp4"
+    example = split_segment_name(run.predictions[0].filename)[0] if run.predictions else "clip.mp4"
     usage = "\n".join(usage_lines(run.folder, run.config["data"], example))
     body = "".join([
         f"<header><h1>{escape(run.folder.name)}</h1><p>{escape(_subtitle(run))}</p></header>",

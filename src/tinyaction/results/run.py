@@ -28,9 +28,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tinyaction.data.loader import BadVideo
+from tinyaction.data.segments import split_segment_name
 from tinyaction.files import write_whole
 from tinyaction.results.evaluation import EpochRecord, Evaluation
 from tinyaction.text import from_cell, printable, shell_line, to_cell
+from tinyaction.video.frames import FORMATS
 
 T = TypeVar("T")
 
@@ -287,6 +289,13 @@ def read_run(folder: str | Path) -> Run:
         from_cell(row["path"]), numbers[from_cell(row["class"])], numbers[from_cell(row["predicted"])],
         float(row["score"]), float(row["class_score"]))) if path.is_file() else []
     return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")))
+
+
+def end_of_name(filename: str) -> str:
+    """Folder and name of a video or a segment, without the suffix that a frame store adds."""
+    name, times = split_segment_name(filename)
+    path = Path(name)
+    return "/".join((path.with_suffix("") if path.suffix in FORMATS.values() else path).parts[-2:]) + times
 
 
 def _read_bad_files(path: Path) -> dict[str, str]:

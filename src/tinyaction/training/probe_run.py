@@ -158,7 +158,7 @@ def evaluate_features(model: Recognizer, found: Features, videos: VideoList) -> 
     logits = torch.stack([head(features.float().to(device)) for features in found.features])  # (N, V, K)
     labels = torch.from_numpy(videos.labels)[found.indices].to(device)
     return Evaluation(head.loss(logits, labels).item(), head.video_scores(logits).double().cpu().numpy(),
-                      labels.cpu().numpy(), [videos[index][0] for index in found.indices], 0.0, 0.0, found.bad)
+                      labels.cpu().numpy(), [videos.item_name(index) for index in found.indices], 0.0, 0.0, found.bad)
 
 
 def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: ProbeResult, device: torch.device) -> None:
