@@ -93,11 +93,13 @@ def _rows_of(path: str | Path, required: Sequence[str], *, overlap: bool) -> lis
 def write_segments(path: str | Path, rows: Sequence[Segment]) -> None:
     """Write a CSV file that :func:`read_segments` or, of whole videos, :func:`read_rows` reads.
 
-    It has the columns ``split`` and ``group`` where all rows have them. Raises UnicodeEncodeError where a name is not
-    UTF-8.
+    It has a column ``split`` where a row has one, and ``group`` where all have. Raises UnicodeEncodeError where a name
+    is not UTF-8.
     """
-    columns = [column for column in (*COLUMNS, "split", "group")
-               if column in ("path", "label") or all(_cell(row, column) for row in rows)]
+    has = {"start": not all(row.is_whole for row in rows), "split": any(row.split for row in rows),
+           "group": all(row.group for row in rows)}
+    has["end"] = has["start"]
+    columns = [column for column in (*COLUMNS, "split", "group") if has.get(column, True)]
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
