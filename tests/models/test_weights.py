@@ -219,7 +219,7 @@ def test_pixels_are_normalized_as_the_weights_ask(tmp_path, monkeypatch):
     monkeypatch.setitem(BUILD_ARGUMENTS, "vgg16", {"init_weights": False})
     model = model_of("tsn-vgg16", 2)
     torch.save(model.state_dict(), tmp_path / "vgg16.pth")
-    monkeypatch.setattr("tinyaction.models.weights.fetch_published", lambda published: tmp_path / "vgg16.pth")
+    monkeypatch.setattr("tinyaction.models.weights.fetch_file", lambda address: tmp_path / "vgg16.pth")
     for weights, mean, std in [("IMAGENET1K_V1", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
                                ("IMAGENET1K_FEATURES", [122.99925, 116.9991, 103.9992], [1.0, 1.0, 1.0])]:
         load_weights(model, "tsn-vgg16", weights)

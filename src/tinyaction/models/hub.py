@@ -1,7 +1,12 @@
 """Files of published networks: a folder as the Hugging Face hub has it, one file of tensors, or the hub itself."""
 
+import http.client
 import json
 import logging
+import re
+import socket
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +15,10 @@ from typing import Any
 
 import torch
 
-from tinyaction.models.weights import SECONDS_TO_ANSWER, fetch_file, find_state_dict, read_checkpoint
+from tinyaction.models.torch_file import find_state_dict, read_torch_file
+
+SECONDS_TO_ANSWER = 15.0
+SECONDS_TO_GIVE_UP = 3600.0  # a part of a file to which nobody has written for so long is nobody's
 
 # The first that is there is read. An index names the shards of a network that is cut into several files.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
@@ -20,10 +28,10 @@ PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json",
 
 @dataclass(frozen=True)
 class NetworkFiles:
-    """Files that are there, before a tensor is read.
+    """Files that were found; no tensor has been read.
 
     Attributes:
-        config, processor: what ``config.json`` and the processor's file hold; empty where there is none.
+        config, processor: contents of ``config.json`` and the processor's file; empty without one.
         weights: files with tensors.
         source: what the user named.
     """
@@ -39,12 +47,12 @@ class NetworkFiles:
         return Path(self.source).is_file()
 
     def read_tensors(self) -> dict[str, torch.Tensor]:
-        """Names and tensors of all files. Raises ValueError for a file that is cut, or of another kind."""
+        """Read names and tensors of all files. Raises ValueError for a file that is cut or of another kind."""
         return {name: tensor for path in self.weights for name, tensor in read_tensors(path).items()}
 
 
 def find_files(where: str | Path) -> NetworkFiles:
-    """The files of "hub:OWNER/NAME", of a folder, or one file with the configuration that may lie beside it.
+    """Find the files of "hub:OWNER/NAME", of a folder, or one file and the config.json beside it.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -71,7 +79,7 @@ def _in_folder(folder: Path, *, source: str) -> NetworkFiles:
 
 
 def find_weights(folder: Path) -> list[Path]:
-    """The files with tensors in a folder; ValueError where there is none, or a shard is missing."""
+    """Find the files with tensors in a folder. Raises ValueError if there is none or a shard is missing."""
     there = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if there is None:
         raise ValueError(f"{folder}: has no weights; it needs {WEIGHT_FILES[0]}, {WEIGHT_FILES[2]}, or the index of "
@@ -98,7 +106,7 @@ def _read_processor(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file with an object; ValueError where it is none."""
+    """Read a JSON object. Raises ValueError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -109,9 +117,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Names and tensors of one file, .safetensors or of ``torch.save``; nothing that it names is run."""
+    """Read names and tensors of one file, .safetensors or of ``torch.save``, without running code in it."""
     if path.suffix != ".safetensors":
-        content = read_checkpoint(path)
+        content = read_torch_file(path, stand_ins=True)
         for key in ("module", "model_state"):                          # VideoMAE's and SlowFast's own files
             if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
                 content = {"state_dict": content[key]}
@@ -129,11 +137,38 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# the hub
+# from the network
 # ---------------------------------------------------------------------------------------------------------------------
 
+def place_of(address: str) -> Path:
+    """Return the path at which torch.hub keeps the file of an address; it may not exist yet."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
+
+
+def fetch_file(address: str) -> Path:
+    """Fetch the file of an address, unless torch.hub's folder has it. Raises ValueError if that fails."""
+    path = place_of(address)
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for part in path.parent.glob(f"{path.name}.*.partial"):            # of a download that was killed
+        if time.time() - part.stat().st_mtime > SECONDS_TO_GIVE_UP:
+            part.unlink(missing_ok=True)
+    digest = re.search(r"-([a-f0-9]{8,})\.", path.name)
+    timeout_before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SECONDS_TO_ANSWER)
+    try:
+        torch.hub.download_url_to_file(address, str(path), digest[1] if digest else None, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise ValueError(f"the weights {path.name} are not on this machine and could not be fetched ({error}); bring "
+                         f"{address} and put it into {path.parent}, or name the file with --weights") from None
+    finally:
+        socket.setdefaulttimeout(timeout_before)
+    return path
+
+
 def fetch_repository(repository: str) -> Path:
-    """The folder of a hub's repository OWNER/NAME: from the hub's cache where it is whole, else from the network.
+    """Return the folder of the hub's repository OWNER/NAME; fetch it unless the hub's cache has all of it.
 
     Raises:
         ValueError: huggingface_hub is not installed, or the hub does not answer, has no such repository, asks for a
@@ -170,7 +205,7 @@ def fetch_repository(repository: str) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder of the hub's cache has all weights; nothing is asked of the network."""
+    """Whether a folder of the hub's cache has all weights; asks nothing of the network."""
     try:
         return bool(find_weights(folder))
     except ValueError:
@@ -178,7 +213,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _weights_among(names: Sequence[str]) -> list[str]:
-    """Of a repository's files those that hold the network, the first kind of :data:`WEIGHT_FILES` that is there."""
+    """Choose a repository's files of weights: the first kind of :data:`WEIGHT_FILES` that it has."""
     first = next((name for name in WEIGHT_FILES if name in names), None)
     if first is None:
         raise ValueError("it holds no weights")
@@ -194,7 +229,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the hub's package from logging its retries; its errors still arrive."""
+    """Keep the hub's package from logging its retries; it still raises its errors."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,6 @@
 """The tutorial's videos: fetched, checked and unpacked, with a bound on bytes and on waiting."""
 
 import os
-import shutil
 import threading
 import time
 import urllib.error
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tinyaction.data.annotations import read_list
-from tinyaction.files import new_folder, part_of, remove_parts, whole_file
+from tinyaction.files import new_folder, part_folder, remove_parts, whole_file
 from tinyaction.prepare.synthetic import is_stand_in, make_stand_in
 
 KINETICS400_TINY_URL = "https://download.openmmlab.com/mmaction/kinetics400_tiny.zip"
@@ -199,12 +198,8 @@ def _listed_videos(folder: Path) -> set[Path]:
 
 def _fetch_set(url: str, folder: Path, replace: bool, answer_seconds: float, on_progress: ByteProgress | None) -> None:
     """Put the set of the archive at url in the place of folder, which is missing, empty, or (replace) a stand-in."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(folder)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    archive, unpacked, old = (part / name for name in ("archive.zip", "unpacked", "old"))
-    try:
+    with part_folder(folder) as part:
+        archive, unpacked, old = (part / name for name in ("archive.zip", "unpacked", "old"))
         fetch_archive(url, archive, answer_seconds=answer_seconds, on_progress=on_progress)
         unpack_zip(archive, unpacked)
         new = unpacked / "kinetics400_tiny"
@@ -223,8 +218,6 @@ def _fetch_set(url: str, folder: Path, replace: bool, answer_seconds: float, on_
             if replace:
                 old.rename(folder)
             raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _check_nothing_else(folder: Path) -> None:

@@ -43,6 +43,7 @@ from tinyaction.video.store_info import STORE_FILE
 
 SECONDS_PER_VIDEO = 6 * 3600.0  # a process that takes longer for one is ended, and the video is named
 SECONDS_PER_ESTIMATE = 60.0
+NUM_MEASURED = 8  # videos from which the space is estimated
 BAD_FILES = "bad_files.txt"
 
 
@@ -112,8 +113,8 @@ def make_store(
 
 
 def plan_store(
-    source: str | Path, folder: str | Path, settings: StoreSettings, *, num_measured: int = 8,
-    allow_outside: bool = False, group_by: str = "",
+    source: str | Path, folder: str | Path, settings: StoreSettings, *, allow_outside: bool = False,
+    group_by: str = "",
 ) -> StorePlan:
     """Look at what is there and what is missing, and estimate the space for it; writes nothing.
 
@@ -131,7 +132,7 @@ def plan_store(
     targets = _targets(data, source, settings)
     missing = [video for video, target in targets.items()
                if not is_current(folder / target, Path(video), settings)]
-    estimates = map_in_processes(partial(_estimate, settings=settings), _spread(missing, num_measured), num_workers=1,
+    estimates = map_in_processes(partial(_estimate, settings=settings), _spread(missing, NUM_MEASURED), num_workers=1,
                                  timeout_seconds=SECONDS_PER_ESTIMATE)
     measured = [size for _, size in estimates if size and not isinstance(size, Lost)]
     num_bytes = round(sum(measured) / len(measured) * len(missing)) if measured else 0

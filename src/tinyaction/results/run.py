@@ -7,7 +7,7 @@
     best.pt            the weights with the highest validation accuracy
     last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
     bad_files.txt      videos that were skipped, and why; only where there are any
-    tensorboard/       the columns of metrics.csv for TensorBoard, where asked for
+    tensorboard/       the columns of metrics.csv for TensorBoard, where asked for;  mlflow_run.txt  its run in MLflow
     report.html        all of this to look at, with pictures beside it (see report.py and report.css)
     .lock              held while a run writes here
 
@@ -31,6 +31,7 @@ from tinyaction.data.loader import BadVideo
 from tinyaction.data.segments import split_segment_name
 from tinyaction.files import write_whole
 from tinyaction.results.evaluation import EpochRecord, Evaluation
+from tinyaction.results.trackers import Trackers, check_trackers
 from tinyaction.text import from_cell, printable, shell_line, to_cell
 from tinyaction.video.frames import FORMATS
 
@@ -50,23 +51,22 @@ class RunFolder:
 
     Raises:
         ValueError: ``out`` is a folder with something in it, or a file, or another process writes to it; or
-            ``tensorboard`` is asked for and missing.
+            the package of a tracker is missing.
     """
 
     def __init__(
-        self, out: str | Path = "", *, name: str = "run", tensorboard: bool = False, reopen: bool = False,
+        self, out: str | Path = "", *, name: str = "run", trackers: Sequence[str] = (), reopen: bool = False,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         self._on_line = on_line
-        writer_class = _summary_writer() if tensorboard else None  # first: where it is missing no folder is made
+        check_trackers(trackers)  # first: where one is missing no folder is made
         self.path = Path(out) if str(out) else _next_folder(Path("runs"), name)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: exists already and is a file; name a folder with --out")
         if reopen and not self.path.exists():
             raise FileNotFoundError(f"{self.path}: no such run folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._writer_class = writer_class
-        self._scalars: Any = None
+        self._trackers = Trackers(trackers, self.path, self.log)
         self._lock = _lock(self.path)
         if not reopen and any(child.name != LOCK for child in self.path.iterdir()):
             self.close()
@@ -149,11 +149,7 @@ class RunFolder:
                 writer.writerow(row)
             # All digits: the best epoch of the file is that of best.pt.
             writer.writerow([value if isinstance(value, int) else repr(float(value)) for value in row.values()])
-        if self._writer_class is not None:
-            self._scalars = self._scalars or self._writer_class(self.path / "tensorboard")
-            for name, value in row.items():
-                self._scalars.add_scalar(_tag(name), value, record.epoch + 1)
-            self._scalars.flush()
+        self._trackers.on_epoch(row)
         return row
 
 
@@ -195,21 +191,6 @@ def metrics_row(record: EpochRecord) -> dict[str, float]:
         row["val_top5"] = val.top5
     times = (train.data_seconds + val.data_seconds, train.compute_seconds + val.compute_seconds)
     return row | dict(zip(TIMES, times, strict=True))
-
-
-def _summary_writer() -> Callable[[Path], Any]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ValueError("--tensorboard needs the package tensorboard, which is not installed; "
-                         "pip install 'tinyaction[plots]'") from None
-    return SummaryWriter
-
-
-def _tag(column: str) -> str:
-    """"train_loss" -> "loss/train": TensorBoard draws what shares the first word beside each other."""
-    kind, _, rest = column.partition("_")
-    return f"{rest}/{kind}" if kind in ("train", "val") else f"{kind}/{rest}" if rest else column
 
 
 @dataclass

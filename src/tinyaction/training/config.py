@@ -112,6 +112,7 @@ class RunConfig:
     seed: int = flag(0, "seed of every random draw", at_least=0, below=2**32)
     device: str = flag("auto", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
     tensorboard: bool = flag(False, "write the columns of metrics.csv for TensorBoard as well")
+    track: str = flag("", "tell another program of each epoch", choices=("tensorboard", "mlflow", "wandb"))
 
     def __post_init__(self) -> None:
         for name, value in default_hyperparameters(self.model, self.weights).items():
@@ -125,6 +126,10 @@ class RunConfig:
             raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
         if self.method == "probe":
             check_probe(self)
+
+    @property
+    def trackers(self) -> list[str]:
+        return sorted({*(["tensorboard"] if self.tensorboard else []), *([self.track] if self.track else [])})
 
 
 def check_probe(config: RunConfig) -> None:
@@ -143,7 +148,7 @@ def check_probe(config: RunConfig) -> None:
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
-              "tensorboard", "allow_outside")
+              "tensorboard", "track", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
          "probe")

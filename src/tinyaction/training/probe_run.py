@@ -67,7 +67,7 @@ def run_probe(
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     model, notes = build_model(config, len(data.class_names))
-    run = RunFolder(config.out, name=f"{config.model}-probe", tensorboard=config.tensorboard, on_line=on_line)
+    run = RunFolder(config.out, name=f"{config.model}-probe", trackers=config.trackers, on_line=on_line)
     try:
         for line in [*first_lines(config, data, folder, device, run.path), *notes]:
             run.log(line)

@@ -117,7 +117,7 @@ class RunRecorder:
         self._show_progress = on_batch
         self._has_advised = False
         identity = RunIdentity.of(config, training.data, training.folder, training.updater.amp)
-        self.run = RunFolder(config.resume or config.out, name=config.model, tensorboard=config.tensorboard,
+        self.run = RunFolder(config.resume or config.out, name=config.model, trackers=config.trackers,
                              reopen=bool(config.resume), on_line=on_line)
         updater = training.updater
         objects: dict[str, Stateful] = {"model": training.model, "optimizer": updater.optimizer,
