@@ -87,7 +87,7 @@ def test_a_run_that_fails_leaves_no_folder(folder, tmp_path):
 @pytest.mark.parametrize(("flags", "message"), [
     ("--pooling max", "--pooling is 'max'; it must be auto, mean, stats or order"),
     ("--probe-views 0", "--probe-views is 0; it must be at least 1"),
-    ("--method knn", "--method is 'knn'; it must be finetune or probe"),
+    ("--method knn", "--method is 'knn'; it must be finetune, probe or probe-then-finetune"),
     ("--method probe --num-clips 3", "--num-clips goes with --method finetune and not with --method probe; the views"),
     ("--method probe --mixup 0.2", "--mixup goes with --method finetune and not with --method probe; leave it out"),
 ])

@@ -112,6 +112,11 @@ class TimeSformer(VideoTransformer):
         """The norm of the class token: (N, 1+S*T, F) -> (N, F)."""
         return self.norm(tokens[:, 0])
 
+    def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        t, h, w = grid
+        patches = torch.unflatten(self.norm(tokens[:, 1:]), 1, (h, w, t))  # (N, h, w, t, F), no class token
+        return patches.permute(0, 4, 3, 1, 2)                          # (N, F, t, h, w)
+
     def positions(self, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
         """Return positions of class token and patches (1, 1+S, F) and of frames (1, T, F), nearest-neighbour resized.
 

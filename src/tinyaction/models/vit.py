@@ -168,10 +168,12 @@ def rotate(x: torch.Tensor, rotary: RotaryTable) -> torch.Tensor:
 class VideoTransformer(nn.Module):
     """Patches, blocks and a pooling that ends in one vector of a clip: (N, 3, T, H, W) -> (N, F, 1, 1, 1).
 
-    A family gives ``patch_embed``, ``blocks``, ``encode`` and ``pool``.
+    A family gives ``patch_embed``, ``blocks``, ``encode``, ``pool`` and ``maps``. With ``gives_maps`` the output is
+    the features of each patch, (N, F, t, h, w), as a probe pools them.
     """
 
     takes_clips = True
+    gives_maps = False
     patch_embed: PatchEmbed
     blocks: nn.ModuleList
 
@@ -187,9 +189,18 @@ class VideoTransformer(nn.Module):
         """Tokens (N, L, F) to features of clips (N, F)."""
         raise NotImplementedError
 
+    def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Tokens (N, L, F), each behind the last norm, to the features of each patch (N, F, t, h, w)."""
+        raise NotImplementedError
+
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        features = self.pool(self.encode(clips))                       # (N, F)
-        return torch.unflatten(features, 1, (-1, 1, 1, 1))             # (N, F, 1, 1, 1)
+        tokens = self.encode(clips)                                    # (N, L, F)
+        if self.gives_maps:
+            return self.maps(tokens, self.patch_embed.grid_of(clips))  # (N, F, t, h, w)
+        return torch.unflatten(self.pool(tokens), 1, (-1, 1, 1, 1))    # (N, F, 1, 1, 1)
+
+    def extra_repr(self) -> str:
+        return "gives_maps" if self.gives_maps else ""                 # features of either kind are kept apart by it
 
     @property
     def num_layers(self) -> int:

@@ -17,6 +17,7 @@ from tinyaction.models.recognizer import MEAN, STD
 from tinyaction.models.vit import (
     MLP,
     Block,
+    Grid,
     PatchEmbed,
     Rename,
     TransformerConfig,
@@ -104,6 +105,9 @@ class VJEPA2(VideoTransformer):
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.pooler(tokens)
+
+    def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        return torch.unflatten(tokens, 1, grid).movedim(4, 1)          # (N, F, t, h, w)
 
 
 build = partial(build_recognizer, VJEPA2, VJEPA2Config)

@@ -137,7 +137,7 @@ def _right(run: Run, val_set: VideoDataset | None) -> Sheet:
 
 def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
     """Training videos of as many classes as there is room for, in the random draw of the last epoch."""
-    epoch = int(run.history[-1]["epoch"]) - 1
+    epoch = max(0, int(run.history[-1]["epoch"]) - 1)
     sheet = Sheet("train_clips", "Training clips as the network sees them",
                   "Sampled, cropped and mirrored as in the last epoch. Look here first where training does not work: "
                   "can you tell the classes apart on these frames?")
@@ -221,7 +221,8 @@ def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: 
 
 def _subtitle(run: Run) -> str:
     config = run.config
-    return (f"{config.get('model')} on {config.get('data')}: {config.get('clip_len')} frames of "
+    weights = "" if not config.get("weights") else f", weights: {config['weights']},"
+    return (f"{config.get('model')}{weights} on {config.get('data')}: {config.get('clip_len')} frames of "
             f"{config.get('size')}x{config.get('size')}, {len(run.class_names)} classes, "
             + (f"{config.get('num_train')} videos in {len(run.folds)} folds" if run.folds else
                f"{config.get('num_train')} training and {config.get('num_val')} validation videos"))
@@ -258,6 +259,8 @@ def _tile_section(run: Run) -> str:
         tiles += _probe_tiles(run)
     if run.folds:
         tiles += _fold_tiles(run)
+    elif best["epoch"] == 0:
+        tiles.append(("the probe", "is kept", f"none of {len(run.history) - 1} epochs of fine-tuning is better"))
     elif run.config.get("method") != "probe":
         tiles.append((f"{best['epoch']:.0f} of {run.history[-1]['epoch']:.0f}", "best epoch",
                       "chosen on these same videos, so its accuracy flatters a little"))

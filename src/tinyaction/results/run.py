@@ -113,7 +113,8 @@ class RunFolder:
     def remove_if_empty(self) -> None:
         """Remove a run that stopped before its first step, so that the same command can be given again."""
         self.close()
-        for name in ("config.json", "log.txt", "last.pt", "bad_files.txt"):
+        for name in ("config.json", "log.txt", "last.pt", "bad_files.txt", "best.pt", "metrics.csv",
+                     "predictions.csv"):                               # the last three are of a probe
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's file is in it
             self.path.rmdir()
@@ -121,6 +122,12 @@ class RunFolder:
     def write_config(self, config: Mapping[str, Any]) -> None:
         text = json.dumps(config, indent=2, ensure_ascii=False)
         write_whole(self.path / "config.json", text + "\n")
+
+    def add_to_config(self, facts: Mapping[str, Any]) -> None:
+        """Add what a run found out to its ``config.json``; one that was damaged meanwhile stays as it is."""
+        with suppress(OSError, ValueError):
+            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            self.write_config({**content, **facts})
 
     def write_predictions(
         self, evaluation: Evaluation, class_names: Sequence[str], *, folds: Sequence[int] | None = None
@@ -232,10 +239,10 @@ class Run:
         return max(self.history, key=epoch_sort_key)
 
 
-def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, float]:
-    """Sort key: higher accuracy, then lower loss."""
+def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, bool, float]:
+    """Sort key: higher accuracy, then the probe that fine-tuning began with (epoch 0), then lower loss."""
     loss = row.get("val_loss", math.inf)
-    return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
+    return row.get("val_top1", -1.0), row.get("epoch") == 0, -loss if math.isfinite(loss) else -math.inf
 
 
 def usage_lines(folder: Path, data: str, example: str, *, is_tested: bool = True) -> list[str]:

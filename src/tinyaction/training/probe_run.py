@@ -15,8 +15,9 @@ from tinyaction.data.groups import check_groups_apart, known_groups
 from tinyaction.data.loader import BadVideo
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.device import choose_device
-from tinyaction.models import PoolingHead, check_input, model_arguments
+from tinyaction.models import check_input, model_arguments
 from tinyaction.models.checkpoint import Checkpoint, versions
+from tinyaction.models.create import use_pooling
 from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
@@ -90,7 +91,7 @@ def run_probe(
 def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch.device, path: Path) -> list[str]:
     lines = [STAND_IN] if is_stand_in(config.data) else []
     lines += [f"note: {note}" for note in data.notes]
-    lines += [] if config.weights else [NO_WEIGHTS]
+    lines += [] if config.pretrained else [NO_WEIGHTS]
     return [*lines,
             f"{len(data.train)} training and {len(data.val)} validation videos of {len(data.class_names)} classes in "
             f"{folder}",
@@ -157,7 +158,8 @@ def clip_features(
 
 def probe_data(config: RunConfig, clips: ClipFeatures, num_classes: int) -> ProbeData:
     return ProbeData(torch.cat([clips.features, clips.mirrored], dim=1), torch.from_numpy(clips.videos.labels),
-                     num_classes, known_groups(clips.videos), config.class_weights)
+                     num_classes, known_groups(clips.videos),
+                     config.class_weights or config.balanced)
 
 
 def fit_clips(
@@ -180,12 +182,11 @@ def is_mirroring(config: RunConfig) -> bool:
 
 def set_head(model: Recognizer, probe: Probe) -> None:
     """Give the recognizer the probe's pooling and classifier as its head."""
-    K, num_pooled = probe.linear.weight.shape
-    head = PoolingHead(K, num_pooled // probe.pooling.num_outputs(1), probe.pooling)
+    model.cls_head.dropout.p = 0.0  # the classifier was fitted to whole features
+    use_pooling(model, probe.pooling)
     with torch.no_grad():
-        head.fc.weight.copy_(probe.linear.weight)
-        head.fc.bias.copy_(probe.linear.bias)
-    model.cls_head = head.to(next(model.backbone.parameters()).device)
+        model.cls_head.fc.weight.copy_(probe.linear.weight)
+        model.cls_head.fc.bias.copy_(probe.linear.bias)
     model.eval()
 
 
@@ -211,7 +212,7 @@ def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: Probe
     run.write_config({
         **asdict(config), "class_names": data.class_names, "stand_in": stand_in, "device_used": str(device),
         "num_train": len(data.train), "num_val": len(data.val), "versions": versions(),
-        "probe": probe_facts(result.probe)})
+        "probe": probe_facts(result.probe, result.val)})
     example, _ = data.val[0]
     for line in [*probe_lines(result.probe), *result_lines(result.val, data.class_names),
                  majority_line(data.train, result.val, data.class_names),
@@ -219,12 +220,12 @@ def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: Probe
         run.log(line)
 
 
-def probe_facts(probe: Probe) -> dict[str, Any]:
-    """What was chosen, for config.json; no figure where there was no cross-validation."""
+def probe_facts(probe: Probe, val: Evaluation | None = None) -> dict[str, Any]:
+    """What was chosen and how well it does, for config.json; no ``cv_`` where there was no cross-validation."""
     facts: dict[str, Any] = {"pooling": str(probe.pooling), "strength": probe.strength, "num_folds": probe.num_folds}
     if probe.num_folds:
         facts |= {"cv_loss": probe.candidates[0].loss, "cv_accuracy": probe.candidates[0].accuracy}
-    return facts
+    return facts if val is None else facts | {"val_accuracy": val.top1}
 
 
 def probe_lines(probe: Probe) -> list[str]:
