@@ -10,6 +10,7 @@ from toys import write_set
 import tinyaction as ta
 from tinyaction.cli.evaluate import main as evaluate
 from tinyaction.cli.train import main
+from tinyaction.results.neighbors import read_neighbors
 from tinyaction.results.run import read_run
 from tinyaction.training.build import build_datasets
 from tinyaction.training.config import RunConfig
@@ -59,6 +60,17 @@ def test_the_run_folder_is_an_ordinary_one(result, folder):
     again = RunConfig(**{**checkpoint.config, "out": ""})
     assert repr(build_datasets(again, ta.find_data(folder))[0].pipeline) == repr(ta.eval_pipeline(
         **checkpoint.eval_pipeline))
+
+
+def test_the_nearest_training_clips_of_each_validation_video(result, folder):
+    """Those that the checkpoint finds."""
+    written = read_neighbors(result.path / "neighbors.csv")
+    library = ta.ClipLibrary.build(result.checkpoint, device="cpu")
+    for name, found in written.items():
+        again = library.nearest(name, num=3)[0]
+        assert [one.filename for one in found] == [one.filename for one in again]
+        assert [one.similarity for one in found] == pytest.approx([one.similarity for one in again], abs=1e-3)
+    assert len(written) == 3
 
 
 def test_a_second_run_computes_nothing_and_says_the_same(result, folder, tmp_path):

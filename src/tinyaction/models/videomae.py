@@ -69,7 +69,7 @@ class VideoMAE(VideoTransformer):
         return self.norm(tokens.mean(dim=1) if self.config.mean_pooling else tokens[:, 0])
 
     def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
-        return torch.unflatten(self.norm(tokens), 1, grid).movedim(4, 1)  # (N, F, t, h, w)
+        return super().maps(self.norm(tokens), grid)
 
     def positions(self, grid: Grid) -> torch.Tensor:
         """Return the table for a grid, (1, L, F), resized: bicubic over space, linear over time.

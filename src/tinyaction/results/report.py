@@ -23,6 +23,7 @@ from tinyaction.data.dataset import VideoDataset
 from tinyaction.data.segments import split_segment_name
 from tinyaction.files import write_whole
 from tinyaction.results.metrics import class_scores, confusion_matrix, wilson_interval
+from tinyaction.results.neighbors import read_neighbors
 from tinyaction.results.page import html_page, section, table
 from tinyaction.results.plots import Series, class_bars, confusion_chart, isolated, line_chart, shortened, stacked_bars
 from tinyaction.results.predictions_table import predictions_section, table_order
@@ -83,7 +84,7 @@ class Sheet:
     lost: list[str] = field(default_factory=list)
 
     def add(self, dataset: VideoDataset | None, caption: str, filename: str, *, epoch: int = 0,
-            index: int | None = None) -> None:
+            index: int | None = None, note: str = "") -> None:
         """Read a video through the dataset's pipeline and add its strip; a video that cannot be read is named."""
         if dataset is None:
             self.lost = [NOT_AT_HAND]
@@ -99,7 +100,8 @@ class Sheet:
             self.lost.append(str(error))
             return
         frames = clip_frames(inputs, num_crops=self.num_crops)
-        self.strips.append(Strip(frames, caption, "/".join(Path(filename).parts[-2:])))
+        notes = ["/".join(Path(filename).parts[-2:]), note]
+        self.strips.append(Strip(frames, caption, "; ".join(filter(None, notes))))
 
 
 def find_video(dataset: VideoDataset, filename: str) -> int | None:
@@ -119,10 +121,13 @@ def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
     if wrong:
         intro += "Look for a wrong label, an action between the frames, a background that two classes share."
     sheet = Sheet("mistakes", "Most confident mistakes", intro, run.config.get("num_crops", 1))
+    neighbors = read_neighbors(run.folder / "neighbors.csv")
     for one in wrong[:NUM_MISTAKES]:
+        near = ", ".join(f"{found.class_name} {found.similarity:.2f} ({Path(found.filename).name})"
+                         for found in neighbors.get(one.filename, []))
         caption = (f"predicted {_name(run, one.predicted)} {one.score:.2f}, true {_name(run, one.label)} "
                    f"{one.label_score:.2f}")
-        sheet.add(val_set, caption, one.filename)
+        sheet.add(val_set, caption, one.filename, note=f"nearest training clips: {near}" if near else "")
     return sheet
 
 

@@ -3,6 +3,7 @@
     config.json        the flags, the classes, the versions, the data
     metrics.csv        a row an epoch
     predictions.csv    a row a validation video: what best.pt says of it, with the scores of all classes
+    neighbors.csv      of each validation video the training clips most like it; only of a probe
     log.txt            what the terminal showed
     best.pt            the weights with the highest validation accuracy
     last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
@@ -114,7 +115,7 @@ class RunFolder:
         """Remove a run that stopped before its first step, so that the same command can be given again."""
         self.close()
         for name in ("config.json", "log.txt", "last.pt", "bad_files.txt", "best.pt", "metrics.csv",
-                     "predictions.csv"):                               # the last three are of a probe
+                     "predictions.csv", "neighbors.csv"):              # the last four are of a probe
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's file is in it
             self.path.rmdir()

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache, Reading, extract_features
+from tinyaction.results.neighbors import Neighbor, clip_vectors, nearest_clips, write_neighbors
 from tinyaction.results.report import write_report
 from tinyaction.results.run import RunFolder, usage_lines
 from tinyaction.results.summary import result_lines
@@ -43,7 +44,7 @@ from tinyaction.video.frames import original_of
 
 NO_WEIGHTS = ("note: no --weights, so these are features of a network that has learned nothing; a probe is only as "
               "good as its features")
-NUM_SHOWN = 3  # poolings in the log
+NUM_SHOWN = 3  # poolings in the log, neighbours of a video
 
 
 @dataclass
@@ -54,6 +55,7 @@ class ProbeResult:
     probe: Probe
     train: TrainResult
     val: Evaluation
+    neighbors: dict[str, list[Neighbor]] = field(default_factory=dict)  # of each validation video
 
 
 def run_probe(
@@ -111,6 +113,7 @@ def fit_probe(
     known = probe_data(config, train, len(data.class_names))
     result = fit_clips(model, known, poolings_of(config.pooling), train, val)
     result.val.data_seconds = data_seconds
+    result.neighbors = nearest_training_clips(train, val, data.class_names)
     return result
 
 
@@ -175,6 +178,16 @@ def fit_clips(
     return ProbeResult(model, probe, trained, evaluation)
 
 
+def nearest_training_clips(
+    train: ClipFeatures, val: ClipFeatures, class_names: Sequence[str]
+) -> dict[str, list[Neighbor]]:
+    """For each validation video the training clips that the network finds most like it."""
+    names = [[one.videos.item_name(index) for index in range(len(one.videos))] for one in (train, val)]
+    found = nearest_clips(clip_vectors(val.features), clip_vectors(train.features), names[0],
+                          [class_names[label] for label in train.videos.labels], num=NUM_SHOWN)
+    return dict(zip(names[1], found, strict=True))
+
+
 def is_mirroring(config: RunConfig) -> bool:
     """Not where left and right tell classes apart: ``--flip 0``, or classes that change places."""
     return config.flip > 0 and not config.flip_pairs and config.augment != "none"
@@ -209,6 +222,7 @@ def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: Probe
                eval_arguments(config), epoch=1, metrics=metrics, config=asdict(config),
                stand_in=stand_in).save(run.path / "best.pt")
     run.write_predictions(result.val, data.class_names)
+    write_neighbors(run.path / "neighbors.csv", result.neighbors)
     run.write_config({
         **asdict(config), "class_names": data.class_names, "stand_in": stand_in, "device_used": str(device),
         "num_train": len(data.train), "num_val": len(data.val), "versions": versions(),
