@@ -26,6 +26,7 @@ OUTPUTS = [
     "store --data DATA --num-workers 0 --out OUT",
     "bench --data VIDEO --repeats 1 --num-workers 0 --clip-len 2 --size 16 --device cpu --json OUT",
     "compare RUN RUN --out OUT",
+    "audit --data DATA --num-workers 1 --out OUT",
     "train --data DATA --epochs 1 --num-workers 0 --device cpu --size 16 --clip-len 2 --out OUT",
 ]
 WITHOUT_OUTPUT = {"check", "evaluate", "report", "models", "neighbors"}  # check names its files itself; tested below
