@@ -47,7 +47,8 @@ class RunConfig:
     on_error: str = flag("raise", "at a video that cannot be read: stop, or leave it out and say so",
                          choices=("raise", "skip"))
     max_skipped: float = flag(0.1, "largest share of videos that --on-error skip may leave out", within=(0, 1))
-    video_timeout: float = flag(300.0, "seconds in which a worker must have read a video", above=0)
+    video_timeout: float = flag(300.0, "seconds in which a worker must have read a video, and other processes "
+                                       "given a sign of life", above=0)
     allow_outside: bool = flag(False, "lists may name videos outside the data folder")
 
     model: str = flag("conv2d", "name of the recognizer; `tinyaction models` lists them", group="model",
@@ -106,6 +107,7 @@ class RunConfig:
     out: str = flag("", "folder of the run; default a new one under runs/", group="run", metavar="DIR")
     resume: str = flag("", "folder of a run to continue where it stopped, with its flags; on a CPU to the bit",
                        metavar="DIR")
+    requeue: bool = flag(False, "where SLURM sends SIGUSR1, ask it to start the job again (scontrol requeue)")
     save_every: int = flag(0, "optimizer steps between saves of last.pt; 0 saves after each epoch", at_least=0)
     seed: int = flag(0, "seed of every random draw", at_least=0, below=2**32)
     device: str = flag("auto", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
@@ -141,10 +143,10 @@ def check_probe(config: RunConfig) -> None:
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
-              "tensorboard", "allow_outside")
+              "requeue", "tensorboard", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe")
+         "probe", "num_processes", "job")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 

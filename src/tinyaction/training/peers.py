@@ -1,0 +1,154 @@
+"""The processes of one training, seen from one of them: where each is, which one fails, which one is lost.
+
+Each process writes signs of life into the store of torchrun. A process that waits for the others reads theirs once a
+second, so nobody waits for one that is killed, halted or stuck. The first that fails says why; the others end quietly.
+"""
+
+import math
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from tinyaction.files import is_alive
+
+SECONDS_TO_SPEAK = 5  # after a broken connection, for the process at the other end to say why
+
+
+class PeerFailedError(Exception):
+    """Another process failed, and says why itself. ``may_save``: between two steps, in all processes alike."""
+
+    def __init__(self, sentence: str, *, may_save: bool = False) -> None:
+        super().__init__(sentence)
+        self.may_save = may_save
+
+
+class TrainingInterrupted(Exception):  # noqa: N818  (not an error)
+    """A signal asked the run to stop; ``signum`` is its number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+@dataclass
+class Sign:
+    """What a process last wrote into the store."""
+
+    beat: int  # counts up
+    host: str
+    pid: int
+    log: str  # of torchrun, "" without one
+    where: str
+
+    @classmethod
+    def parse(cls, line: str) -> "Sign":
+        beat, host, pid, log, where = line.split("\t", 4)
+        return cls(int(beat), host, int(pid), log, where)
+
+
+@dataclass
+class Peers:
+    """The other processes of this one.
+
+    Attributes:
+        limit_seconds: longest time without a sign of life while this process waits; no limit before training begins.
+    """
+
+    store: Any  # a torch.distributed.Store
+    rank: int
+    num_processes: int
+    limit_seconds: float = math.inf
+    _where: str = "the start"
+    _beat: int = 0
+    _launcher: int = field(default_factory=os.getppid)
+    _waiting_since: float = 0.0
+    _seen: dict[int, tuple[str, float]] = field(default_factory=dict)  # rank -> its last line, when it was new
+
+    def tell(self, where: str = "") -> None:
+        """Give a sign of life, and say where this process is."""
+        self._where, self._beat = where or self._where, self._beat + 1
+        line = f"{self._beat}\t{socket.gethostname()}\t{os.getpid()}\t{_own_log()}\t{self._where}"
+        with suppress(RuntimeError):  # the store ends with torchrun
+            self.store.set(str(self.rank), line)
+
+    def fail(self, sentence: str) -> bool:
+        """Record why this process fails; False where another one failed before, which speaks for all."""
+        try:
+            first = self.store.compare_set("failed", "", f"{self.rank}\t{sentence}").decode()
+        except RuntimeError:
+            return True
+        return first.partition("\t")[0] == str(self.rank)
+
+    def is_launcher_gone(self) -> bool:
+        """Whether torchrun was killed: nobody would end these processes."""
+        return os.getppid() != self._launcher
+
+    def check(self) -> None:
+        """Raise PeerFailedError where another process failed, ChildProcessError where one gives no sign of life."""
+        self.tell()
+        with suppress(RuntimeError):
+            if self.store.check(["failed"]):
+                raise PeerFailedError(self.store.get("failed").decode().partition("\t")[2])
+            now = time.monotonic()
+            for rank in range(self.num_processes):
+                line = self.store.get(str(rank)).decode() if self.store.check([str(rank)]) else ""
+                if rank != self.rank and line != self._seen.get(rank, (None, 0.0))[0]:
+                    self._seen[rank] = line, now
+            for rank, (_, since) in self._seen.items():
+                seconds = now - max(since, self._waiting_since)
+                if seconds > self.limit_seconds:
+                    raise self._lost(rank, f"gave no sign of life for {seconds:.0f} s")
+
+    def wait(self, work: dist.Work, *, is_on_device: bool = False) -> None:
+        """Wait for the others in a collective; raises as :meth:`check`."""
+        self._waiting_since = time.monotonic()
+        next_check = self._waiting_since + 1
+        while is_on_device and not work.is_completed():  # nccl aborts all processes on a timeout
+            time.sleep(0.0005)
+            if time.monotonic() > next_check:
+                next_check += 1
+                self.check()
+        while True:
+            try:
+                work.wait(timedelta(seconds=1))
+                return
+            except RuntimeError as error:
+                if not str(error).startswith("Operation timed out"):
+                    raise self._cause(error) from None
+            self.check()
+
+    def _cause(self, error: RuntimeError) -> Exception:
+        """Find out why a connection broke."""
+        until = time.monotonic() + SECONDS_TO_SPEAK
+        while time.monotonic() < until:
+            self.check()
+            for rank, (line, _) in self._seen.items():
+                sign = Sign.parse(line) if line else None
+                if sign is not None and sign.host == socket.gethostname() and not is_alive(sign.pid):
+                    return self._lost(rank, "was killed")
+            time.sleep(0.1)
+        now = time.monotonic()
+        silent = [rank for rank, (_, since) in self._seen.items() if now - since > SECONDS_TO_SPEAK / 2]
+        return self._lost(silent[0], "was lost") if silent else ChildProcessError(f"a process was lost: {error}")
+
+    def _lost(self, rank: int, how: str) -> ChildProcessError:
+        line = self._seen[rank][0]
+        if not line:
+            return ChildProcessError(f"rank {rank} {how}")
+        sign = Sign.parse(line)
+        log = f"its output is in {sign.log}" if sign.log else "torchrun --redirects 3 --log-dir DIR keeps its output"
+        return ChildProcessError(f"rank {rank} (process {sign.pid} on {sign.host}) {how} at {sign.where}; {log}")
+
+
+def _own_log() -> str:
+    """The file into which torchrun writes the errors of this process, where it was asked to."""
+    path = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""), "..", "stderr.log")
+    return str(path.resolve()) if path.is_file() else ""
