@@ -122,6 +122,7 @@ def build_dataloader(
     on_error: OnError = "raise",
     max_skipped: float = 0.1,
     video_timeout: float = 300.0,
+    even: bool = False,
 ) -> VideoLoader:
     """Batches of a dataset; call ``loader.set_epoch(epoch)`` before each training epoch.
 
@@ -134,7 +135,8 @@ def build_dataloader(
         seed: of the order; default the dataset's.
         pin_memory: page-locked batches, for faster copies to a CUDA device.
         prefetch: batches that each worker makes ahead.
-        rank, num_ranks: number of this process among several; see :func:`tinyaction.data.order.rank_batches`.
+        rank, num_ranks, even: number of this process among several, and how the last batches are dealt to them; see
+            :func:`tinyaction.data.order.rank_batches`.
         on_error: "raise" the error of a video, or "skip" the video: its batch is smaller, ``loader.bad`` lists it.
         max_skipped: largest share of an epoch's videos that may be skipped.
         video_timeout: seconds that a worker may take for one video before it is stopped; no limit without workers.
@@ -147,7 +149,7 @@ def build_dataloader(
                            labels=dataset.videos.labels if balanced else None)
     return VideoLoader(dataset, batch_size=batch_size, sampler=sampler, collate=collate, num_workers=num_workers,
                        pin_memory=pin_memory, prefetch=prefetch, rank=rank, num_ranks=num_ranks, on_error=on_error,
-                       max_skipped=max_skipped, video_timeout=video_timeout)
+                       max_skipped=max_skipped, video_timeout=video_timeout, even=even)
 
 
 def check_files_exist(*lists: VideoList) -> None:

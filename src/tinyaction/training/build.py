@@ -15,6 +15,7 @@ from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models import check_input, create_model, load_weights
+from tinyaction.models.checkpointing import checkpoint_blocks
 from tinyaction.models.create import published_card
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
@@ -34,6 +35,7 @@ from tinyaction.training.job import folder_of_job
 from tinyaction.training.precision import choose_amp, create_scaler
 from tinyaction.training.rounds import share_step
 from tinyaction.training.schedule import learning_rate, scaled_learning_rate
+from tinyaction.training.sync_norm import synchronize_norms
 from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer
 
 STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
@@ -72,7 +74,7 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
     config = replace(config, resume=config.resume or broadcast_from_main(folder_of_job(config)))
     num_at_start = processes_at_start(config.resume) if config.resume else num_processes()
     batch_size, grad_accum = share_step(config.batch_size, config.grad_accum, num_before=num_at_start,
-                                        num_now=num_processes())
+                                        num_now=num_processes(), keep_rounds=config.sync_batch_norm)
     amp = choose_amp(config.amp, device)
     check_input(config.model, clip_len=config.clip_len, size=config.size)  # before anything is downloaded
     if rank() > 0:
@@ -147,6 +149,10 @@ def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[s
         model = create_model(config.model, num_classes, max_views=config.max_views)
         notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
     freeze(model, config.freeze, norms=config.freeze_norms)
+    if config.checkpointing:
+        checkpoint_blocks(model.backbone)
+    if config.sync_batch_norm:
+        synchronize_norms(model)
     return model, notes
 
 
@@ -175,7 +181,7 @@ def build_loader(
         dataset, batch_size=batch_size, shuffle=is_train, balanced=config.balanced and is_train,
         num_workers=config.num_workers, pin_memory=pin_memory, rank=rank(), num_ranks=num_processes(),
         on_error="skip" if config.on_error == "skip" else "raise", max_skipped=config.max_skipped,
-        video_timeout=config.video_timeout,
+        video_timeout=config.video_timeout, even=config.sync_batch_norm and is_train,
     )
 
 

@@ -88,6 +88,9 @@ class RunConfig:
     amp: str = flag("auto", "number format: auto is bf16 or fp16 on CUDA and float32 elsewhere, off is float32",
                     choices=("auto", "off", "bf16", "fp16"))
     compile: bool = flag(False, "compile the network with torch.compile")
+    checkpointing: bool = flag(False, "compute residual and transformer blocks again in the backward pass, which "
+                                      "takes less memory and a third more time")
+    sync_batch_norm: bool = flag(False, "batch norms see the videos of all processes, not of each alone")
 
     train_clips: int = flag(1, "clips of a training video in each epoch", group="augmentation", at_least=1)
     augment: str = flag("basic", "basic crops and mirrors; randaugment and color change colours as well",
@@ -123,6 +126,8 @@ class RunConfig:
             self.num_workers = default_num_workers()
         if self.class_weights and self.balanced:
             raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
+        if self.sync_batch_norm and self.compile:
+            raise ValueError("--sync-batch-norm does not go with --compile; leave one of them out")
         if self.method == "probe":
             check_probe(self)
 
@@ -143,7 +148,7 @@ def check_probe(config: RunConfig) -> None:
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
-              "requeue", "tensorboard", "allow_outside")
+              "requeue", "checkpointing", "tensorboard", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
          "probe", "num_processes", "job")

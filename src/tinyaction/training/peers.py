@@ -68,7 +68,7 @@ class Peers:
     limit_seconds: float = math.inf
     _where: str = "the start"
     _beat: int = 0
-    _launcher: int = field(default_factory=os.getppid)
+    _is_store_gone: bool = False
     _waiting_since: float = 0.0
     _seen: dict[int, tuple[str, float]] = field(default_factory=dict)  # rank -> its last line, when it was new
 
@@ -76,8 +76,11 @@ class Peers:
         """Give a sign of life, and say where this process is."""
         self._where, self._beat = where or self._where, self._beat + 1
         line = f"{self._beat}\t{socket.gethostname()}\t{os.getpid()}\t{_own_log()}\t{self._where}"
-        with suppress(RuntimeError):  # the store ends with torchrun
-            self.store.set(str(self.rank), line)
+        if not self._is_store_gone:
+            try:
+                self.store.set(str(self.rank), line)
+            except RuntimeError:  # it ends with torchrun
+                self._is_store_gone = True
 
     def fail(self, sentence: str) -> bool:
         """Record why this process fails; False where another one failed before, which speaks for all."""
@@ -87,13 +90,11 @@ class Peers:
             return True
         return first.partition("\t")[0] == str(self.rank)
 
-    def is_launcher_gone(self) -> bool:
-        """Whether torchrun was killed: nobody would end these processes."""
-        return os.getppid() != self._launcher
-
     def check(self) -> None:
         """Raise PeerFailedError where another process failed, ChildProcessError where one gives no sign of life."""
         self.tell()
+        if self._is_store_gone:
+            return
         with suppress(RuntimeError):
             if self.store.check(["failed"]):
                 raise PeerFailedError(self.store.get("failed").decode().partition("\t")[2])
@@ -146,6 +147,14 @@ class Peers:
         sign = Sign.parse(line)
         log = f"its output is in {sign.log}" if sign.log else "torchrun --redirects 3 --log-dir DIR keeps its output"
         return ChildProcessError(f"rank {rank} (process {sign.pid} on {sign.host}) {how} at {sign.where}; {log}")
+
+
+_LAUNCHER = os.getppid()
+
+
+def is_launcher_gone() -> bool:
+    """Whether torchrun was killed, so that nobody would end this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != _LAUNCHER
 
 
 def _own_log() -> str:

@@ -172,7 +172,8 @@ class CheckpointManager:
         self.folder = folder
         self.run = run
         self.train_loader = RoundLoader(train_loader, "train", stop_signal=lambda: self.signum,
-                                        may_stop=self.is_between_steps)
+                                        may_stop=self.is_between_steps,
+                                        all_or_none=bool(identity.flags.get("sync_batch_norm")))
         self.val_loader = RoundLoader(val_loader, "val", stop_signal=lambda: self.signum)
         self.objects = {**objects, "train_loader": self.train_loader}
         self.grad_accum = grad_accum

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from tinyaction.data.loader import BadVideo, VideoLoader
 from tinyaction.training.distributed import gather_numbers, peers
-from tinyaction.training.peers import PeerFailedError, TrainingInterrupted
+from tinyaction.training.peers import PeerFailedError, TrainingInterrupted, is_launcher_gone
 from tinyaction.video import VideoError
 
 
@@ -31,17 +31,19 @@ class RoundLoader:
             it out.
         stop_signal: the number of a signal that came to this process, or 0.
         may_stop: whether a signal may stop training now; the same in all processes.
+        all_or_none: leave out a round in which a process has no video, for batch norms that see all of a round.
 
     Iterating raises TrainingInterrupted after a signal, PeerFailedError where another process cannot read, and what
     ``loader`` raises.
     """
 
     def __init__(self, loader: VideoLoader, kind: Literal["train", "val"], *, stop_signal: Callable[[], int],
-                 may_stop: Callable[[], bool] = lambda: True) -> None:
+                 may_stop: Callable[[], bool] = lambda: True, all_or_none: bool = False) -> None:
         self.loader = loader
         self.kind = kind
         self.stop_signal = stop_signal
         self.may_stop = may_stop
+        self.all_or_none = all_or_none
         self._position = 0  # rounds that were given, as the following
         self._num_bad = 0
 
@@ -81,26 +83,31 @@ class RoundLoader:
                 pass
             except Exception as problem:  # the others hear of it
                 error = problem
-            self._meet(error)
+            if not self._meet(error, is_empty=batch is None) and self.all_or_none:
+                batch = None
+            if batch is not None:
+                self._tell(f"{self.kind} batch {self._position + 1}, of " + ", ".join(
+                    sample.filename for sample in batch["data_samples"]))
             self._position, self._num_bad = self._position + 1, len(self.loader.bad)
             if batch is not None or self.kind == "train":
                 yield batch
 
-    def _meet(self, error: Exception | None) -> None:
-        """Compare notes with the other processes, and end alike."""
+    def _meet(self, error: Exception | None, *, is_empty: bool) -> bool:
+        """Compare notes with the other processes, and end alike; returns whether all of them have a batch."""
         others = peers()
-        is_orphan = others is not None and others.is_launcher_gone()
         if error is not None and others is not None:
             others.fail(f"{error}")
-        signum = self.stop_signal() or (signal.SIGTERM if is_orphan else 0)
-        notes = gather_numbers(signum, error is not None, error is not None and not isinstance(error, VideoError))
-        signals, failures, defects = zip(*notes, strict=True)
+        signum = self.stop_signal() or (signal.SIGTERM if is_launcher_gone() else 0)
+        notes = gather_numbers(signum, error is not None, error is not None and not isinstance(error, VideoError),
+                               is_empty)
+        signals, failures, defects, empty = zip(*notes, strict=True)
         if error is not None:
             raise error
         if any(failures):
             raise PeerFailedError("another process could not read its batch", may_save=not any(defects))
         if any(signals) and self.may_stop():
             raise TrainingInterrupted(int(max(signals)))
+        return not any(empty)
 
     def _on_wait(self) -> None:
         self._tell(f"{self.loader.reading() or 'no file'}, for {self.kind} batch {self._position + 1}, epoch "
