@@ -1,13 +1,14 @@
 """The processes of one training, seen from one of them: where each is, which one fails, which one is lost.
 
-Each process writes signs of life into the store of torchrun. A process that waits for the others reads theirs once a
-second, so nobody waits for one that is killed, halted or stuck. The first that fails says why; the others end quietly.
+Each process writes signs of life into the store of torchrun, and one that waits for the others looks at theirs once a
+second. So nobody waits for one that is killed, halted or stuck. The first that fails says why; the others end quietly.
 """
 
 import math
 import os
 import signal
 import socket
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ class Sign:
 class Peers:
     """The other processes of this one.
 
+    A thread exchanges the signs of life, so that only the thread waits where the machine of the store hangs.
+
     Attributes:
         limit_seconds: longest time without a sign of life while this process waits; no limit before training begins.
     """
@@ -68,45 +71,62 @@ class Peers:
     limit_seconds: float = math.inf
     _where: str = "the start"
     _beat: int = 0
-    _is_store_gone: bool = False
+    _failed: str = ""  # rank and sentence of the first that failed
+    _answered: float = field(default_factory=time.monotonic)  # by the store
     _waiting_since: float = 0.0
     _seen: dict[int, tuple[str, float]] = field(default_factory=dict)  # rank -> its last line, when it was new
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._exchange_signs, daemon=True).start()
+
+    def _exchange_signs(self) -> None:
+        with suppress(RuntimeError):  # the store ends with torchrun
+            while True:
+                self.store.set(str(self.rank), f"{self._beat}\t{socket.gethostname()}\t{os.getpid()}\t{_own_log()}\t"
+                                               f"{self._where}")
+                if self.store.check(["failed"]):
+                    self._failed = self.store.get("failed").decode()
+                for rank in range(self.num_processes):
+                    if rank != self.rank and self.store.check([str(rank)]):
+                        line = self.store.get(str(rank)).decode()
+                        if line != self._seen.get(rank, ("", 0.0))[0]:
+                            self._seen[rank] = line, time.monotonic()
+                self._answered = time.monotonic()
+                time.sleep(0.5)
 
     def tell(self, where: str = "") -> None:
         """Give a sign of life, and say where this process is."""
         self._where, self._beat = where or self._where, self._beat + 1
-        line = f"{self._beat}\t{socket.gethostname()}\t{os.getpid()}\t{_own_log()}\t{self._where}"
-        if not self._is_store_gone:
-            try:
-                self.store.set(str(self.rank), line)
-            except RuntimeError:  # it ends with torchrun
-                self._is_store_gone = True
 
     def fail(self, sentence: str) -> bool:
         """Record why this process fails; False where another one failed before, which speaks for all."""
-        try:
-            first = self.store.compare_set("failed", "", f"{self.rank}\t{sentence}").decode()
-        except RuntimeError:
-            return True
-        return first.partition("\t")[0] == str(self.rank)
+        first: list[str] = []
+
+        def ask() -> None:
+            with suppress(RuntimeError):
+                first.append(self.store.compare_set("failed", "", f"{self.rank}\t{sentence}").decode())
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(SECONDS_TO_SPEAK)
+        if self.rank == 0 and not _has_store_of_torchrun():
+            time.sleep(2)  # the store ends with this process, and the others have to look
+        return not first or first[0].partition("\t")[0] == str(self.rank)
 
     def check(self) -> None:
         """Raise PeerFailedError where another process failed, ChildProcessError where one gives no sign of life."""
         self.tell()
-        if self._is_store_gone:
-            return
-        with suppress(RuntimeError):
-            if self.store.check(["failed"]):
-                raise PeerFailedError(self.store.get("failed").decode().partition("\t")[2])
-            now = time.monotonic()
-            for rank in range(self.num_processes):
-                line = self.store.get(str(rank)).decode() if self.store.check([str(rank)]) else ""
-                if rank != self.rank and line != self._seen.get(rank, (None, 0.0))[0]:
-                    self._seen[rank] = line, now
-            for rank, (_, since) in self._seen.items():
-                seconds = now - max(since, self._waiting_since)
-                if seconds > self.limit_seconds:
-                    raise self._lost(rank, f"gave no sign of life for {seconds:.0f} s")
+        rank_failed, _, sentence = self._failed.partition("\t")
+        if self._failed and int(rank_failed) != self.rank:
+            raise PeerFailedError(sentence)
+        now = time.monotonic()
+        if _has_store_of_torchrun() and now - max(self._answered, self._waiting_since) > self.limit_seconds:
+            raise ChildProcessError(f"torchrun on {os.environ.get('MASTER_ADDR')} gave no sign of life for "
+                                    f"{self.limit_seconds:g} s")
+        for rank, (_, since) in sorted(self._seen.items()):
+            seconds = now - max(since, self._waiting_since)
+            if seconds > self.limit_seconds:
+                raise self._lost(rank, f"gave no sign of life for {seconds:.0f} s")
 
     def wait(self, work: dist.Work, *, is_on_device: bool = False) -> None:
         """Wait for the others in a collective; raises as :meth:`check`."""
@@ -150,6 +170,11 @@ class Peers:
 
 
 _LAUNCHER = os.getppid()
+
+
+def _has_store_of_torchrun() -> bool:
+    """Whether the store outlives the processes; without torchrun it is in rank 0."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def is_launcher_gone() -> bool:

@@ -94,9 +94,6 @@ class RoundLoader:
 
     def _meet(self, error: Exception | None, *, is_empty: bool) -> bool:
         """Compare notes with the other processes, and end alike; returns whether all of them have a batch."""
-        others = peers()
-        if error is not None and others is not None:
-            others.fail(f"{error}")
         signum = self.stop_signal() or (signal.SIGTERM if is_launcher_gone() else 0)
         notes = gather_numbers(signum, error is not None, error is not None and not isinstance(error, VideoError),
                                is_empty)
