@@ -111,7 +111,9 @@ class Peers:
         thread.join(SECONDS_TO_SPEAK)
         if self.rank == 0 and not _has_store_of_torchrun():
             time.sleep(2)  # the store ends with this process, and the others have to look
-        return not first or first[0].partition("\t")[0] == str(self.rank)
+        if not first:  # the store is gone: with rank 0, or with torchrun
+            return self.rank == (0 if _has_store_of_torchrun() else 1)
+        return first[0].partition("\t")[0] == str(self.rank)
 
     def check(self) -> None:
         """Raise PeerFailedError where another process failed, ChildProcessError where one gives no sign of life."""
