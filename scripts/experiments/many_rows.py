@@ -64,7 +64,7 @@ def measure(num_rows: int, what: str) -> None:
             videos = read_list(path)
         if what == "split":
             with measured("splitting it class by class"):
-                split_by_class(videos.labels, 0.2, 0, path)
+                split_by_class([str(label) for label in videos.labels.tolist()], 0.2, 0, path)
             return
         with measured("digests for --resume"):
             ListIdentity.of(videos, folder)

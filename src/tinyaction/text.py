@@ -26,6 +26,11 @@ def shell_line(*words: str | Path) -> str:
     return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
 
 
+def some_of(names: Sequence[str]) -> str:
+    """The first four names, for a message."""
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
 def check_class_names(names: Sequence[str], source: object) -> None:
     """Raise ValueError for a name that would break the lines of a list, or a terminal."""
     for label, name in enumerate(names):

@@ -406,7 +406,7 @@ def test_a_run_that_fails_later_keeps_what_it_has_learned(bars, tmp_path, monkey
         ({"classes.txt": "lying\nstanding\nsitting\n"}, "--checkpoint {run}/best.pt",
          r"best\.pt knows 2 classes \(lying, standing\), .*data has 3 \(lying, standing, sitting\)"),
         ({"classes.txt": "standing\nlying\n"}, "--checkpoint {run}/best.pt",
-         r"best\.pt knows the classes lying, standing, .*data has standing, lying; the order counts too"),
+         r"best\.pt knows 2 classes \(lying, standing\), .*data has 2 \(standing, lying\); names and order"),
         ({}, "--checkpoint {run}/best.pt --num-clips 0", r"--num-clips is 0; it must be at least 1"),
         ({}, "--checkpoint {run}/best.pt --batch-size 0", r"--batch-size is 0; it must be at least 1"),
         ({}, "--checkpoint {run}/best.pt --clip 3", r"arguments: --clip 3; see tinyaction evaluate --help"),

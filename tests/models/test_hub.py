@@ -154,9 +154,11 @@ class Hub(BaseHTTPRequestHandler):
     """Answers as the real one: the list of a repository's files, and the files; or what ``status`` says."""
 
     status = 200
+    files_status = 200  # of the files themselves, where the list of them is public
     error_code = ""
     delay_seconds = 0.0
     folder = Path()
+    more_bytes = 0  # than a file has, it says
     asked: list[str] = []
 
     def do_HEAD(self):  # noqa: N802
@@ -168,12 +170,15 @@ class Hub(BaseHTTPRequestHandler):
         if self.status != 200:
             self.answer(b"", status=self.status)
         elif self.path.startswith("/api/models/"):
-            siblings = [{"rfilename": path.name} for path in sorted(self.folder.iterdir())]
+            siblings = [{"rfilename": path.name, "size": path.stat().st_size + self.more_bytes}
+                        for path in sorted(self.folder.iterdir())]
             content = {"id": "somebody/net", "sha": "1" * 40, "siblings": siblings, "private": False, "tags": [],
                        "downloads": 0, "likes": 0}
             entries = [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "2" * 40}
                        for path in sorted(self.folder.iterdir())]
             self.answer(json.dumps(entries if "/tree/" in self.path else content).encode())
+        elif self.files_status != 200:
+            self.answer(b"", status=self.files_status)
         else:
             self.answer((self.folder / self.path.rpartition("/")[2].partition("?")[0]).read_bytes())
 
@@ -182,7 +187,7 @@ class Hub(BaseHTTPRequestHandler):
         for name, value in (("Content-Length", len(content)), ("ETag", f'"{len(content):040d}"'),
                             ("X-Repo-Commit", "1" * 40), ("Content-Type", "application/json")):
             self.send_header(name, str(value))
-        if self.error_code:
+        if self.error_code and status != 200:
             self.send_header("X-Error-Code", self.error_code)
         self.end_headers()
         if self.command != "HEAD":
@@ -235,6 +240,13 @@ def test_a_repository_is_fetched_once_and_only_what_is_needed(monkeypatch, tmp_p
     assert same(find_files("hub:somebody/net").read_tensors())         # without a network
 
 
+def test_a_repository_that_is_too_large_is_not_begun(monkeypatch, tmp_path):
+    published = write_folder(tmp_path / "published", shards=2)
+    with local_hub(monkeypatch, tmp_path, folder=published, more_bytes=10**10) as server:
+        assert "(its files have 40 GB, at most 34 are fetched)" in message(find_files, "hub:somebody/net")
+        assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("answers, rule", [
     ({"status": 401, "error_code": "RepoNotFound"},
      "hub:somebody/net is not on the hub, or only for those who are logged in: look at the name, or run "
@@ -242,14 +254,25 @@ def test_a_repository_is_fetched_once_and_only_what_is_needed(monkeypatch, tmp_p
     ({"status": 404, "error_code": "RepoNotFound"}, "hub:somebody/net is not on the hub, or only for those"),
     ({"status": 403, "error_code": "GatedRepo"}, "hub:somebody/net asks for a login: accept its terms on its page, "
                                                  "then run 'hf auth login'; or bring config.json, "),
+    ({"status": 401, "error_code": "GatedRepo"}, "hub:somebody/net asks for a login: accept its terms on its page, "),
+    ({"files_status": 403, "error_code": "GatedRepo"}, "hub:somebody/net asks for a login: accept its terms on its "),
+    ({"status": 401}, "hub:somebody/net is not on "), ({"status": 403}, "hub:somebody/net is not on this machine"),
     ({"delay_seconds": 1.0}, "hub:somebody/net is not on this machine and could not be fetched ("),
     ({"status": 500}, "hub:somebody/net is not on this machine and could not be fetched ("),
 ])
 def test_a_hub_that_does_not_give_it(monkeypatch, tmp_path, answers, rule):
-    with local_hub(monkeypatch, tmp_path, **answers):
+    with local_hub(monkeypatch, tmp_path, folder=write_folder(tmp_path / "published"), **answers):
         text = message(find_files, "hub:somebody/net")
     assert text.startswith(rule)
     assert text.endswith("/somebody/net into a folder and name the folder as weights")
+
+
+def test_a_repository_that_lacks_a_shard(monkeypatch, tmp_path):
+    published = write_folder(tmp_path / "published", shards=2)
+    (published / "model-00002-of-00002.safetensors").unlink()
+    with local_hub(monkeypatch, tmp_path, folder=published):
+        assert "1 of 2 files of the weights are missing, model-00002-of-00002.safetensors first" in message(
+            find_files, "hub:somebody/net")
 
 
 def test_a_hub_that_is_not_there(monkeypatch, tmp_path):

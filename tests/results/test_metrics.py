@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
+from tinyaction.results.metrics import class_scores, confusion_matrix, mean_class_accuracy, top_k_accuracy
 
 SCORES = [  # ranks of the classes, best first
     [0.7, 0.2, 0.1],  # 0 1 2
@@ -97,3 +97,18 @@ def test_a_score_that_is_nan_is_no_accuracy(accuracy):
     """A row of NaN counted as right in one figure and as wrong in another."""
     with pytest.raises(ValueError, match="a score of video 1 is NaN"):
         accuracy([[0.1, 0.9], [np.nan, np.nan]], [1, 0])
+
+
+def test_precision_recall_and_f1_are_those_of_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    rng = np.random.default_rng(5)
+    labels, predicted = rng.integers(0, 4, (2, 200))
+    ours = class_scores(confusion_matrix(predicted, labels, num_classes=4))
+    theirs = sklearn.precision_recall_fscore_support(labels, predicted)
+    np.testing.assert_allclose(ours, np.stack(theirs, axis=1), rtol=1e-12)
+
+
+def test_a_class_that_is_never_predicted_has_no_precision():
+    assert class_scores(np.array([[2, 0, 0], [1, 0, 0], [0, 0, 0]])) == [
+        (2 / 3, 1.0, 4 / 5, 2), (pytest.approx(np.nan, nan_ok=True), 0.0, 0.0, 1),
+        (pytest.approx(np.nan, nan_ok=True),) * 3 + (0,)]

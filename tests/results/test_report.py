@@ -21,6 +21,7 @@ from tinyaction.cli.train import parse_args
 from tinyaction.results import plots
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.metrics import wilson_interval
+from tinyaction.results.neighbors import Neighbor, write_neighbors
 from tinyaction.results.plots import (
     Series,
     columns_of,
@@ -116,7 +117,8 @@ def test_nothing_of_the_matrix_lies_outside_its_picture(num_classes: int) -> Non
         assert float(cell.attrib["y"]) + float(cell.attrib["height"]) <= height
     for text in svg.iter("text"):
         if text.attrib["class"] == "rowname":
-            assert float(text.attrib["x"]) - 6.7 * columns_of(text.text or "") >= 0
+            place = float(text.attrib.get("x") or text.attrib["transform"].split()[1].rstrip(")"))  # of its foot
+            assert place - 6.7 * columns_of(text.text or "") >= 0
     assert width < 1300
 
 
@@ -238,7 +240,7 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "input"):
             self.open.append(tag)
         values = dict(attrs)
         if tag in ("h2", "h3"):
@@ -254,7 +256,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" in self.open:
+        if {"style", "script"} & set(self.open):
             return
         self.text += data
         if {"h2", "h3"} & set(self.open):
@@ -283,6 +285,16 @@ def test_the_page_shows_the_mistakes_with_their_frames_and_needs_no_other_file(r
     assert f"{NAMES[0]} → 打字" not in page.text and f"打字 → {NAMES[0]}: 1 of 1" in page.text
     for name in ("train_clips", "mistakes", "right"):
         assert cv2.imread(str(run / f"{name}.png")) is not None
+
+
+def test_a_mistake_names_the_training_clips_that_are_most_like_it(run: Path) -> None:
+    dataset = dataset_of(run)
+    near = [Neighbor("train/q.avi", "typing", 0.987), Neighbor("train/r.avi", "打字", 0.5)]
+    write_neighbors(run / "neighbors.csv", {dataset.videos[1][0]: near})
+    page = Page(write_report(run, val_set=dataset))
+    told = [heading for heading in page.headings if "nearest" in heading]
+    assert len(told) == 1 and told[0].endswith(
+        "videos/clip, 1.avi; nearest training clips: typing 0.99 (q.avi), 打字 0.50 (r.avi)")
 
 
 def test_a_report_can_be_made_again_and_names_what_is_lost(run: Path) -> None:
@@ -315,7 +327,7 @@ def test_the_page_draws_its_charts_itself(run: Path) -> None:
             "tinyaction.results.report.write_report(sys.argv[1])\n"
             "assert 'tensorboard' not in sys.modules")
     subprocess.run([sys.executable, "-c", code, str(run)], check=True)
-    assert (run / "report.html").read_text(encoding="utf-8").count('<svg class="chart"') == 3
+    assert (run / "report.html").read_text(encoding="utf-8").count('<svg class="chart"') == 4
     assert [path.name for path in run.glob("*.png")] == []  # no videos were given, so there are no sheets either
 
 
@@ -426,3 +438,45 @@ def test_flags_that_are_on_or_off() -> None:
 def test_a_data_uri_holds_the_picture() -> None:
     assert colour_of(data_uri(np.full((8, 8, 3), (250, 0, 250), dtype=np.uint8))) == [250, 0, 250]
     assert json.dumps(data_uri(np.zeros((2, 2, 3), dtype=np.uint8))).isascii()
+
+
+# ---- probes and folds ----------------------------------------------------------------------------------------------
+
+
+def page_with(run: Path, **facts: object) -> str:
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, **facts}))
+    return Page(write_report(run)).text
+
+
+def test_the_majority_class_stands_beside_the_accuracy(run: Path) -> None:
+    assert "25.0%majority classof always saying" in page_with(run)
+
+
+@pytest.mark.parametrize(("probe", "tuned", "words"), [
+    (0.75, 0.5, "50.0%fine-tunedworse than the probe, which best.pt is"),
+    (0.5, 0.5, "50.0%fine-tunedno better than the probe"),
+    (0.5, 0.75, "75.0%fine-tunedbetter than the probe"),
+])
+def test_the_probe_stands_beside_the_fine_tuned_network(run: Path, probe: float, tuned: float, words: str) -> None:
+    text = page_with(run, method="probe-then-finetune", finetune={"val_accuracy": tuned, "epoch": 2},
+                     probe={"val_accuracy": probe, "pooling": "stats", "num_folds": 0})
+    assert f"{probe:.1%}probe" in text and words in text
+    command = f"tinyaction train --config '{run}/config.json' --method probe"
+    assert (command in text) == (tuned <= probe)
+    assert "best epoch" in text and "seconds an epoch" in text  # it has a course, as a probe alone has not
+    assert "seconds an epoch" not in page_with(run, method="probe")
+
+
+def test_folds_are_a_table_with_mean_and_spread(run: Path) -> None:
+    (run / "folds.csv").write_text(
+        "fold,videos,train_videos,accuracy,mean_class_accuracy,loss,chosen,num_groups,groups\n"
+        "1,2,2,1.0,0.75,0.5,\"stats, L2 strength 0.1\",1,'=Ann\n2,2,2,0.5,0.5,0.5,stats,2,Bo; Cy\n")
+    text = page_with(run, folds=2, num_train=4)
+    assert "4 videos in 2 folds" in text and "75.0% ± 35.4%mean of 2 folds" in text and "from 50.0% to 100.0%" in text
+    assert "=Ann" in text and "Bo; Cy" in text and "stats, L2 strength 0.1" in text
+    assert f"tinyaction train --config '{run}/config.json' --final" in text and "tinyaction evaluate" not in text
+    assert "is trained on all of them" not in text
+    text = page_with(run, final=True)
+    assert "is trained on all of them, so none is left to test it" in text
+    assert "tinyaction predict" in text and "tinyaction evaluate" not in text

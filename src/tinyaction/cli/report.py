@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.data.annotations import find_data
+from tinyaction.data.class_map import check_classes
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.results.report import write_report
 from tinyaction.results.run import Run, read_run
@@ -33,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _datasets(run: Run, data: str) -> tuple[VideoDataset, VideoDataset]:
     config = RunConfig(**known_flags(run.config, source=str(run.folder / "config.json")))
-    found = find_data(data)
-    if found.class_names != run.class_names:
-        raise ValueError(f"{data}: its classes are not those of the run ({len(found.class_names)} and "
-                         f"{len(run.class_names)}); name the folder that the run was trained on with --data")
+    found = find_data(data, keep_split=False)
+    if config.folds:
+        found = found.merged()
+    check_classes(run.class_names, found.class_names, source=run.folder, data=data)
     return build_datasets(config, found)

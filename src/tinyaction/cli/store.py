@@ -11,12 +11,11 @@ from pathlib import Path
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.progress import CountLine
 from tinyaction.device import default_num_workers
-from tinyaction.files import check_output, write_whole
-from tinyaction.prepare.store import SECONDS_PER_VIDEO, default_store, fill_store, plan_store
+from tinyaction.files import check_output
+from tinyaction.prepare.store import SECONDS_PER_VIDEO, default_store, make_store
 from tinyaction.prepare.stored_file import StoreSettings
+from tinyaction.text import shell_line
 from tinyaction.video.store_info import STORE_FILE
-
-BAD_FILES = "bad_files.txt"
 
 
 @errors_to_exit_code
@@ -56,28 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
     target = Path(arguments.out or default_store(arguments.data, settings))
     if not (target / STORE_FILE).is_file():  # a store that is there is brought up to date
         check_output(target, flag="--out", inputs=[arguments.data], is_folder=True)
-    folder = make_store(arguments.data, target, settings,
-                        num_workers=arguments.num_workers, video_timeout=arguments.video_timeout,
-                        skip_bad=arguments.on_error == "skip", allow_outside=arguments.allow_outside)
-    print(f"train with: tinyaction train --data {folder}")
-
-
-def make_store(
-    source: str | Path, folder: str | Path, settings: StoreSettings, *, num_workers: int,
-    video_timeout: float = SECONDS_PER_VIDEO, skip_bad: bool = False, allow_outside: bool = False,
-) -> Path:
-    """Bring a store up to date, telling on stdout what it takes; returns its folder."""
-    plan = plan_store(source, folder, settings, allow_outside=allow_outside)
     line = CountLine()
-    line.print(str(plan))
-    result = fill_store(plan, num_workers=num_workers, video_timeout=video_timeout, skip_bad=skip_bad,
-                        on_progress=lambda done, total: line("videos", done, total))
-    line.clear()
-    if plan.missing:
-        line.print(f"{plan.folder}: {result.num_stored} videos stored, {result.num_bytes / 1e6:.0f} MB")
-    if result.bad:
-        bad_files = plan.folder / BAD_FILES
-        write_whole(bad_files, "".join(f"{reason}\n" for reason in result.bad.values()))
-        line.print(f"{plan.folder}: {len(result.bad)} of {len(plan.targets)} videos cannot be read and are left out "
-                   f"of the lists; {bad_files} names them")
-    return plan.folder
+    make_store(arguments.data, target, settings, num_workers=arguments.num_workers,
+               video_timeout=arguments.video_timeout, skip_bad=arguments.on_error == "skip",
+               allow_outside=arguments.allow_outside, on_line=line.print, on_count=line)
+    line.print("train with: " + shell_line("tinyaction", "train", "--data", target))

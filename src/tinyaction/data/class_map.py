@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyaction.data.annotations import VideoList
+from tinyaction.text import some_of
 
 
 def read_class_map(path: str | Path) -> dict[str, str]:
@@ -49,7 +50,7 @@ def match_classes(given: Sequence[str], known: Sequence[str], *, names: Mapping[
     """
     for name in names:
         if name not in given:
-            raise ValueError(f"class {name!r} is to be mapped and is none of the folder's: {_some(given)}")
+            raise ValueError(f"class {name!r} is to be mapped and is none of the folder's: {some_of(given)}")
     numbers = {_plain(name): number for number, name in enumerate(known)}
     matched: dict[int, str] = {}
     for name in given:
@@ -58,12 +59,23 @@ def match_classes(given: Sequence[str], known: Sequence[str], *, names: Mapping[
             near = get_close_matches(_plain(names.get(name, name)), numbers, n=3)
             raise ValueError(f"class {names.get(name, name)!r} is none of the network's {len(known)} classes"
                              + (f"; did you mean {' or '.join(known[numbers[each]] for each in near)}?" if near else
-                                f" ({_some(known)});") + " --classes FILE maps names, two columns a line")
+                                f" ({some_of(known)});") + " --classes FILE maps names, two columns a line")
         if number in matched:
             raise ValueError(f"classes {matched[number]!r} and {name!r} are both the network's {known[number]!r}; put "
                              "their videos into one class")
         matched[number] = name
     return list(matched)
+
+
+def check_classes(known: Sequence[str], given: Sequence[str], *, source: object, data: object) -> None:
+    """Raise ValueError where ``data`` has other classes than ``source``, which knows ``known``, or in another order.
+
+    Classes that are called by their numbers agree with any names.
+    """
+    numbers = [str(number) for number in range(len(known))]
+    if len(known) != len(given) or (known != given and numbers not in (known, given)):
+        raise ValueError(f"{source} knows {len(known)} classes ({some_of(known)}), {data} has {len(given)} "
+                         f"({some_of(given)}); names and order must be those it was trained with")
 
 
 def with_numbers(videos: VideoList, numbers: Sequence[int]) -> VideoList:
@@ -75,7 +87,3 @@ def with_numbers(videos: VideoList, numbers: Sequence[int]) -> VideoList:
 
 def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").casefold().split())
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

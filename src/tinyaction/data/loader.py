@@ -63,7 +63,18 @@ class BadVideo:
 
 
 class VideoLoader:
-    """Batches of a dataset; see :func:`tinyaction.data.dataset.build_dataloader` for the arguments.
+    """Batches of a dataset; :func:`tinyaction.data.dataset.build_dataloader` makes it.
+
+    Args:
+        num_workers: processes that decode; 0 decodes in this process.
+        pin_memory: page-locked batches, for faster copies to a CUDA device.
+        prefetch: batches that each worker makes ahead.
+        rank, num_ranks: number of this process among several; see :func:`tinyaction.data.order.rank_batches`.
+        on_error: "raise" the error of a video, or "skip" the video: its batch is smaller, ``loader.bad`` lists it.
+        max_skipped: largest share of an epoch's videos that may be skipped.
+        video_timeout: seconds that a worker may take for one video before it is stopped; no limit without workers.
+
+    Iterating raises what an item raised: :class:`tinyaction.video.VideoError`, or ``ValueError`` of a transform.
 
     ``even`` deals the last videos of an epoch to several processes alike; see :func:`rank_batches`.
 
@@ -91,6 +102,8 @@ class VideoLoader:
         video_timeout: float = 300.0,
         even: bool = False,
     ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
         if not 0 <= max_skipped <= 1:

@@ -4,6 +4,8 @@ A transform is any callable ``dict -> dict``; a list of them is a pipeline (:cla
 them in:
 
     filename, label          VideoDataset: the line of the list
+    start_seconds            VideoDataset, where the line is a segment: the item is the frames from here
+    end_seconds              to before here, and "where" is the line's place, for messages
     rng                      VideoDataset: the random generator of the item
     video_reader             VideoInit; VideoDecode takes it out
     total_frames, fps        VideoInit: frames in the file, frames per second (0.0 where unknown)
@@ -34,9 +36,11 @@ import torch
 
 from tinyaction.data.lazy_frames import LazyFrames, map_frames
 from tinyaction.data.sampling import check_counts, dense_indices, interval_indices, segment_indices, uniform_indices
+from tinyaction.data.segments import segment_name
 from tinyaction.sample import DataSample
 from tinyaction.video import UInt8Array, VideoError, open_video
 from tinyaction.video.decord_reader import DecordReader
+from tinyaction.video.segment import open_kept, segment_of
 
 Results = dict[str, Any]
 Transform = Callable[[Results], Results]
@@ -69,13 +73,15 @@ MADE_BY = {  # key -> the transform that puts it in
 
 
 def _apply(transform: Transform, results: Results) -> Results:
-    """Call a transform. Raises ValueError where one before it is missing, or where it returns no dict."""
+    """Call a transform. Raises ValueError where it misses a key, or where it returns no dict."""
     try:
         changed = transform(results)
     except KeyError as error:
         key = error.args[0] if error.args else None
-        if key not in MADE_BY or key in results:
+        if key in results:
             raise
+        if key not in MADE_BY:
+            raise ValueError(f"{transform!r} looked for {key!r}; the dict has {', '.join(results)}") from error
         raise ValueError(f"{transform!r} needs {key!r}, which no transform before it has put in; add {MADE_BY[key]} "
                          "before it") from error
     if not isinstance(changed, dict):
@@ -87,9 +93,10 @@ def _apply(transform: Transform, results: Results) -> Results:
 class VideoInit:
     """Open the video at ``filename``; adds ``video_reader``, ``total_frames`` and ``fps``.
 
-    A ``video_reader`` that is there already is kept. ``num_frames``, where the list gives it, is how many frames
-    count; VideoError where there are fewer. ``reader="decord"`` reads as the guide does, without guarantees; see
-    :mod:`tinyaction.video.decord_reader`.
+    A ``video_reader`` that is there already is kept. Of an item that is a segment, the reader has its frames only, so
+    all later steps see what they would see of a clip that was cut out. ``num_frames``, where the list gives it, is how
+    many frames count; VideoError where there are fewer. ``reader="decord"`` reads as the guide does, without
+    guarantees; see :mod:`tinyaction.video.decord_reader`.
     """
 
     reader: Literal["pyav", "decord"] = "pyav"
@@ -99,9 +106,14 @@ class VideoInit:
             raise ValueError(f"reader is {self.reader!r}; it must be 'pyav' or 'decord'")
 
     def __call__(self, results: Results) -> Results:
+        is_segment = "start_seconds" in results
         if "video_reader" not in results:
-            opened = DecordReader if self.reader == "decord" else open_video
+            opened = DecordReader if self.reader == "decord" else open_kept if is_segment else open_video
             results["video_reader"] = opened(results["filename"])
+        if is_segment:
+            results["video_reader"] = segment_of(
+                results["video_reader"], results["start_seconds"], results["end_seconds"], path=results["filename"],
+                where=results.get("where", ""))
         results["total_frames"] = len(results["video_reader"])
         results["fps"] = results["video_reader"].fps
         if "num_frames" in results:
@@ -385,12 +397,15 @@ class VideoPack:
 
     def __call__(self, results: Results) -> Results:
         label = results.get("label")
+        name = str(results.get("filename", ""))
+        if "start_seconds" in results:
+            name = segment_name(name, results["start_seconds"], results["end_seconds"])
         sample = DataSample(
             label=None if label is None else torch.tensor([label]),    # (1,) int64
             img_shape=tuple(results["img_shape"]),
             num_clips=results["num_clips"],
             clip_len=results["clip_len"],
-            filename=str(results.get("filename", "")),
+            filename=name,
         )
         return {"inputs": torch.from_numpy(results["imgs"]), "data_samples": sample}
 

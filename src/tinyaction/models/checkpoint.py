@@ -13,6 +13,7 @@ import torch
 
 from tinyaction.files import whole_file
 from tinyaction.models.create import create_model, model_arguments
+from tinyaction.models.model_card import PublishedModel
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.torch_file import check_finite, read_torch_file
 from tinyaction.text import check_class_names
@@ -123,7 +124,7 @@ def _training_from_dict(content: dict[str, Any] | None) -> SavedTraining | None:
 
 
 def _check(checkpoint: Checkpoint) -> None:
-    """Raise ValueError where a value cannot be right, before it makes anything large."""
+    """Raise ValueError for an impossible value, before it allocates anything large."""
     names = checkpoint.class_names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its class_names are no list of names")
@@ -149,7 +150,7 @@ def previous_of(path: str | Path) -> Path:
 
 
 def load_newest(path: str | Path) -> tuple[Checkpoint, str]:
-    """Load ``path``, or its :func:`previous_of` where it is damaged or missing; returns it with a note that says so.
+    """Load ``path``, or its :func:`previous_of` if it is damaged or missing; returns the checkpoint and a note.
 
     Raises:
         FileNotFoundError, ValueError: as :meth:`Checkpoint.load`, of ``path``, where neither can be read.
@@ -164,7 +165,7 @@ def load_newest(path: str | Path) -> tuple[Checkpoint, str]:
 
 
 def load_model(path: str | Path) -> tuple[Recognizer, Checkpoint]:
-    """The recognizer of a checkpoint, in evaluation mode on the CPU, and the checkpoint.
+    """Build the recognizer of a checkpoint, in evaluation mode on the CPU; return both.
 
     Raises as :meth:`Checkpoint.load` does, and ValueError where the weights are not those of the model.
     """
@@ -179,7 +180,7 @@ def load_model(path: str | Path) -> tuple[Recognizer, Checkpoint]:
 
 
 def checkpoint_of(model: Recognizer) -> Checkpoint:
-    """A recognizer with published weights as a checkpoint, with the published classes and clips.
+    """Make a checkpoint of a recognizer with published weights, with its published classes and input.
 
     Raises:
         ValueError: nothing is published of it, or it has a new classifier.
@@ -188,6 +189,11 @@ def checkpoint_of(model: Recognizer) -> Checkpoint:
     if known is None or not known.class_names:
         raise ValueError("this recognizer has no published class names, as tinyaction.load_pretrained gives without "
                          "num_classes; train it first, and use the checkpoint of the run")
-    pipeline = {"clip_len": known.clip_len, "size": known.size, "num_clips": 1, "short_side": known.short_side,
-                "frame_interval": known.frame_interval, "antialias": known.antialias}
-    return Checkpoint(model_arguments(known.name, model), model.state_dict(), list(known.class_names), pipeline)
+    return Checkpoint(model_arguments(known.name, model), model.state_dict(), list(known.class_names),
+                      published_pipeline(known))
+
+
+def published_pipeline(known: PublishedModel) -> dict[str, Any]:
+    """The arguments of data.pipelines.eval_pipeline for the clips that were published."""
+    return {"clip_len": known.clip_len, "size": known.size, "num_clips": 1, "short_side": known.short_side,
+            "frame_interval": known.frame_interval, "antialias": known.antialias}

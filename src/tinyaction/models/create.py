@@ -1,7 +1,6 @@
 """Recognizers by name: :func:`create_model`. A new network gets its name in ``GUIDE_MODELS`` or ``all_models``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
 from typing import Any
@@ -11,7 +10,7 @@ from torch import nn
 
 from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone, TemporalShiftConvBackbone
 from tinyaction.models.heads import AverageClips, PoolingHead, TemporalAverageHead
-from tinyaction.models.model_card import ModelCard
+from tinyaction.models.model_card import InputRule, ModelCard
 from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
 
@@ -80,18 +79,19 @@ def create_model(
     if published_card(name) is not None:
         from tinyaction.models.published import create_published
 
-        return create_published(name, num_classes, weights=weights, arguments=arguments, dropout=dropout,
-                                average_clips=average_clips, mean=mean, std=std, max_views=max_views)
+        model = create_published(name, num_classes, weights=weights, arguments=arguments, dropout=dropout,
+                                 average_clips=average_clips, mean=mean, std=std, max_views=max_views)
+        if pooling is not None:
+            use_pooling(model, Pooling(pooling, signed_sqrt))
+        return model
     backbone = create_backbone(name)
     num_features = int(backbone.out_channels)  # type: ignore[arg-type]
-    if pooling is None:
-        head = TemporalAverageHead(num_classes, num_features, dropout=dropout, average_clips=average_clips)
-    else:
-        head = PoolingHead(num_classes, num_features, Pooling(pooling, signed_sqrt), dropout=dropout,
-                           average_clips=average_clips)
+    head = TemporalAverageHead(num_classes, num_features, dropout=dropout, average_clips=average_clips)
     own_mean, own_std = normalization(name)
     preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
     model = Recognizer(backbone, head, preprocessor, max_views=max_views)
+    if pooling is not None:
+        use_pooling(model, Pooling(pooling, signed_sqrt))
     if weights is not None:
         from tinyaction.models.weights import load_weights
 
@@ -101,8 +101,22 @@ def create_model(
     return model
 
 
+def use_pooling(model: Recognizer, pooling: Pooling) -> None:
+    """Give a recognizer a fresh :class:`PoolingHead` in place of its head, for the same classes."""
+    old, num_features = model.cls_head, give_maps(model)
+    head = PoolingHead(old.num_classes, num_features, pooling, dropout=old.dropout.p, average_clips=old.average_clips)
+    model.cls_head = head.to(old.fc.weight.device)
+
+
+def give_maps(model: Recognizer) -> int:
+    """Let a transformer give features of its patches, as :class:`PoolingHead` reads them; returns their number, F."""
+    if hasattr(model.backbone, "gives_maps"):
+        model.backbone.gives_maps = True  # type: ignore[assignment]
+    return int(model.backbone.out_channels)  # type: ignore[arg-type]
+
+
 def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
-    """What :func:`create_model` needs to build ``model`` again, in plain values; a checkpoint carries it."""
+    """Return the arguments of :func:`create_model` that build ``model`` again, as plain values for a checkpoint."""
     preprocessor = model.data_preprocessor
     assert isinstance(preprocessor, VideoPreprocessor)
     head = model.cls_head
@@ -122,27 +136,37 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
 
 
 def _shortest(values: torch.Tensor) -> list[float]:
-    """The shortest decimals that give these float32 values: 123.675, not 123.67500305175781."""
+    """Return the shortest decimals with these float32 values: 123.675, not 123.67500305175781."""
     return [float(str(value)) for value in values.flatten().cpu().numpy()]
 
 
 def create_backbone(name: str) -> nn.Module:
-    """The backbone of a recognizer's name. Raises ValueError where there is no such name."""
+    """Make the backbone of a recognizer by name. Raises ValueError for an unknown name."""
     check_name(name)
     return (GUIDE_MODELS.get(name) or all_models()[name])()
 
 
-def published_card(name: str) -> ModelCard | None:
-    """The first card of a published network that is none of torchvision's, or None."""
+def published_card(name: str, weights: str = "") -> ModelCard | None:
+    """Return the card of a published network, of ``weights`` or its first; None for others and torchvision's."""
     if name in GUIDE_MODELS or name in all_models():
         return None
     from tinyaction.models.published import all_cards
 
-    return next((card for card in all_cards() if card.name == name), None)
+    cards = [card for card in all_cards() if card.name == name]
+    return next((card for card in cards if card.dataset == weights), cards[0] if cards else None)
+
+
+def is_transformer(name: str) -> bool:
+    """Whether it is a published transformer, with layers and patches: a :class:`VideoTransformer`."""
+    if published_card(name) is None:
+        return False
+    from tinyaction.models.published import family_of
+
+    return hasattr(family_of(name), "MODEL_TYPES")
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError, with the nearest names, where there is no such model."""
+    """Raise ValueError, with the nearest names, for an unknown model."""
     if name not in GUIDE_MODELS and name not in all_models() and published_card(name) is None:
         from tinyaction.models.published import all_cards
 
@@ -151,47 +175,32 @@ def check_name(name: str) -> None:
         raise ValueError(f"model {name!r} is not known; did you mean {' or '.join(near)}?")
 
 
-@dataclass(frozen=True)
-class InputRule:
-    """Clips that a network takes: those of its weights (``clip_len`` frames of ``size`` pixels a side), and others
-    within bounds; with ``exact_*`` no others.
-    """
-
-    clip_len: int
-    size: int
-    least_clip_len: int = 1
-    least_size: int = 1
-    exact_clip_len: bool = False
-    exact_size: bool = False
-
-
-def input_rule(name: str) -> InputRule:
-    """The input rule of a recognizer, from torchvision's metadata. Raises ValueError for an unknown name."""
+def input_rule(name: str, weights: str = "") -> InputRule:
+    """Return which clips a recognizer takes, by its card for ``weights``. Raises ValueError for an unknown name."""
     check_name(name)
     if name in GUIDE_MODELS:
         return InputRule(clip_len=8, size=112)
-    card = published_card(name)
+    card = published_card(name, weights)
     if card is not None:
-        return InputRule(card.clip_len, card.size, card.least_clip_len, card.least_size, card.exact_clip_len,
-                         card.exact_size)
+        return card
     from tinyaction.models.torchvision import VIDEO_NETS, default_weights, net_name
 
     net = net_name(name)
     assert net is not None
-    weights = default_weights(net)
+    best = default_weights(net)
     is_video = net in VIDEO_NETS
     return InputRule(
         clip_len=16 if is_video else 8,
-        size=weights.transforms().crop_size[0],
-        least_clip_len=weights.meta.get("min_temporal_size", 1),
-        least_size=max(weights.meta["min_size"]),
+        size=best.transforms().crop_size[0],
+        least_clip_len=best.meta.get("min_temporal_size", 1),
+        least_size=max(best.meta["min_size"]),
         exact_clip_len=net.startswith("mvit"),
         exact_size=net.startswith(("mvit", "vit", "maxvit")),
     )
 
 
 def check_input(name: str, *, clip_len: int, size: int) -> None:
-    """Raise ValueError where a recognizer cannot take clips of ``clip_len`` frames of ``size`` pixels a side."""
+    """Raise ValueError if a recognizer cannot take clips of ``clip_len`` frames of ``size`` pixels a side."""
     rule = input_rule(name)
     if rule.exact_clip_len and clip_len != rule.clip_len:
         raise ValueError(f"clip_len is {clip_len}; {name} takes exactly {rule.clip_len} frames")
@@ -209,7 +218,7 @@ def check_input(name: str, *, clip_len: int, size: int) -> None:
 
 
 def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and std of the pixels, RGB, 0..255, of torchvision's best weights for the network; else ImageNet's."""
+    """Return mean and std (RGB, 0..255) of the network's best weights, or ImageNet's if it has none."""
     if name in GUIDE_MODELS:
         return MEAN, STD
     card = published_card(name)

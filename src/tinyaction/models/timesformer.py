@@ -1,11 +1,11 @@
-"""TimeSformer: each block looks along time first, then over the patches of a frame.
+"""TimeSformer: each block attends along time first, then over the patches of a frame.
 
 Source: Bertasius et al. 2021, with the names of the parts of their code.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,20 +13,19 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from tinyaction.models.heads import AverageClips, TemporalAverageHead
 from tinyaction.models.model_card import ModelCard
-from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
 from tinyaction.models.vit import (
     MLP,
     Attention,
     Grid,
     PatchEmbed,
     Rename,
+    TransformerConfig,
     VideoTransformer,
-    check_clip,
-    fuse_qkv,
+    build_recognizer,
+    check_fields,
+    convert_names,
     init_transformer,
-    rename,
     take_fields,
 )
 
@@ -34,18 +33,10 @@ MEAN, STD = (114.75, 114.75, 114.75), (57.375, 57.375, 57.375)         # 0.45 an
 
 
 @dataclass(frozen=True)
-class TimeSformerConfig:
-    """``clip_len`` and ``size`` are those of the positions that the weights were trained with."""
-
-    embed_dim: int = 768
-    depth: int = 12
-    num_heads: int = 12
+class TimeSformerConfig(TransformerConfig):
     mlp_dim: int = 3072
     clip_len: int = 8
-    size: int = 224
-    patch: int = 16
-    qkv_bias: bool = True
-    norm_eps: float = 1e-6
+    tubelet: int = 1
 
 
 class DividedBlock(nn.Module):
@@ -93,7 +84,7 @@ class TimeSformer(VideoTransformer):
         super().__init__(config.embed_dim)
         self.config = config
         self.side = config.size // config.patch
-        self.patch_embed = PatchEmbed(config.embed_dim, patch=config.patch, tubelet=1)
+        self.patch_embed = PatchEmbed(config.embed_dim, patch=config.patch, tubelet=config.tubelet)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.side**2, config.embed_dim))
         self.time_embed = nn.Parameter(torch.zeros(1, config.clip_len, config.embed_dim))
@@ -121,8 +112,16 @@ class TimeSformer(VideoTransformer):
         """The norm of the class token: (N, 1+S*T, F) -> (N, F)."""
         return self.norm(tokens[:, 0])
 
+    def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        return super().maps(self.norm(tokens), grid)
+
+    def token_maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """(N, 1+S*T, F) -> (N, T, h, w, F), without the class token."""
+        t, h, w = grid
+        return torch.unflatten(tokens[:, 1:], 1, (h, w, t)).permute(0, 3, 1, 2, 4)
+
     def positions(self, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of class token and patches (1, 1+S, F), and of frames (1, T, F); the nearest for other sizes and lengths.
+        """Return positions of class token and patches (1, 1+S, F) and of frames (1, T, F), nearest-neighbour resized.
 
         Source: TimeSformer's code.
         """
@@ -137,19 +136,8 @@ class TimeSformer(VideoTransformer):
         return space, time
 
 
-def build(
-    *, num_classes: int = 400, dropout: float = 0.0, average_clips: AverageClips = "prob", max_views: int = 0,
-    mean: Sequence[float] = MEAN, std: Sequence[float] = STD, **config: Any,
-) -> Recognizer:
-    """A recognizer, freshly initialised; ``config`` are fields of :class:`TimeSformerConfig`."""
-    backbone = TimeSformer(TimeSformerConfig(**config))
-    head = TemporalAverageHead(num_classes, backbone.out_channels, dropout=dropout, average_clips=average_clips)
-    return Recognizer(backbone, head, VideoPreprocessor(mean, std), max_views=max_views)
-
-
-def check_input(config: Mapping[str, Any], *, clip_len: int, size: int) -> None:
-    """Raise ValueError where a network of these fields of :class:`TimeSformerConfig` cannot take such clips."""
-    check_clip(clip_len, (size, size), patch=TimeSformerConfig(**config).patch, tubelet=1)
+build = partial(build_recognizer, TimeSformer, TimeSformerConfig, mean=MEAN, std=STD)
+check_input = partial(check_fields, TimeSformerConfig)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -163,7 +151,7 @@ FIELDS = {"hidden_size": "embed_dim", "num_hidden_layers": "depth", "num_attenti
 
 
 def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of :class:`TimeSformerConfig` as a published ``config.json`` gives them."""
+    """Read the fields of :class:`TimeSformerConfig` from a published ``config.json``."""
     kind = config.get("attention_type", "divided_space_time")
     if kind != "divided_space_time":
         raise ValueError(f"its attention_type is {kind!r}; the network here has 'divided_space_time'")
@@ -205,14 +193,12 @@ RENAMES: list[Rename] = [
 
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of transformers, of TimeSformer's own code or of MMAction2, by our names."""
-    new: dict[str, torch.Tensor] = {}
-    for key, tensor in state.items():
-        name = rename(re.sub(r"^(module\.|model\.|backbone\.|timesformer\.)+", "", key), RENAMES)
-        if name == "patch_embed.proj.weight" and tensor.ndim == 4:     # on single frames
-            tensor = tensor.unsqueeze(2)
-        new[name.replace("head.", "cls_head.fc.", 1) if name.startswith("head.") else f"backbone.{name}"] = tensor
-    return fuse_qkv(new)
+    """Translate names of tensors of transformers, of TimeSformer's own code or of MMAction2."""
+    new = convert_names(state, RENAMES, prefixes=r"^(module\.|model\.|backbone\.|timesformer\.)+")
+    patches = new.get("backbone.patch_embed.proj.weight")
+    if patches is not None and patches.ndim == 4:                      # on single frames
+        new["backbone.patch_embed.proj.weight"] = patches.unsqueeze(2)
+    return new
 
 
 _VARIANTS: dict[str, tuple[dict[str, Any], int, float]] = {             # arguments, frame interval, GFLOPs

@@ -3,46 +3,38 @@
 Source: Tong et al. 2022 and Wang et al. 2023, with the names of the parts of their code.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tinyaction.models.heads import AverageClips, TemporalAverageHead
 from tinyaction.models.model_card import ModelCard
-from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
+from tinyaction.models.recognizer import MEAN, STD
 from tinyaction.models.vit import (
     Block,
     Grid,
     PatchEmbed,
     Rename,
+    TransformerConfig,
     VideoTransformer,
-    check_clip,
-    fuse_qkv,
+    build_recognizer,
+    check_fields,
+    convert_names,
     init_transformer,
-    rename,
     sinusoidal_positions,
     take_fields,
 )
 
 
 @dataclass(frozen=True)
-class VideoMAEConfig:
-    """``clip_len`` and ``size`` are those of the positions that the weights were trained with."""
+class VideoMAEConfig(TransformerConfig):
+    """``last_norm_eps`` is of the norm behind the mean of the tokens."""
 
-    embed_dim: int = 768
-    depth: int = 12
-    num_heads: int = 12
     mlp_dim: int = 3072
-    clip_len: int = 16
-    size: int = 224
-    patch: int = 16
-    tubelet: int = 2
-    qkv_bias: bool = True
     mean_pooling: bool = True
     norm_eps: float = 1e-12
     last_norm_eps: float = 1e-5
@@ -76,8 +68,11 @@ class VideoMAE(VideoTransformer):
         """The norm of the mean of all tokens, or of the first token: (N, L, F) -> (N, F)."""
         return self.norm(tokens.mean(dim=1) if self.config.mean_pooling else tokens[:, 0])
 
+    def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        return super().maps(self.norm(tokens), grid)
+
     def positions(self, grid: Grid) -> torch.Tensor:
-        """The table for a grid of patches, (1, L, F): bicubic for other sizes, linear for other numbers of frames.
+        """Return the table for a grid, (1, L, F), resized: bicubic over space, linear over time.
 
         Source: VideoMAE's fine-tuning script, for sizes; Unmasked Teacher's, of the same group, for frames.
         """
@@ -93,20 +88,8 @@ class VideoMAE(VideoTransformer):
         return table
 
 
-def build(
-    *, num_classes: int = 400, dropout: float = 0.0, average_clips: AverageClips = "prob", max_views: int = 0,
-    mean: Sequence[float] = MEAN, std: Sequence[float] = STD, **config: Any,
-) -> Recognizer:
-    """A recognizer, freshly initialised; ``config`` are fields of :class:`VideoMAEConfig`."""
-    backbone = VideoMAE(VideoMAEConfig(**config))
-    head = TemporalAverageHead(num_classes, backbone.out_channels, dropout=dropout, average_clips=average_clips)
-    return Recognizer(backbone, head, VideoPreprocessor(mean, std), max_views=max_views)
-
-
-def check_input(config: Mapping[str, Any], *, clip_len: int, size: int) -> None:
-    """Raise ValueError where a network of these fields of :class:`VideoMAEConfig` cannot take such clips."""
-    own = VideoMAEConfig(**config)
-    check_clip(clip_len, (size, size), patch=own.patch, tubelet=own.tubelet)
+build = partial(build_recognizer, VideoMAE, VideoMAEConfig)
+check_input = partial(check_fields, VideoMAEConfig)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -124,7 +107,7 @@ FIELDS_2 = {"embed_dim": "embed_dim", "depth": "depth", "num_heads": "num_heads"
 
 
 def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of :class:`VideoMAEConfig` as a published ``config.json`` gives them, of version 1 or 2.
+    """Read the fields of :class:`VideoMAEConfig` from a published ``config.json`` of version 1 or 2.
 
     Networks without a classifier average their tokens, whatever their file says: the paper fine-tunes them so.
     """
@@ -163,13 +146,8 @@ DROPPED = r"(decoder|encoder_to_decoder|mask_token|pos_embed)\b"       # of pret
 
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of transformers, of VideoMAE's own code (versions 1 and 2) or of MMAction2, by our names."""
-    new: dict[str, torch.Tensor] = {}
-    for key, tensor in state.items():
-        name = rename(re.sub(PREFIXES, "", key), RENAMES)
-        if not re.match(DROPPED, name):
-            new[name.replace("head.", "cls_head.fc.", 1) if name.startswith("head.") else f"backbone.{name}"] = tensor
-    return fuse_qkv(new)
+    """Translate names of tensors of transformers, of VideoMAE's own code (versions 1 and 2) or of MMAction2."""
+    return convert_names(state, RENAMES, prefixes=PREFIXES, dropped=DROPPED)
 
 
 _SIZES: dict[str, tuple[dict[str, Any], float]] = {
@@ -190,7 +168,6 @@ def _card(size: str, dataset: str, repository: str, *, top1: float | None, top5:
         std=STD, licence="CC-BY-NC-4.0", top1=top1, top5=top5, views=f"{2 if is_ssv2 else 5} clips x 3 crops",
         source="VideoMAE's model zoo", num_parameters=num_parameters, gflops=gflops,
         address=f"hub:MCG-NJU/{repository}", least_clip_len=2, least_size=16)
-
 
 
 PUBLISHED = (

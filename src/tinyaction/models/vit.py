@@ -1,7 +1,8 @@
-"""What the vision transformers share. N clips, L tokens of F features, t x h x w the grid of patches."""
+"""Parts that the vision transformers share. N clips, L tokens of F features, t x h x w grid of patches."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +10,25 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from tinyaction.models.heads import AverageClips, TemporalAverageHead
+from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
+
 Grid = tuple[int, int, int]  # patches in time, height and width
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Fields of every family's config. ``clip_len`` and ``size`` are those of the training clips."""
+
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    clip_len: int = 16
+    size: int = 224
+    patch: int = 16
+    tubelet: int = 2
+    qkv_bias: bool = True
+    norm_eps: float = 1e-6
 
 
 class PatchEmbed(nn.Module):
@@ -24,18 +43,19 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, embed_dim, kernel_size=box, stride=box)
 
     def grid_of(self, clips: torch.Tensor) -> Grid:
-        """(t, h, w) of clips; ValueError where they cannot be cut without a rest."""
+        """Return (t, h, w) of clips. Raises ValueError unless they divide into patches."""
         tubelet, patch, _ = self.proj.kernel_size
         T, H, W = clips.shape[2:]
         check_clip(T, (H, W), patch=patch, tubelet=tubelet)
         return T // tubelet, H // patch, W // patch
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        return self.proj(clips).flatten(2).transpose(1, 2)             # (N, L, F)
+        # In order, or every norm and sum behind it would work on a transposed tensor, at several times the cost.
+        return self.proj(clips).flatten(2).transpose(1, 2).contiguous()  # (N, L, F)
 
 
 def check_clip(num_frames: int, size: tuple[int, int], *, patch: int, tubelet: int) -> None:
-    """Raise ValueError where a clip of frames of ``size``, (H, W), cannot be cut into patches without a rest."""
+    """Raise ValueError unless clips of frames of ``size``, (H, W), divide into patches."""
     if num_frames < tubelet:
         raise ValueError(f"clip_len is {num_frames}; the network takes at least {tubelet} frames, those of one patch")
     if num_frames % tubelet:
@@ -118,28 +138,37 @@ def sinusoidal_positions(num_tokens: int, embed_dim: int) -> torch.Tensor:
 RotaryTable = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, (L, D) each
 
 
-def rotary_positions(grid: Grid, head_dim: int, device: torch.device) -> RotaryTable:
+def rotary_positions(grid: Grid, head_dim: int, device: torch.device, *, trained_side: int = 0) -> RotaryTable:
     """Angles by which V-JEPA 2 turns queries and keys, as cosines and sines (L, D).
 
         features of a head    [0, d)      [d, 2d)      [2d, 3d)    the rest      d = 2 * (D // 3 // 2)
         turned by             time        row          column      not at all
 
     Within a third the d/2 rates stand twice one after the other, although neighbouring features are turned as pairs.
-    The published weights were trained so. Source: Assran et al. 2025 and their code.
+    The published weights were trained so. Version 2.1 has ``trained_side``: each rate stands beside itself, and rows
+    and columns are spread over as many as a frame had in training. Source: Assran et al. 2025 and their code.
     """
     third = 2 * (head_dim // 3 // 2)
     rates = 10000 ** -(torch.arange(third // 2, device=device) / (third / 2))                 # (d/2,)
-    places = torch.cartesian_prod(*(torch.arange(side, device=device) for side in grid))      # (L, 3)
-    angles = (places.unsqueeze(2) * rates).repeat(1, 1, 2).flatten(1)                         # (L, 3d)
-    angles = F.pad(angles, (0, head_dim - 3 * third))                                         # (L, D)
+    sides = [torch.arange(side, device=device, dtype=torch.float32) for side in grid]
+    if trained_side:
+        sides[1:] = [side * (trained_side - 1) / max(1, len(side) - 1) for side in sides[1:]]
+    places = torch.cartesian_prod(*sides)                                                     # (L, 3)
+    rates = rates.repeat_interleave(2) if trained_side else rates.repeat(2)                   # (d,)
+    angles = F.pad((places.unsqueeze(2) * rates).flatten(1), (0, head_dim - 3 * third))       # (L, D)
     return angles.cos(), angles.sin()
 
 
 def rotate(x: torch.Tensor, rotary: RotaryTable) -> torch.Tensor:
-    """Turn neighbouring features of queries or keys (N, heads, L, D) as pairs: (a, b) -> (a cos - b sin, ...)."""
+    """Turn neighbouring features of queries or keys (N, heads, L, D) as pairs: (a, b) -> (a cos - b sin, ...).
+
+    In place on the result: on CPUs each further large tensor costs more than the turning.
+    """
     cos, sin = (part.to(x.dtype) for part in rotary)
-    a, b = torch.unflatten(x, 3, (-1, 2)).unbind(4)                          # (N, heads, L, D/2) each
-    return torch.addcmul(x * cos, torch.stack((-b, a), dim=4).flatten(3), sin)
+    turned = x * cos
+    turned[..., 0::2].addcmul_(x[..., 1::2], sin[..., 0::2], value=-1)
+    turned[..., 1::2].addcmul_(x[..., 0::2], sin[..., 1::2])
+    return turned
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -149,10 +178,12 @@ def rotate(x: torch.Tensor, rotary: RotaryTable) -> torch.Tensor:
 class VideoTransformer(nn.Module):
     """Patches, blocks and a pooling that ends in one vector of a clip: (N, 3, T, H, W) -> (N, F, 1, 1, 1).
 
-    A family gives ``patch_embed``, ``blocks``, ``encode`` and ``pool``.
+    A family gives ``patch_embed``, ``blocks``, ``encode``, ``pool`` and ``maps``. With ``gives_maps`` the output is
+    the features of each patch, (N, F, t, h, w), as a probe pools them.
     """
 
     takes_clips = True
+    gives_maps = False
     patch_embed: PatchEmbed
     blocks: nn.ModuleList
 
@@ -168,9 +199,22 @@ class VideoTransformer(nn.Module):
         """Tokens (N, L, F) to features of clips (N, F)."""
         raise NotImplementedError
 
+    def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Tokens (N, L, F), each behind the last norm, to the features of each patch (N, F, t, h, w)."""
+        return self.token_maps(tokens, grid).movedim(4, 1)
+
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        features = self.pool(self.encode(clips))                       # (N, F)
-        return torch.unflatten(features, 1, (-1, 1, 1, 1))             # (N, F, 1, 1, 1)
+        tokens = self.encode(clips)                                    # (N, L, F)
+        if self.gives_maps:
+            return self.maps(tokens, self.patch_embed.grid_of(clips))  # (N, F, t, h, w)
+        return torch.unflatten(self.pool(tokens), 1, (-1, 1, 1, 1))    # (N, F, 1, 1, 1)
+
+    def extra_repr(self) -> str:
+        return "gives_maps" if self.gives_maps else ""                 # features of either kind are kept apart by it
+
+    def token_maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Tokens (N, L, F) within the network as they lie in the clip, (N, t, h, w, F)."""
+        return torch.unflatten(tokens, 1, grid)
 
     @property
     def num_layers(self) -> int:
@@ -178,7 +222,7 @@ class VideoTransformer(nn.Module):
         return len(self.blocks) + 2
 
     def layer_of(self, parameter_name: str) -> int:
-        """How deep a parameter stands, for learning rates that fall towards the input.
+        """Return the depth of a parameter, for layer-wise learning-rate decay.
 
         Patches, positions and class token are 0, block ``i`` is ``i + 1``, all behind the blocks is the last. The name
         may be this backbone's or the whole recognizer's. Source: BEiT's layer-wise decay, which VideoMAE uses.
@@ -189,15 +233,34 @@ class VideoTransformer(nn.Module):
         return int(parts[1]) + 1 if parts[0] == "blocks" else self.num_layers - 1
 
     def set_drop_path(self, rate: float) -> None:
-        """Leave out branches of blocks in training: never in the first block, and at ``rate`` in the last."""
+        """Set stochastic depth: the drop rate rises linearly from 0 in the first block to ``rate`` in the last."""
         for depth, block in enumerate(self.blocks):
             for part in block.modules():
                 if isinstance(part, StochasticDepth):
                     part.p = rate * depth / max(1, len(self.blocks) - 1)
 
 
+def build_recognizer(
+    backbone: Callable[[Any], VideoTransformer], config: Callable[..., TransformerConfig], *, num_classes: int = 400,
+    dropout: float = 0.0, average_clips: AverageClips = "prob", max_views: int = 0, mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD, **fields: Any,
+) -> Recognizer:
+    """Make a family's recognizer, freshly initialised; ``fields`` are those of its ``config``."""
+    net = backbone(config(**fields))
+    head = TemporalAverageHead(num_classes, net.out_channels, dropout=dropout, average_clips=average_clips)
+    return Recognizer(net, head, VideoPreprocessor(mean, std), max_views=max_views)
+
+
+def check_fields(
+    config: Callable[..., TransformerConfig], fields: Mapping[str, Any], *, clip_len: int, size: int
+) -> None:
+    """Raise ValueError if a network with these fields of ``config`` cannot take such clips."""
+    own = config(**fields)
+    check_clip(clip_len, (size, size), patch=own.patch, tubelet=own.tubelet)
+
+
 def init_transformer(module: nn.Module) -> None:
-    """Normal with std 0.02 within two of them for linear layers and patches, 0 for biases. Source: VideoMAE's code."""
+    """Truncated normal (std 0.02, cut at 2 std) for linear layers and patches, 0 for biases. Source: VideoMAE."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv3d):
             nn.init.trunc_normal_(part.weight, std=0.02, a=-0.04, b=0.04)
@@ -210,7 +273,7 @@ def init_transformer(module: nn.Module) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 def take_fields(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of a published ``config.json`` by our names, as far as it has them.
+    """Take the fields that a published ``config.json`` has, by our names.
 
     Raises:
         ValueError: a field is no number, or of a network that cannot be built here.
@@ -235,15 +298,25 @@ def take_fields(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
 Rename = tuple[str, str | Callable[[re.Match[str]], str]]  # pattern and replacement of re.sub
 
 
-def rename(name: str, renames: Sequence[Rename]) -> str:
-    """The name after all renames, in their order."""
-    for pattern, replacement in renames:
-        name = re.sub(pattern, replacement, name)
-    return name
+def convert_names(
+    state: Mapping[str, torch.Tensor], renames: Sequence[Rename], *, prefixes: str, dropped: str = "$^"
+) -> dict[str, torch.Tensor]:
+    """Translate names of tensors: remove ``prefixes``, then apply all renames, which call the classifier ``head``.
+
+    Tensors whose name then begins with ``dropped`` are left out; queries, keys and values become ``qkv``.
+    """
+    new = {}
+    for name, tensor in state.items():
+        name = re.sub(prefixes, "", name)
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        if not re.match(dropped, name):
+            new[f"cls_head.fc.{name[5:]}" if name.startswith("head.") else f"backbone.{name}"] = tensor
+    return fuse_qkv(new)
 
 
 def fuse_qkv(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Put ``q``, ``k`` and ``v`` of each layer together as ``qkv``; a missing bias of the keys is 0."""
+    """Join ``q``, ``k`` and ``v`` of each layer to ``qkv``; a missing bias of the keys is 0."""
     fused = {}
     for name, tensor in state.items():
         stem, _, kind = name.rpartition(".")

@@ -3,7 +3,8 @@
 A store is a data folder like any other, made from one. The lists are the same, only the names end differently:
 
     STORE/store.json                      the settings, and the folder that it was made from
-    STORE/train.txt, val.txt, classes.txt lines "path label"; written last, so a store that has them is whole
+    STORE/train.txt, val.txt, classes.txt lines "path label"; written last, so a store that has them is whole; of
+                                          groups train.csv and val.csv, "path,label,group"
     STORE/train/abc.mp4.zip               format "jpeg": pictures in a zip, or
     STORE/train/abc.mp4.npy               format "raw": an array, read by memory map
 
@@ -13,14 +14,17 @@ one that is there is whole; a command that was killed goes on where it stopped. 
 that decodes it is named, and the others are stored.
 """
 
+import csv
 import errno
+import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 
@@ -41,6 +45,8 @@ from tinyaction.video.store_info import STORE_FILE
 
 SECONDS_PER_VIDEO = 6 * 3600.0  # a process that takes longer for one is ended, and the video is named
 SECONDS_PER_ESTIMATE = 60.0
+NUM_MEASURED = 8  # videos from which the space is estimated
+BAD_FILES = "bad_files.txt"
 
 
 @dataclass
@@ -83,9 +89,34 @@ def default_store(folder: str | Path, settings: StoreSettings) -> Path:
     return folder.with_name(f"{folder.name}-{settings.format}{settings.short_side}{stride}{quality}")
 
 
+def make_store(
+    source: str | Path, folder: str | Path, settings: StoreSettings, *, num_workers: int = 0,
+    video_timeout: float = SECONDS_PER_VIDEO, skip_bad: bool = False, allow_outside: bool = False, group_by: str = "",
+    on_line: Callable[[str], None] | None = None, on_count: Callable[[str, int, int], None] | None = None,
+) -> None:
+    """Bring a store up to date: :func:`plan_store`, then :func:`fill_store`; arguments and errors as there.
+
+    Args:
+        on_line: receives a sentence before and after.
+        on_count: called after each video with ("videos", how many so far, how many in all).
+    """
+    say = on_line or (lambda sentence: None)
+    count = on_count or (lambda unit, num_done, num_all: None)
+    plan = plan_store(source, folder, settings, allow_outside=allow_outside, group_by=group_by)
+    say(str(plan))
+    result = fill_store(plan, num_workers=num_workers, video_timeout=video_timeout, skip_bad=skip_bad,
+                        on_progress=partial(count, "videos"))
+    if plan.missing:
+        say(f"{plan.folder}: {result.num_stored} videos stored, {result.num_bytes / 1e6:.0f} MB")
+    if result.bad:
+        write_whole(plan.folder / BAD_FILES, "".join(f"{reason}\n" for reason in result.bad.values()))
+        say(f"{plan.folder}: {len(result.bad)} of {len(plan.targets)} videos cannot be read and are left out of the "
+            f"lists; {plan.folder / BAD_FILES} names them")
+
+
 def plan_store(
-    source: str | Path, folder: str | Path, settings: StoreSettings, *, num_measured: int = 8,
-    allow_outside: bool = False,
+    source: str | Path, folder: str | Path, settings: StoreSettings, *, allow_outside: bool = False,
+    group_by: str = "",
 ) -> StorePlan:
     """Look at what is there and what is missing, and estimate the space for it; writes nothing.
 
@@ -98,12 +129,12 @@ def plan_store(
     source, folder = Path(source), Path(folder)
     if (source / STORE_FILE).is_file():
         raise ValueError(f"{source}: this is a frame store already; give the folder of the videos")
-    data = find_data(source, allow_outside=allow_outside)
+    data = find_data(source, allow_outside=allow_outside, group_by=group_by)
     _check_folder(folder, source, settings)
     targets = _targets(data, source, settings)
     missing = [video for video, target in targets.items()
                if not is_current(folder / target, Path(video), settings)]
-    estimates = map_in_processes(partial(_estimate, settings=settings), _spread(missing, num_measured), num_workers=1,
+    estimates = map_in_processes(partial(_estimate, settings=settings), _spread(missing, NUM_MEASURED), num_workers=1,
                                  timeout_seconds=SECONDS_PER_ESTIMATE)
     measured = [size for _, size in estimates if size and not isinstance(size, Lost)]
     num_bytes = round(sum(measured) / len(measured) * len(missing)) if measured else 0
@@ -173,7 +204,7 @@ def check_store(folder: str | Path, short_side: int) -> None:
     if not (folder / STORE_FILE).is_file():
         return
     settings, source = _read_store(folder)
-    if not (folder / "val.txt").is_file():
+    if not any((folder / name).is_file() for name in ("val.txt", "val.csv")):
         raise ValueError(f"{folder}: this frame store is not finished; run: {_command(folder, source, settings)}")
     if settings.short_side < short_side:
         larger = shell_line("tinyaction", "store", "--data", source, "--format", settings.format,
@@ -222,11 +253,16 @@ def _targets(data: DataFolder, source: Path, settings: StoreSettings) -> dict[st
             video, _ = videos[index]
             absolute = Path(video).absolute()
             inside = Path(os.path.normpath(absolute))
-            name = str(inside.relative_to(root)) if inside.is_relative_to(root) else "elsewhere" + str(inside)
+            name = str(inside.relative_to(root)) if inside.is_relative_to(root) else place_elsewhere(inside)
             if "\n" in name or name != name.strip():
                 raise ValueError(f"{video!r}: a name with a line break, or with spaces around it, fits into no list")
             targets[video] = Path(name + FORMATS[settings.format]).as_posix()
     return targets
+
+
+def place_elsewhere(path: PurePath) -> str:
+    """The place in a store of a video outside the data: /a/b.mp4 -> elsewhere/a/b.mp4, C:\\b -> elsewhere/C/b."""
+    return "/".join(["elsewhere", *re.findall(r"[^:/\\]+", path.anchor), *path.parts[1:]])
 
 
 def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
@@ -243,8 +279,22 @@ def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
                 count = "" if videos.num_frames is None else f" {-(-int(videos.num_frames[index]) // stride)}"
                 yield f"{plan.targets[video]}{count} {label}\n"
 
-    for name, videos in (("train.txt", plan.data.train), ("val.txt", plan.data.val)):
-        write_whole(plan.folder / name, "".join(lines(videos)))
+    def table(videos: VideoList) -> Iterator[list[str]]:
+        yield ["path", "label", "group"]
+        for index, group in enumerate(videos.groups or []):
+            video, label = videos[index]
+            if video not in bad:
+                yield [plan.targets[video], plan.data.class_names[label], group]
+
+    has_groups = plan.data.train.groups is not None and plan.data.val.groups is not None
+    for name, videos in (("train", plan.data.train), ("val", plan.data.val)):
+        (plan.folder / f"{name}{'.txt' if has_groups else '.csv'}").unlink(missing_ok=True)
+        if has_groups:
+            text = io.StringIO(newline="")
+            csv.writer(text, lineterminator="\n").writerows(table(videos))
+            write_whole(plan.folder / f"{name}.csv", text.getvalue())
+        else:
+            write_whole(plan.folder / f"{name}.txt", "".join(lines(videos)))
 
 
 def _check_folder(folder: Path, source: Path, settings: StoreSettings) -> None:

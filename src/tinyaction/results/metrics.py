@@ -68,6 +68,22 @@ def confusion_matrix(
     return matrix / np.maximum(totals[normalize], 1)
 
 
+def class_scores(matrix: npt.NDArray[np.int64]) -> list[tuple[float, float, float, int]]:
+    """(precision, recall, F1, number of videos) of each class of a confusion matrix (K, K) of counts.
+
+    NaN where there is nothing to divide by: the precision of a class that is never predicted, the recall of one
+    without videos.
+    """
+    right, num_videos, num_predicted = np.diag(matrix).tolist(), matrix.sum(axis=1), matrix.sum(axis=0)
+
+    def share(part: float, whole: float) -> float:
+        return part / whole if whole else math.nan
+
+    return [(share(right[label], predicted), share(right[label], videos), share(2 * right[label], predicted + videos),
+             videos) for label, (videos, predicted) in enumerate(zip(num_videos.tolist(), num_predicted.tolist(),
+                                                                     strict=True))]
+
+
 def wilson_interval(num_right: int, num_videos: int) -> tuple[float, float]:
     """The 95 % interval of a share: what other videos of the same kind might have given.
 

@@ -27,13 +27,20 @@ class Series:
 
 
 def line_chart(
-    epochs: Sequence[int], series: Sequence[Series], *, label: str, lowest: float, highest: float | None = None
+    epochs: Sequence[int], series: Sequence[Series], *, label: str, lowest: float, highest: float | None = None,
+    best: int | None = None,
 ) -> str:
-    """Draw lines over epochs as SVG. ``lowest`` and ``highest`` bound the axis; None is the highest value."""
+    """Draw lines over epochs as SVG. ``lowest`` and ``highest`` bound the axis; None is the highest value.
+
+    ``best`` is an epoch to mark.
+    """
     if highest is None:
         highest = max((value for line in series for value in line.values if math.isfinite(value)), default=lowest + 1)
     axis = Axis(epochs, lowest, highest)
     parts = [axis.svg()]
+    if best is not None and len(epochs) > 1:
+        parts.append(f'<line class="best" x1="{axis.x(best):.1f}" x2="{axis.x(best):.1f}" y1="{TOP}" '
+                     f'y2="{HEIGHT - BOTTOM}"><title>best epoch, {best}</title></line>')
     for line in series:
         for run in _finite_runs(epochs, line.values):
             points = " ".join(f"{axis.x(epoch):.1f},{axis.y(value):.1f}" for epoch, value in run)
@@ -130,28 +137,25 @@ def whole_ticks(epochs: Sequence[int]) -> list[int]:
 
 
 def confusion_chart(matrix: npt.NDArray[np.int64], class_names: Sequence[str]) -> str:
-    """Draw the cells of a matrix (K, K) that are not 0 as SVG: row = true class, column = predicted class, by number.
+    """Draw the cells of a matrix (K, K) that are not 0 as SVG: row = true class, column = predicted class.
 
-    A cell is as dark as its share of the row. Up to 60 classes or so the rows carry names; beyond that a cell says
-    what it is when pointed at.
+    A cell is as dark as its share of the row. Up to 60 classes or so rows and columns carry names; beyond that a cell
+    says what it is when pointed at.
     """
     K = len(class_names)
     cell = max(3, min(56, 720 // K))
     named = cell >= 11
-    labels = [f"{shortened(name, 26)} {number}" for number, name in enumerate(class_names)]
-    left = round(max(columns_of(label) for label in labels) * 6.8) + 12 if named else 0  # of a monospaced font, 11 px
-    top = 22 if named else 0
-    width, height = left + K * cell, top + K * cell
+    labels = [shortened(name, 26) for name in class_names]
+    margin = round(max(map(columns_of, labels)) * 6.8) + 12 if named else 0  # of a monospaced font, 11 px
+    width = height = margin + K * cell
+    left = top = margin
     parts = []
-    if named:
-        every = 1 if cell >= 18 else 2 if cell >= 14 else 5
-        for number in range(K):
-            middle = number * cell + cell / 2
-            if number % every == 0:
-                parts.append(f'<text class="tick" x="{left + middle:.1f}" y="{top - 7}" '
-                             f'text-anchor="middle">{number}</text>')
-            parts.append(f'<text class="rowname" direction="ltr" x="{left - 8}" y="{top + middle + 4:.1f}" '
-                         f'text-anchor="end">{escape(labels[number])}<title>{escape(class_names[number])}</title></text>')
+    for number, (label, name) in enumerate(zip(labels, class_names, strict=True) if named else ()):
+        middle = margin + number * cell + cell / 2
+        text = f"{escape(label)}<title>{escape(name)}</title></text>"
+        parts.append(f'<text class="rowname" direction="ltr" x="{left - 8}" y="{middle + 4:.1f}" '
+                     f'text-anchor="end">{text}<text class="rowname" direction="ltr" '
+                     f'transform="translate({middle + 4:.1f} {top - 8}) rotate(-90)">{text}')
     size = K * cell
     parts.append(f'<rect class="ground" x="{left}" y="{top}" width="{size}" height="{size}"/>')
     num_videos = matrix.sum(axis=1)
@@ -163,7 +167,8 @@ def confusion_chart(matrix: npt.NDArray[np.int64], class_names: Sequence[str]) -
         kind = "right" if true == predicted else "wrong"
         says = f"{class_names[true]} → {class_names[predicted]}: {count} of {int(num_videos[true])}"
         parts.append(f'<rect class="cell {kind}" x="{x + gap}" y="{y + gap}" width="{cell - 2 * gap}" '
-                     f'height="{cell - 2 * gap}" fill-opacity="{faintest + (1 - faintest) * share:.2f}">'
+                     f'height="{cell - 2 * gap}" data-true="{true}" data-predicted="{predicted}" '
+                     f'fill-opacity="{faintest + (1 - faintest) * share:.2f}">'
                      f"<title>{escape(says)}</title></rect>")
         if cell >= 7 * len(str(count)) + 4 and cell >= 12:
             ink = "strong" if share > 0.5 else "weak"

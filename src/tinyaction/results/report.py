@@ -10,7 +10,8 @@ sheets read their few videos anew, through the pipelines that the run used.
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -20,17 +21,21 @@ import numpy.typing as npt
 
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.files import write_whole
-from tinyaction.results.metrics import confusion_matrix, wilson_interval
-from tinyaction.results.page import html_page, section
+from tinyaction.results.metrics import class_scores, confusion_matrix, wilson_interval
+from tinyaction.results.neighbors import read_neighbors
+from tinyaction.results.page import html_page, section, table
 from tinyaction.results.plots import Series, class_bars, confusion_chart, isolated, line_chart, shortened, stacked_bars
+from tinyaction.results.predictions_table import predictions_section, table_order
 from tinyaction.results.run import TIMES, Run, read_run, usage_lines
-from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, write_png
+from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, draw_strip, write_png
 from tinyaction.results.summary import confused_pairs
+from tinyaction.text import from_cell, shell_line
 from tinyaction.video.frames import FORMATS
 
 NUM_TRAIN_CLIPS = 8
 NUM_MISTAKES = 16
 NUM_RIGHT = 6
+NUM_SMALL_STRIPS = 60  # in the table of predictions: each is a video to decode, and about 8 KB
 
 
 def write_report(
@@ -56,7 +61,8 @@ def write_report(
         if sheet.strips:
             write_png(path, draw_sheet(f"{sheet.title}, {run.folder.name}", sheet.strips, notice=notice))
     page = run.folder / "report.html"
-    write_whole(page, _page(run, sheets, notice).encode("utf-8", errors="backslashreplace"))
+    text = _page(run, sheets, {} if val_set is None else _small_strips(run, val_set), notice)
+    write_whole(page, text.encode("utf-8", errors="backslashreplace"))
     return page
 
 
@@ -78,7 +84,7 @@ class Sheet:
     lost: list[str] = field(default_factory=list)
 
     def add(self, dataset: VideoDataset | None, caption: str, filename: str, *, epoch: int = 0,
-            index: int | None = None) -> None:
+            index: int | None = None, note: str = "") -> None:
         """Read a video through the dataset's pipeline and add its strip; a video that cannot be read is named."""
         if dataset is None:
             self.lost = [NOT_AT_HAND]
@@ -94,7 +100,8 @@ class Sheet:
             self.lost.append(str(error))
             return
         frames = clip_frames(inputs, num_crops=self.num_crops)
-        self.strips.append(Strip(frames, caption, "/".join(Path(filename).parts[-2:])))
+        notes = ["/".join(Path(filename).parts[-2:]), note]
+        self.strips.append(Strip(frames, caption, "; ".join(filter(None, notes))))
 
 
 def find_video(dataset: VideoDataset, filename: str) -> int | None:
@@ -114,22 +121,25 @@ def _end(filename: str) -> tuple[str, ...]:
 
 def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
     wrong = sorted((one for one in run.predictions if one.predicted != one.label), key=lambda one: -one.score)
-    intro = f"Wrong: {len(wrong)} of {len(run.predictions)} validation videos. "
+    intro = f"Wrong: {len(wrong)} of {len(run.predictions)} {'held-out' if run.folds else 'validation'} videos. "
     if len(wrong) > NUM_MISTAKES:
         intro += f"These {NUM_MISTAKES} have the highest scores. "
     if wrong:
         intro += "Look for a wrong label, an action between the frames, a background that two classes share."
     sheet = Sheet("mistakes", "Most confident mistakes", intro, run.config.get("num_crops", 1))
+    neighbors = read_neighbors(run.folder / "neighbors.csv")
     for one in wrong[:NUM_MISTAKES]:
+        near = ", ".join(f"{found.class_name} {found.similarity:.2f} ({Path(found.filename).name})"
+                         for found in neighbors.get(one.filename, []))
         caption = (f"predicted {_name(run, one.predicted)} {one.score:.2f}, true {_name(run, one.label)} "
                    f"{one.label_score:.2f}")
-        sheet.add(val_set, caption, one.filename)
+        sheet.add(val_set, caption, one.filename, note=f"nearest training clips: {near}" if near else "")
     return sheet
 
 
 def _right(run: Run, val_set: VideoDataset | None) -> Sheet:
     right = sorted((one for one in run.predictions if one.predicted == one.label), key=lambda one: one.score)
-    sheet = Sheet("right", "Right, but least sure", "The validation videos that it gets right with the lowest scores.",
+    sheet = Sheet("right", "Right, but least sure", "The videos that it gets right with the lowest scores.",
                   run.config.get("num_crops", 1))
     for one in right[:NUM_RIGHT]:
         sheet.add(val_set, f"{_name(run, one.label)} {one.score:.2f}", one.filename)
@@ -138,7 +148,7 @@ def _right(run: Run, val_set: VideoDataset | None) -> Sheet:
 
 def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
     """Training videos of as many classes as there is room for, in the random draw of the last epoch."""
-    epoch = int(run.history[-1]["epoch"]) - 1
+    epoch = max(0, int(run.history[-1]["epoch"]) - 1)
     sheet = Sheet("train_clips", "Training clips as the network sees them",
                   "Sampled, cropped and mirrored as in the last epoch. Look here first where training does not work: "
                   "can you tell the classes apart on these frames?")
@@ -152,6 +162,21 @@ def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
             continue
         sheet.add(train_set, _name(run, label), filename, epoch=epoch, index=index)
     return sheet
+
+
+def _small_strips(run: Run, val_set: VideoDataset) -> dict[str, str]:
+    """A small picture of each of the clips that are most worth a look, by file name."""
+    strips: dict[str, str] = {}
+    for one in table_order(run.predictions)[:NUM_SMALL_STRIPS]:
+        index = find_video(val_set, one.filename)
+        try:
+            if index is not None:
+                frames = clip_frames(val_set[index]["inputs"], num_frames=6, side=72,
+                                     num_crops=run.config.get("num_crops", 1))
+                strips[one.filename] = data_uri(draw_strip(frames))
+        except (ValueError, OSError):  # the sheet of mistakes names what cannot be read; the table links the file
+            continue
+    return strips
 
 
 def _name(run: Run, label: int) -> str:
@@ -186,17 +211,18 @@ def _column(run: Run, name: str) -> list[float]:
 # ---- page ----------------------------------------------------------------------------------------------------------
 
 
-def _page(run: Run, sheets: Sequence[Sheet], notice: str) -> str:
-    example = run.predictions[0].filename if run.predictions else "clip.mp4"
-    usage = "\n".join(usage_lines(run.folder, run.config["data"], example))
+def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: str) -> str:
+    is_curve = not run.folds and run.config.get("method") != "probe"
     body = "".join([
         f"<header><h1>{escape(run.folder.name)}</h1><p>{escape(_subtitle(run))}</p></header>",
         f'<p class="notice">{escape(notice)}</p>' if notice else "",
         _tile_section(run),
-        "" if "probe" in run.config else _curve_section(run),
+        _curve_section(run) if is_curve else "",
+        _fold_section(run) if run.folds else "",
         _confusion_section(run),
+        predictions_section(run, strips),
         "".join(_sheet_section(sheet) for sheet in sheets if run.predictions or sheet.strips),
-        section("Use it", f"<pre>{escape(usage)}</pre>"),
+        section("Use it", f"<pre>{escape(_usage(run))}</pre>"),
         _config_section(run),
         f"<footer>Made from the files of this folder; make it again with: tinyaction report {escape(str(run.folder))}."
         "</footer>",
@@ -206,27 +232,82 @@ def _page(run: Run, sheets: Sequence[Sheet], notice: str) -> str:
 
 def _subtitle(run: Run) -> str:
     config = run.config
-    return (f"{config.get('model')} on {config.get('data')}: {config.get('clip_len')} frames of "
+    weights = "" if not config.get("weights") else f", weights: {config['weights']},"
+    return (f"{config.get('model')}{weights} on {config.get('data')}: {config.get('clip_len')} frames of "
             f"{config.get('size')}x{config.get('size')}, {len(run.class_names)} classes, "
-            f"{config.get('num_train')} training and {config.get('num_val')} validation videos")
+            + (f"{config.get('num_train')} videos in {len(run.folds)} folds" if run.folds else
+               f"{config.get('num_train')} training and {config.get('num_val')} validation videos"))
+
+
+def _usage(run: Run) -> str:
+    if run.folds and not run.config.get("final"):
+        again = shell_line("tinyaction", "train", "--config", run.folder / "config.json", "--final")
+        return f"folds only measure; to train on all videos as well: {again}"
+    example = run.predictions[0].filename if run.predictions else "clip.mp4"
+    return "\n".join(usage_lines(run.folder, run.config["data"], example, is_tested=not run.folds))
+
+
+def _fold_section(run: Run) -> str:
+    """A row a fold, and how far they are from each other."""
+    columns = {"fold": [fold["fold"] for fold in run.folds], "videos": [fold["videos"] for fold in run.folds]}
+    columns |= {heading: [f"{float(fold[name]):.1%}" for fold in run.folds]
+                for heading, name in (("accuracy", "accuracy"), ("mean over classes", "mean_class_accuracy"))}
+    columns |= {heading: [from_cell(fold[name]) for fold in run.folds]
+                for heading, name in (("groups held out", "groups"), ("chosen", "chosen"))}
+    columns = {heading: cells for heading, cells in columns.items() if any(cells)}  # groups are not always known
+    return section("Folds", "<p>Each video is tested once, by what was trained without it and its group.</p>"
+                   + table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)]))
 
 
 def _tile_section(run: Run) -> str:
     """The run in a few numbers, each with what it means."""
     best = run.best
-    tiles = [_accuracy_tile(run)] if run.predictions else []
+    tiles = [_accuracy_tile(run), *_comparison_tiles(run), _majority_tile(run)] if run.predictions else []
     tiles.append((f"{best['val_mean_class']:.1%}", "mean over classes", "each class counts the same"))
     if "val_top5" in best:
         tiles.append((f"{best['val_top5']:.1%}", "top-5", "the class is among the five highest scores"))
     if "probe" in run.config:
         tiles += _probe_tiles(run)
-    else:
-        tiles.append((f"{best['epoch']:.0f} of {len(run.history)}", "best epoch",
+    if run.folds:
+        tiles += _fold_tiles(run)
+    elif best["epoch"] == 0:
+        tiles.append(("the probe", "is kept", f"none of {len(run.history) - 1} epochs of fine-tuning is better"))
+    elif run.config.get("method") != "probe":
+        tiles.append((f"{best['epoch']:.0f} of {run.history[-1]['epoch']:.0f}", "best epoch",
                       "chosen on these same videos, so its accuracy flatters a little"))
     tiles += _time_tiles(run)
     cells = "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(text)}</small>'
                     "</div>" for value, name, text in tiles)
     return f'<section class="tiles">{cells}</section>'
+
+
+def _comparison_tiles(run: Run) -> list[tuple[str, str, str]]:
+    """The probe and the network that was fine-tuned from it, where the run has both."""
+    probe, tuned = (run.config.get(name, {}).get("val_accuracy") for name in ("probe", "finetune"))
+    if probe is None or tuned is None:
+        return []
+    again = shell_line("tinyaction", "train", "--config", run.folder / "config.json", "--method", "probe")
+    text = "better than the probe" if tuned > probe else (
+        f"{'worse than' if tuned < probe else 'no better than'} the probe, which best.pt is; it comes in a fraction "
+        f"of the time with: {again}")
+    return [(f"{probe:.1%}", "probe", "a linear classifier on the frozen network"),
+            (f"{tuned:.1%}", "fine-tuned", text)]
+
+
+def _majority_tile(run: Run) -> tuple[str, str, str]:
+    """What a person should compare an accuracy with."""
+    label, count = Counter(one.label for one in run.predictions).most_common(1)[0]
+    return f"{count / len(run.predictions):.1%}", "majority class", f"of always saying {_name(run, label)}"
+
+
+def _fold_tiles(run: Run) -> list[tuple[str, str, str]]:
+    accuracies = [float(fold["accuracy"]) for fold in run.folds]
+    tile = (f"{np.mean(accuracies):.1%} ± {np.std(accuracies, ddof=1):.1%}", f"mean of {len(accuracies)} folds",
+            f"and standard deviation; from {min(accuracies):.1%} to {max(accuracies):.1%}")
+    if not run.config.get("final"):
+        return [tile]
+    return [tile, ("all videos", "best.pt", "is trained on all of them, so none is left to test it: the accuracy of "
+                                            "the folds stands for it")]
 
 
 def _probe_tiles(run: Run) -> list[tuple[str, str, str]]:
@@ -235,8 +316,8 @@ def _probe_tiles(run: Run) -> list[tuple[str, str, str]]:
     if not probe.get("num_folds"):
         return [(str(probe["pooling"]), "pooling", "too few training clips of a class to choose it")]
     return [(str(probe["pooling"]), "pooling",
-             f"chosen by {probe['num_folds']}-fold cross-validation of the training clips, where its accuracy was "
-             f"{probe['cv_accuracy']:.1%}")]
+             f"chosen by {probe['num_folds']}-fold cross-validation of {'all' if run.folds else 'the training'} "
+             f"clips, where its accuracy was {probe['cv_accuracy']:.1%}")]
 
 
 def _accuracy_tile(run: Run) -> tuple[str, str, str]:
@@ -246,7 +327,7 @@ def _accuracy_tile(run: Run) -> tuple[str, str, str]:
     text = f"{num_right} of {num_videos} videos; "
     text += (f"so few videos leave it between {low:.0%} and {high:.0%}" if high - low > 0.1
              else f"95 % interval {low:.1%} to {high:.1%}")
-    return f"{num_right / num_videos:.1%}", "validation accuracy", text
+    return f"{num_right / num_videos:.1%}", "held-out accuracy" if run.folds else "validation accuracy", text
 
 
 def _time_tiles(run: Run) -> list[tuple[str, str, str]]:
@@ -271,11 +352,13 @@ def _curve_section(run: Run) -> str:
                            Series("validation", _column(run, f"val_{name}"), "val")] for name in ("loss", "top1"))
     waiting, computing = (_column(run, name) for name in TIMES)
     times = [Series("computing", computing, "computing"), Series("waiting for videos", waiting, "waiting")]
+    rate, best = [Series("learning rate", _column(run, "lr"), "train")], int(run.best["epoch"])
     return section("Training", '<div class="charts">'
-                    + line_chart(epochs, losses, label="loss", lowest=0)
-                    + line_chart(epochs, accuracies, label="accuracy", lowest=0, highest=1)
-                    + stacked_bars(epochs, times, label="seconds an epoch")
-                    + "</div>")
+                   + line_chart(epochs, losses, label="loss", lowest=0, best=best)
+                   + line_chart(epochs, accuracies, label="accuracy", lowest=0, highest=1, best=best)
+                   + line_chart(epochs, rate, label="learning rate", lowest=0, best=best)
+                   + stacked_bars(epochs, times, label="seconds an epoch")
+                   + "</div><p>The dotted line is the best epoch, whose weights best.pt holds.</p>")
 
 
 def _confusion_section(run: Run) -> str:
@@ -289,10 +372,18 @@ def _confusion_section(run: Run) -> str:
     bars = class_bars([run.class_names[label] for label in worst], [int(matrix[label, label]) for label in worst],
                       [int(matrix[label].sum()) for label in worst])
     confusion = ("<p>Row: true class. Column: predicted class. Blue is right, orange is wrong, stronger is a larger "
-                 "share of the row; point at a cell for its names.</p>"
+                 "share of the row; point at a cell for its names, click it for its clips.</p>"
                  f'<div class="pair"><div class="scroll">{confusion_chart(matrix, run.class_names)}</div>'
                  f"<div>{_confused_pairs(run, matrix)}</div></div>")
-    return section("Confusion", confusion) + section("Accuracy per class", bars)
+    return section("Confusion", confusion) + section("Accuracy per class", bars + _class_table(run, matrix))
+
+
+def _class_table(run: Run, matrix: npt.NDArray[np.int64]) -> str:
+    """Precision, recall, F1 and support of each class that has videos or is predicted, folded away."""
+    rows = [[name, *("–" if math.isnan(value) else f"{value:.3f}" for value in (precision, recall, f1)), str(support)]
+            for name, (precision, recall, f1, support) in zip(run.class_names, class_scores(matrix), strict=True)]
+    return ("<details><summary>Precision, recall, F1 and number of videos</summary>"
+            + table(["class", "precision", "recall", "F1", "videos"], rows) + "</details>")
 
 
 def _confused_pairs(run: Run, matrix: npt.NDArray[np.int64]) -> str:

@@ -2,12 +2,14 @@
 
     config.json        the flags, the classes, the versions, the data
     metrics.csv        a row an epoch
-    predictions.csv    a row a validation video: what best.pt says of it
+    predictions.csv    a row a validation video: what best.pt says of it, with the scores of all classes
+    neighbors.csv      of each validation video the training clips most like it; only of a probe
     log.txt            what the terminal showed
     best.pt            the weights with the highest validation accuracy
     last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
+    folds.csv          a row a fold; only of --folds
     bad_files.txt      videos that were skipped, and why; only where there are any
-    tensorboard/       the columns of metrics.csv for TensorBoard, where asked for
+    tensorboard/       the columns of metrics.csv for TensorBoard, where asked for;  mlflow_run.txt  its run in MLflow
     report.html        all of this to look at, with pictures beside it (see report.py and report.css)
     .lock              held while a run writes here
 
@@ -30,6 +32,7 @@ from typing import Any, TypeVar
 from tinyaction.data.loader import BadVideo
 from tinyaction.files import write_whole
 from tinyaction.results.evaluation import EpochRecord, Evaluation
+from tinyaction.results.trackers import Trackers, check_trackers
 from tinyaction.text import from_cell, printable, shell_line, to_cell
 
 T = TypeVar("T")
@@ -37,6 +40,7 @@ T = TypeVar("T")
 PREDICTIONS = ("path", "class", "predicted", "score", "class_score")
 METRICS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_mean_class")
 TIMES = ("data_seconds", "compute_seconds")
+FOLDS = ("fold", "videos", "train_videos", "accuracy", "mean_class_accuracy", "loss", "chosen", "num_groups", "groups")
 OLD_COLUMNS = {"seconds_waiting": "data_seconds", "seconds_computing": "compute_seconds"}  # of earlier versions
 LOCK = ".lock"
 
@@ -48,23 +52,22 @@ class RunFolder:
 
     Raises:
         ValueError: ``out`` is a folder with something in it, or a file, or another process writes to it; or
-            ``tensorboard`` is asked for and missing.
+            the package of a tracker is missing.
     """
 
     def __init__(
-        self, out: str | Path = "", *, name: str = "run", tensorboard: bool = False, reopen: bool = False,
+        self, out: str | Path = "", *, name: str = "run", trackers: Sequence[str] = (), reopen: bool = False,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         self._on_line = on_line
-        writer_class = _summary_writer() if tensorboard else None  # first: where it is missing no folder is made
+        check_trackers(trackers)  # first: where one is missing no folder is made
         self.path = Path(out) if str(out) else _next_folder(Path("runs"), name)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: exists already and is a file; name a folder with --out")
         if reopen and not self.path.exists():
             raise FileNotFoundError(f"{self.path}: no such run folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._writer_class = writer_class
-        self._scalars: Any = None
+        self._trackers = Trackers(trackers, self.path, self.log)
         self._lock = _lock(self.path)
         if not reopen and any(child.name != LOCK for child in self.path.iterdir()):
             self.close()
@@ -109,7 +112,8 @@ class RunFolder:
     def remove_if_empty(self) -> None:
         """Remove a run that stopped before its first step, so that the same command can be given again."""
         self.close()
-        for name in ("config.json", "log.txt", "last.pt", "bad_files.txt"):
+        for name in ("config.json", "log.txt", "last.pt", "bad_files.txt", "best.pt", "metrics.csv",
+                     "predictions.csv", "neighbors.csv"):              # the last four are of a probe
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's file is in it
             self.path.rmdir()
@@ -118,16 +122,28 @@ class RunFolder:
         text = json.dumps(config, indent=2, ensure_ascii=False)
         write_whole(self.path / "config.json", text + "\n")
 
-    def write_predictions(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
-        """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video."""
+    def add_to_config(self, facts: Mapping[str, Any]) -> None:
+        """Add what a run found out to its ``config.json``; one that was damaged meanwhile stays as it is."""
+        with suppress(OSError, ValueError):
+            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            self.write_config({**content, **facts})
+
+    def write_predictions(
+        self, evaluation: Evaluation, class_names: Sequence[str], *, folds: Sequence[int] | None = None
+    ) -> None:
+        """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video.
+
+        The score of each class is in a column "score_NAME"; ``folds`` is in which each video was held out.
+        """
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(PREDICTIONS)
+        writer.writerow([*PREDICTIONS, *(["fold"] if folds else []), *(f"score_{name}" for name in class_names)])
         predicted = evaluation.scores.argmax(axis=1)
         for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
-            scores = [f"{evaluation.scores[i, number]:.6g}" for number in (predicted[i], label)]
+            scores = [f"{score:.6g}" for score in evaluation.scores[i]]
             texts = (filename, class_names[label], class_names[predicted[i]])
-            writer.writerow([*map(to_cell, texts), *scores])
+            writer.writerow([*map(to_cell, texts), scores[predicted[i]], scores[label],
+                             *([folds[i]] if folds else []), *scores])
         write_whole(self.path / "predictions.csv", text.getvalue())
 
     def add_metrics(self, record: EpochRecord) -> dict[str, float]:
@@ -141,11 +157,7 @@ class RunFolder:
                 writer.writerow(row)
             # All digits: the best epoch of the file is that of best.pt.
             writer.writerow([value if isinstance(value, int) else repr(float(value)) for value in row.values()])
-        if self._writer_class is not None:
-            self._scalars = self._scalars or self._writer_class(self.path / "tensorboard")
-            for name, value in row.items():
-                self._scalars.add_scalar(_tag(name), value, record.epoch + 1)
-            self._scalars.flush()
+        self._trackers.on_epoch(row)
         return row
 
 
@@ -189,21 +201,6 @@ def metrics_row(record: EpochRecord) -> dict[str, float]:
     return row | dict(zip(TIMES, times, strict=True))
 
 
-def _summary_writer() -> Callable[[Path], Any]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ValueError("--tensorboard needs the package tensorboard, which is not installed; "
-                         "pip install 'tinyaction[plots]'") from None
-    return SummaryWriter
-
-
-def _tag(column: str) -> str:
-    """"train_loss" -> "loss/train": TensorBoard draws what shares the first word beside each other."""
-    kind, _, rest = column.partition("_")
-    return f"{rest}/{kind}" if kind in ("train", "val") else f"{kind}/{rest}" if rest else column
-
-
 @dataclass
 class SavedPrediction:
     """A line of ``predictions.csv``: ``score`` is that of the predicted class, ``label_score`` of the true one."""
@@ -224,6 +221,7 @@ class Run:
     history: list[dict[str, float]]  # metrics.csv; a value that is missing there is missing here
     predictions: list[SavedPrediction]  # predictions.csv; empty where there is none
     bad_files: frozenset[str] = frozenset()  # paths in bad_files.txt: videos that were skipped
+    folds: Sequence[Mapping[str, str]] = ()  # folds.csv; empty where there is none
 
     def __repr__(self) -> str:
         best = self.best
@@ -240,16 +238,20 @@ class Run:
         return max(self.history, key=epoch_sort_key)
 
 
-def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, float]:
-    """Sort key: higher accuracy, then lower loss."""
+def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, bool, float]:
+    """Sort key: higher accuracy, then the probe that fine-tuning began with (epoch 0), then lower loss."""
     loss = row.get("val_loss", math.inf)
-    return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
+    return row.get("val_top1", -1.0), row.get("epoch") == 0, -loss if math.isfinite(loss) else -math.inf
 
 
-def usage_lines(folder: Path, data: str, example: str) -> list[str]:
-    """The commands that evaluate the best weights, use them on a video, and show where they found its class."""
+def usage_lines(folder: Path, data: str, example: str, *, is_tested: bool = True) -> list[str]:
+    """The commands that evaluate the best weights, use them on a video, and show where they found its class.
+
+    Without ``is_tested`` all videos were trained on, and none is left to evaluate.
+    """
     checkpoint = folder / "best.pt"
-    return ["evaluate: " + shell_line("tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint),
+    evaluate = ["evaluate: " + shell_line("tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint)]
+    return [*(evaluate if is_tested else []),
             "predict:  " + shell_line("tinyaction", "predict", example, "--checkpoint", checkpoint),
             "explain:  " + shell_line("tinyaction", "explain", example, "--checkpoint", checkpoint)]
 
@@ -280,7 +282,8 @@ def read_run(folder: str | Path) -> Run:
     predictions = _rows(path, PREDICTIONS, lambda row: SavedPrediction(
         from_cell(row["path"]), numbers[from_cell(row["class"])], numbers[from_cell(row["predicted"])],
         float(row["score"]), float(row["class_score"]))) if path.is_file() else []
-    return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")))
+    folds = _rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
+    return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")), folds)
 
 
 def _read_bad_files(path: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""From the config of a run to everything that training needs: :func:`build`."""
+"""Build everything that training needs from the config of a run: :func:`build`."""
 
 import math
 from collections.abc import Callable
@@ -11,15 +11,17 @@ import torch
 from tinyaction.data.annotations import DataFolder, find_data
 from tinyaction.data.augment import flip_label_map
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
+from tinyaction.data.groups import check_groups_apart
 from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models import check_input, create_model, load_weights
 from tinyaction.models.checkpointing import checkpoint_blocks
-from tinyaction.models.create import published_card
+from tinyaction.models.create import give_maps, is_transformer, published_card
 from tinyaction.models.recognizer import Recognizer
+from tinyaction.models.vit import VideoTransformer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
-from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store
+from tinyaction.prepare.store import check_store, default_store, make_store
 from tinyaction.prepare.stored_file import StoreSettings
 from tinyaction.training.config import REFERENCE_BATCH_SIZE, RunConfig
 from tinyaction.training.distributed import (
@@ -39,6 +41,8 @@ from tinyaction.training.sync_norm import synchronize_norms
 from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer
 
 STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
+NO_WEIGHTS = ("NO PRETRAINED WEIGHTS: the network learns from these clips alone; with --weights the same clips mostly "
+              "give far more.")
 OnLine = Callable[[str], None]  # a line of the log
 OnCount = Callable[[str, int, int | None], None]  # unit, how many so far, how many in all or None
 
@@ -63,10 +67,14 @@ class Training:
     num_processes: int  # that began the run
 
 
-def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Training:
-    """Find the data and make model, loaders and updater. Raises every error in flags, lists and files.
+def build(
+    config: RunConfig, *, data: DataFolder | None = None, on_line: OnLine | None = None,
+    on_count: OnCount | None = None,
+) -> Training:
+    """Find the data; make model, loaders and updater. Every error in flags, lists and files is raised here.
 
     Args:
+        data: found already.
         on_line: receives a sentence for each download or store.
         on_count: called with its progress.
     """
@@ -79,8 +87,12 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
     check_input(config.model, clip_len=config.clip_len, size=config.size)  # before anything is downloaded
     if rank() > 0:
         on_line, on_count = None, None
-    folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-    data = main_process_first(lambda: find_data(folder, allow_outside=config.allow_outside))
+    if data is None:
+        folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
+        data = main_process_first(
+            lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by))
+        check_groups_apart(data.train, data.val)
+    folder = data.folder or Path(config.data)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     model, notes = build_model(config, len(data.class_names))
@@ -92,13 +104,7 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
     val_loader = build_loader(config, val_set, config.batch_size, is_train=False, pin_memory=device.type == "cuda")
     lr = scaled_learning_rate(config.lr, batch_size=config.batch_size * config.grad_accum * num_at_start,
                               reference_batch_size=REFERENCE_BATCH_SIZE)
-    updater = Updater(
-        create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
-                         head_lr_multiplier=config.head_lr_multiplier),
-        build_schedule(config, lr, num_batches=len(train_loader), grad_accum=grad_accum),
-        config.clip_grad_norm, grad_accum, amp, create_scaler(amp),
-        create_average(model, config.ema) if config.ema else None,
-    )
+    updater = build_updater(config, model, lr, amp, num_batches=len(train_loader), grad_accum=grad_accum)
     if config.compile:
         model.compile()
     return Training(config, device, folder, data, train_set, val_set, model, train_loader, val_loader, updater,
@@ -113,9 +119,7 @@ def check_num_batches(num_videos: int, batch_size: int) -> None:
                          f"{num_processes()} processes; take a smaller --batch-size or fewer processes")
 
 
-def prepare_folder(
-    config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None
-) -> Path:
+def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Path:
     """Fetch the tutorial's set if it is asked for; return the folder to read: the data, or a store made of it.
 
     A raw store gives the frames of the videos, a jpeg store nearly the same.
@@ -127,27 +131,27 @@ def prepare_folder(
         check_store(config.data, short_side)
         return Path(config.data)
     settings = StoreSettings(format=config.store, short_side=short_side)
-    plan = plan_store(config.data, default_store(config.data, settings), settings, allow_outside=config.allow_outside)
-    if on_line is not None:
-        on_line(str(plan))
-    count = on_count or (lambda unit, done, total: None)
-    result = fill_store(plan, num_workers=config.num_workers,
-                        on_progress=lambda done, total: count("videos", done, total))
-    if plan.missing and on_line is not None:
-        on_line(f"{plan.folder}: {result.num_stored} videos stored, {result.num_bytes / 1e6:.0f} MB")
-    return plan.folder
+    folder = default_store(config.data, settings)
+    make_store(config.data, folder, settings, num_workers=config.num_workers, allow_outside=config.allow_outside,
+               group_by=config.group_by, on_line=on_line, on_count=on_count)
+    return folder
 
 
 def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:
-    """The recognizer with its weights loaded and its stages frozen, and notes on the weights."""
+    """Make the recognizer, load its weights, freeze its stages; return it with notes on the weights."""
     torch.manual_seed(config.seed)
-    if config.weights and published_card(config.model) is not None:
+    if config.pretrained and published_card(config.model) is not None:
         model = create_model(config.model, num_classes, weights=config.weights, max_views=config.max_views)
         assert model.published is not None
         notes = [f"weights of {config.model} from {model.published.source}; its classifier is new"]
     else:
         model = create_model(config.model, num_classes, max_views=config.max_views)
-        notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
+        notes = load_weights(model, config.model, config.weights).lines() if config.pretrained else []
+        notes += [NO_WEIGHTS] if config.weights == "none" else []
+    if config.method != "finetune":
+        give_maps(model)
+    if isinstance(model.backbone, VideoTransformer):
+        model.backbone.set_drop_path(config.drop_path)
     freeze(model, config.freeze, norms=config.freeze_norms)
     if config.checkpointing:
         checkpoint_blocks(model.backbone)
@@ -157,13 +161,13 @@ def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[s
 
 
 def build_datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, VideoDataset]:
-    """The training videos with their augmentation, of which a probe has none, and the validation videos."""
+    """Make the datasets for training, with augmentation except for a probe, and for validation."""
     train_set = VideoDataset(
         data.train,
         eval_pipeline(**eval_arguments(config)) if config.method == "probe" else
         train_pipeline(clip_len=config.clip_len, size=config.size, num_clips=config.train_clips,
                        flip_ratio=config.flip, flip_labels=flip_label_map(config.flip_pairs, data.class_names),
-                       augment=config.augment, crop=config.crop),
+                       augment=config.augment, crop=config.crop, **published_arguments(config)),
         class_names=data.class_names, seed=config.seed,
     )
     val_set = VideoDataset(
@@ -176,7 +180,7 @@ def build_datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, V
 def build_loader(
     config: RunConfig, dataset: VideoDataset, batch_size: int, *, is_train: bool, pin_memory: bool
 ) -> VideoLoader:
-    """The batches of this process."""
+    """Make a loader of this process's batches."""
     return build_dataloader(
         dataset, batch_size=batch_size, shuffle=is_train, balanced=config.balanced and is_train,
         num_workers=config.num_workers, pin_memory=pin_memory, rank=rank(), num_ranks=num_processes(),
@@ -186,15 +190,29 @@ def build_loader(
 
 
 def build_criterion(config: RunConfig, data: DataFolder) -> Criterion | None:
-    """The loss; None is the plain cross-entropy."""
+    """Make the loss; None: plain cross-entropy."""
     if not (config.label_smoothing or config.class_weights or config.mixup):
         return None
     weights = class_weights(data.train.labels, len(data.class_names)) if config.class_weights else None
     return Criterion(config.label_smoothing, weights, config.mixup, config.seed)
 
 
+def build_updater(
+    config: RunConfig, model: Recognizer, lr: float, amp: torch.dtype | None, *, num_batches: int,
+    grad_accum: int,
+) -> Updater:
+    """What updates the weights that the model has now; ``lr`` is that of the whole batch."""
+    return Updater(
+        create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
+                         head_lr_multiplier=config.head_lr_multiplier, layer_decay=config.layer_decay),
+        build_schedule(config, lr, num_batches=num_batches, grad_accum=grad_accum),
+        config.clip_grad_norm, grad_accum, amp, create_scaler(amp),
+        create_average(model, config.ema) if config.ema else None,
+    )
+
+
 def build_schedule(config: RunConfig, lr: float, *, num_batches: int, grad_accum: int) -> LearningRateAt:
-    """Learning rate by optimizer step, for epochs of ``num_batches``; the last step of an epoch may have fewer."""
+    """Return the learning rate by optimizer step, for epochs of ``num_batches`` batches."""
     steps_per_epoch = math.ceil(num_batches / grad_accum)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     return lambda step: learning_rate(step, base_lr=lr, total_steps=config.epochs * steps_per_epoch,
@@ -202,7 +220,19 @@ def build_schedule(config: RunConfig, lr: float, *, num_batches: int, grad_accum
 
 
 def eval_arguments(config: RunConfig) -> dict[str, Any]:
-    """Arguments of eval_pipeline. The checkpoint carries them, so that prediction sees what evaluation saw."""
-    num_clips = config.probe_views if config.method == "probe" else config.num_clips
+    """Return the arguments of eval_pipeline. The checkpoint carries them: prediction sees what evaluation saw."""
+    num_clips = {"finetune": config.num_clips, "probe": config.probe_views}.get(
+        config.method, max(config.num_clips, config.probe_views))      # probe-then-finetune: the same for both
     arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": num_clips}
-    return arguments if config.num_crops == 1 else arguments | {"num_crops": config.num_crops}
+    if config.num_crops > 1:
+        arguments["num_crops"] = config.num_crops
+    return arguments | published_arguments(config)
+
+
+def published_arguments(config: RunConfig) -> dict[str, Any]:
+    """Arguments of both pipelines by which a published network sees what it was published with; nothing of others."""
+    card = published_card(config.model)
+    arguments: dict[str, Any] = {"frame_interval": config.frame_interval} if config.frame_interval else {}
+    if card is not None:
+        arguments["short_side"] = config.size * card.short_side // card.test_size
+    return arguments | ({"antialias": True} if is_transformer(config.model) else {})

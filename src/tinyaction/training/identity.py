@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList
+from tinyaction.text import some_of
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of
 from tinyaction.training.distributed import gather_objects, num_processes
 
@@ -20,7 +21,7 @@ MAX_SIZES = 10_000  # files of a longer list are a sample, evenly spread: lookin
 
 @dataclass(frozen=True)
 class ListIdentity:
-    """Digests of a list of videos, wherever its folder lies."""
+    """Digests of a list of videos; they do not depend on the place of its folder."""
 
     num_videos: int
     names: str
@@ -74,10 +75,10 @@ class RunIdentity:
 
 
 def differences(before: RunIdentity, now: RunIdentity) -> list[str]:
-    """Name each difference in a clause; without one a run may go on."""
+    """Describe each difference in a clause; a run may resume if there is none."""
     found = []
     if before.class_names != now.class_names:
-        found.append(f"its classes were {_some(before.class_names)}, now they are {_some(now.class_names)}")
+        found.append(f"its classes were {some_of(before.class_names)}, now they are {some_of(now.class_names)}")
     found += _list_differences("training", before.train, now.train)
     found += _list_differences("validation", before.val, now.val)
     found += [f"{flag_of(name)} was {value}, now it is {now.flags.get(name)}"
@@ -90,7 +91,7 @@ def differences(before: RunIdentity, now: RunIdentity) -> list[str]:
 
 
 def _list_differences(kind: str, before: ListIdentity, now: ListIdentity) -> list[str]:
-    """At most one: other names come with other labels and sizes."""
+    """Describe the first difference; other names imply other labels and sizes."""
     if before.num_videos != now.num_videos:
         return [f"it had {before.num_videos} {kind} videos, now there are {now.num_videos}"]
     if before.names != now.names:
@@ -100,10 +101,6 @@ def _list_differences(kind: str, before: ListIdentity, now: ListIdentity) -> lis
     if before.sizes != now.sizes:
         return [f"files of its {kind} videos were replaced: their sizes differ"]
     return []
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def check_same_on_all(identity: RunIdentity) -> None:

@@ -74,6 +74,7 @@ class Peers:
     _failed: str = ""  # rank and sentence of the first that failed
     _answered: float = field(default_factory=time.monotonic)  # by the store
     _waiting_since: float = 0.0
+    _told: threading.Event = field(default_factory=threading.Event)
     _seen: dict[int, tuple[str, float]] = field(default_factory=dict)  # rank -> its last line, when it was new
 
     def __post_init__(self) -> None:
@@ -92,11 +93,14 @@ class Peers:
                         if line != self._seen.get(rank, ("", 0.0))[0]:
                             self._seen[rank] = line, time.monotonic()
                 self._answered = time.monotonic()
-                time.sleep(0.5)
+                self._told.wait(0.5)
+                self._told.clear()
 
     def tell(self, where: str = "") -> None:
         """Give a sign of life, and say where this process is."""
         self._where, self._beat = where or self._where, self._beat + 1
+        if where:
+            self._told.set()
 
     def fail(self, sentence: str) -> bool:
         """Record why this process fails; False where another one failed before, which speaks for all."""

@@ -3,7 +3,8 @@
 import os
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,19 @@ import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
 from tinyaction.data.dataset import check_files_exist
+from tinyaction.data.groups import check_groups_apart, known_groups
+from tinyaction.data.loader import BadVideo
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.device import choose_device
-from tinyaction.models import PoolingHead, check_input, model_arguments
+from tinyaction.models import check_input, model_arguments
 from tinyaction.models.checkpoint import Checkpoint, versions
+from tinyaction.models.create import use_pooling
+from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
-from tinyaction.results.features import FeatureCache, Features, Reading, extract_features
+from tinyaction.results.features import FeatureCache, Reading, extract_features
+from tinyaction.results.neighbors import Neighbor, clip_vectors, nearest_clips, write_neighbors
 from tinyaction.results.report import write_report
 from tinyaction.results.run import RunFolder, usage_lines
 from tinyaction.results.summary import result_lines
@@ -36,7 +42,9 @@ from tinyaction.training.config import RunConfig
 from tinyaction.training.probe import Probe, ProbeData, choose_and_fit, poolings_of
 from tinyaction.video.frames import original_of
 
-NUM_SHOWN = 3  # poolings in the log
+NO_WEIGHTS = ("note: no --weights, so these are features of a network that has learned nothing; a probe is only as "
+              "good as its features")
+NUM_SHOWN = 3  # poolings in the log, neighbours of a video
 
 
 @dataclass
@@ -47,6 +55,7 @@ class ProbeResult:
     probe: Probe
     train: TrainResult
     val: Evaluation
+    neighbors: dict[str, list[Neighbor]] = field(default_factory=dict)  # of each validation video
 
 
 def run_probe(
@@ -61,15 +70,17 @@ def run_probe(
     device = choose_device(config.device)
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
-    data = find_data(folder, allow_outside=config.allow_outside)
+    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by)
+    check_groups_apart(data.train, data.val)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     model, notes = build_model(config, len(data.class_names))
-    run = RunFolder(config.out, name=f"{config.model}-probe", tensorboard=config.tensorboard, on_line=on_line)
+    run = RunFolder(config.out, name=f"{config.model}-probe", trackers=config.trackers, on_line=on_line)
     try:
         for line in [*first_lines(config, data, folder, device, run.path), *notes]:
             run.log(line)
-        result = fit_probe(config, data, folder, model, device, run, on_count=on_count)
+        result = fit_probe(config, data, folder, model, device, on_line=run.log, on_count=on_count)
+        run.add_bad_files([*result.train.bad, *result.val.bad])
         write_run(run, config, data, result, device)
     except BaseException:
         run.remove_if_empty()
@@ -82,9 +93,7 @@ def run_probe(
 def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch.device, path: Path) -> list[str]:
     lines = [STAND_IN] if is_stand_in(config.data) else []
     lines += [f"note: {note}" for note in data.notes]
-    if not config.weights:
-        lines.append("note: no --weights, so these are features of a network that has learned nothing; a probe is "
-                     "only as good as its features")
+    lines += [] if config.pretrained else [NO_WEIGHTS]
     return [*lines,
             f"{len(data.train)} training and {len(data.val)} validation videos of {len(data.class_names)} classes in "
             f"{folder}",
@@ -93,41 +102,90 @@ def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch
 
 
 def fit_probe(
-    config: RunConfig, data: DataFolder, folder: Path, model: Recognizer, device: torch.device, run: RunFolder, *,
+    config: RunConfig, data: DataFolder, folder: Path, model: Recognizer, device: torch.device, *, on_line: OnLine,
     on_count: OnCount | None,
 ) -> ProbeResult:
-    """Features from the cache or the network, then the classifier. Mirrored views are further views in training."""
+    """Features from the cache or the network, then the classifier."""
+    started = time.perf_counter()
+    train, val = clip_features(config, [data.train, data.val], folder, model, device, on_line=on_line,
+                               on_count=on_count)
+    data_seconds = time.perf_counter() - started
+    known = probe_data(config, train, len(data.class_names))
+    result = fit_clips(model, known, poolings_of(config.pooling), train, val)
+    result.val.data_seconds = data_seconds
+    result.neighbors = nearest_training_clips(train, val, data.class_names)
+    return result
+
+
+@dataclass(frozen=True)
+class ClipFeatures:
+    """Features of the clips of a list that could be read: ``features`` (N, V, T, F, 2, 2) of its N ``videos``.
+
+    ``mirrored`` (N, V, T, F, 2, 2) are further views in training; none where clips must not be mirrored.
+    """
+
+    videos: VideoList
+    features: torch.Tensor
+    mirrored: torch.Tensor
+    bad: list[BadVideo]
+
+    def subset(self, indices: Sequence[int]) -> "ClipFeatures":
+        return ClipFeatures(self.videos.subset(indices), self.features[indices], self.mirrored[indices], [])
+
+
+def clip_features(
+    config: RunConfig, lists: Sequence[VideoList], folder: Path, model: Recognizer, device: torch.device, *,
+    on_line: OnLine, on_count: OnCount | None,
+) -> list[ClipFeatures]:
+    """Features of the clips of each list, from the cache or else the network; of the first list mirrored, too."""
     started = time.perf_counter()
     pipeline = eval_pipeline(**eval_arguments(config))
     cache = FeatureCache.beside(folder, f"{config.model}-{config.clip_len}x{config.size}", model, pipeline)
     reading = Reading(config.num_workers, "skip" if config.on_error == "skip" else "raise", config.max_skipped,
                       config.video_timeout)
-
-    def extract(videos: VideoList, *, mirrored: bool = False) -> Features:
-        return extract_features(model, videos, pipeline, cache, device=device, mirrored=mirrored, reading=reading,
-                                on_video=lambda done, total: on_count("videos", done, total) if on_count else None)
-
-    train, val = extract(data.train), extract(data.val)
-    parts = [train.features]
-    if is_mirroring(config):
-        parts.append(extract(data.train, mirrored=True).features)
-    data_seconds = time.perf_counter() - started
+    results, num_computed = [], 0
+    for number, videos in enumerate(lists):
+        mirrored = number == 0 and is_mirroring(config)
+        found = extract_features(model, videos, pipeline, cache, device=device, mirrored=mirrored, reading=reading,
+                                 on_video=lambda done, total: on_count("videos", done, total) if on_count else None)
+        V = found.features.shape[1] // (1 + mirrored)
+        results.append(ClipFeatures(videos.subset(found.indices), found.features[:, :V], found.features[:, V:],
+                                    found.bad))
+        num_computed += found.num_computed
     for note in cache.notes:
-        run.log(f"note: {note}")
-    run.add_bad_files([*train.bad, *val.bad])
-    run.log(f"features of {len(train.indices) + len(val.indices)} videos in {data_seconds:.1f} s, "
-            f"{train.num_computed + val.num_computed} of them computed now; kept in {cache.folder or 'memory only'}")
+        on_line(f"note: {note}")
+    on_line(f"features of {sum(len(one.videos) for one in results)} videos in {time.perf_counter() - started:.1f} s, "
+            f"{num_computed} of them computed now; kept in {cache.folder or 'memory only'}")
+    return results
+
+
+def probe_data(config: RunConfig, clips: ClipFeatures, num_classes: int) -> ProbeData:
+    return ProbeData(torch.cat([clips.features, clips.mirrored], dim=1), torch.from_numpy(clips.videos.labels),
+                     num_classes, known_groups(clips.videos),
+                     config.class_weights or config.balanced)
+
+
+def fit_clips(
+    model: Recognizer, data: ProbeData, poolings: Sequence[Pooling], train: ClipFeatures, val: ClipFeatures
+) -> ProbeResult:
+    """Choose and fit a classifier of ``data``, make it the head of the model, and evaluate it on both lists."""
     started = time.perf_counter()
-    labels = torch.from_numpy(data.train.labels)[train.indices]
-    probe = choose_and_fit(ProbeData(torch.cat(parts, dim=1), labels, len(data.class_names),
-                                     class_weights=config.class_weights), poolings_of(config.pooling))
+    probe = choose_and_fit(data, poolings)
     set_head(model, probe)
-    fitted = evaluate_features(model, train, data.train)
-    evaluation = evaluate_features(model, val, data.val)
-    evaluation.data_seconds = data_seconds
+    fitted, evaluation = evaluate_features(model, train), evaluate_features(model, val)
     evaluation.compute_seconds = time.perf_counter() - started
-    trained = TrainResult(fitted.loss, fitted.top1, len(labels), 0.0, 0.0, train.bad)
+    trained = TrainResult(fitted.loss, fitted.top1, len(train.videos), 0.0, 0.0, train.bad)
     return ProbeResult(model, probe, trained, evaluation)
+
+
+def nearest_training_clips(
+    train: ClipFeatures, val: ClipFeatures, class_names: Sequence[str]
+) -> dict[str, list[Neighbor]]:
+    """For each validation video the training clips that the network finds most like it."""
+    names = [[one.videos.item_name(index) for index in range(len(one.videos))] for one in (train, val)]
+    found = nearest_clips(clip_vectors(val.features), clip_vectors(train.features), names[0],
+                          [class_names[label] for label in train.videos.labels], num=NUM_SHOWN)
+    return dict(zip(names[1], found, strict=True))
 
 
 def is_mirroring(config: RunConfig) -> bool:
@@ -137,24 +195,24 @@ def is_mirroring(config: RunConfig) -> bool:
 
 def set_head(model: Recognizer, probe: Probe) -> None:
     """Give the recognizer the probe's pooling and classifier as its head."""
-    K, num_pooled = probe.linear.weight.shape
-    head = PoolingHead(K, num_pooled // probe.pooling.num_outputs(1), probe.pooling)
+    model.cls_head.dropout.p = 0.0  # the classifier was fitted to whole features
+    use_pooling(model, probe.pooling)
     with torch.no_grad():
-        head.fc.weight.copy_(probe.linear.weight)
-        head.fc.bias.copy_(probe.linear.bias)
-    model.cls_head = head.to(next(model.backbone.parameters()).device)
+        model.cls_head.fc.weight.copy_(probe.linear.weight)
+        model.cls_head.fc.bias.copy_(probe.linear.bias)
     model.eval()
 
 
 @torch.inference_mode()
-def evaluate_features(model: Recognizer, found: Features, videos: VideoList) -> Evaluation:
+def evaluate_features(model: Recognizer, clips: ClipFeatures) -> Evaluation:
     """What the head says of features; the same as of the videos themselves, but for the rounding of float16."""
     head = model.cls_head
     device = head.fc.weight.device
-    logits = torch.stack([head(features.float().to(device)) for features in found.features])  # (N, V, K)
-    labels = torch.from_numpy(videos.labels)[found.indices].to(device)
+    logits = torch.stack([head(features.float().to(device)) for features in clips.features])  # (N, V, K)
+    labels = torch.from_numpy(clips.videos.labels).to(device)          # (N,)
     return Evaluation(head.loss(logits, labels).item(), head.video_scores(logits).double().cpu().numpy(),
-                      labels.cpu().numpy(), [videos[index][0] for index in found.indices], 0.0, 0.0, found.bad)
+                      clips.videos.labels, [clips.videos.item_name(index) for index in range(len(labels))], 0.0, 0.0,
+                      clips.bad)
 
 
 def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: ProbeResult, device: torch.device) -> None:
@@ -164,10 +222,11 @@ def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: Probe
                eval_arguments(config), epoch=1, metrics=metrics, config=asdict(config),
                stand_in=stand_in).save(run.path / "best.pt")
     run.write_predictions(result.val, data.class_names)
+    write_neighbors(run.path / "neighbors.csv", result.neighbors)
     run.write_config({
         **asdict(config), "class_names": data.class_names, "stand_in": stand_in, "device_used": str(device),
         "num_train": len(data.train), "num_val": len(data.val), "versions": versions(),
-        "probe": probe_facts(result.probe)})
+        "probe": probe_facts(result.probe, result.val)})
     example, _ = data.val[0]
     for line in [*probe_lines(result.probe), *result_lines(result.val, data.class_names),
                  majority_line(data.train, result.val, data.class_names),
@@ -175,18 +234,18 @@ def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: Probe
         run.log(line)
 
 
-def probe_facts(probe: Probe) -> dict[str, Any]:
-    """What was chosen, for config.json; no figure where there was no cross-validation."""
+def probe_facts(probe: Probe, val: Evaluation | None = None) -> dict[str, Any]:
+    """What was chosen and how well it does, for config.json; no ``cv_`` where there was no cross-validation."""
     facts: dict[str, Any] = {"pooling": str(probe.pooling), "strength": probe.strength, "num_folds": probe.num_folds}
     if probe.num_folds:
         facts |= {"cv_loss": probe.candidates[0].loss, "cv_accuracy": probe.candidates[0].accuracy}
-    return facts
+    return facts if val is None else facts | {"val_accuracy": val.top1}
 
 
 def probe_lines(probe: Probe) -> list[str]:
     if not probe.num_folds:
-        return [f"a class has a single training clip, so nothing could be chosen by cross-validation: pooling "
-                f"{probe.pooling}, L2 strength {probe.strength:g}"]
+        return ["a class has a single training clip or group, so nothing could be chosen by cross-validation: "
+                f"pooling {probe.pooling}, L2 strength {probe.strength:g}"]
     return [f"pooling {one.pooling}, L2 strength {one.strength:g}: log loss {one.loss:.3f}, accuracy "
             f"{one.accuracy:.3f} in {probe.num_folds}-fold cross-validation of the training clips"
             + (" (chosen)" if number == 0 else "") for number, one in enumerate(probe.candidates[:NUM_SHOWN])]

@@ -1,11 +1,13 @@
 """A run, from its config to its result: :func:`train` builds, fits and reports."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tinyaction.data.annotations import DataFolder
 from tinyaction.device import default_num_workers
 from tinyaction.models import model_arguments
 from tinyaction.models.checkpoint import BestEpoch, Checkpoint, load_model, versions
@@ -16,14 +18,17 @@ from tinyaction.results.report import write_report
 from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
 from tinyaction.results.summary import result_lines
 from tinyaction.text import shell_line
-from tinyaction.training.build import STAND_IN, OnCount, OnLine, Training, build, eval_arguments
+from tinyaction.training.auto import choose_model
+from tinyaction.training.build import NO_WEIGHTS, STAND_IN, OnCount, OnLine, Training, build, eval_arguments
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import broadcast_from_main, limit_of_waiting, num_processes, one_voice, rank
 from tinyaction.training.finetune import averaged_model
+from tinyaction.training.folds import FineTuning, run_folds
 from tinyaction.training.identity import RunIdentity, check_same_on_all
 from tinyaction.training.job import job_name
-from tinyaction.training.loop import Callbacks, fit
-from tinyaction.training.probe_run import run_probe
+from tinyaction.training.loop import Callbacks, TrainState, fit
+from tinyaction.training.probe_run import ProbeResult, majority_line, probe_facts, run_probe
+from tinyaction.training.probe_start import begin_with_probe, comparison_line, finetune_facts
 from tinyaction.training.resume import CheckpointManager, Stateful
 from tinyaction.video.frames import FORMATS, original_of
 
@@ -35,9 +40,10 @@ class RunResult:
     """What came out of a run."""
 
     path: Path  # the run folder
-    best_epoch: int  # counts from 1, as in metrics.csv
+    best_epoch: int  # counts from 1, as in metrics.csv; 0 is the probe that fine-tuning began with
     num_epochs: int  # epochs that were trained
     evaluation: Evaluation  # of the best epoch's weights on the validation videos
+    last: EpochRecord | None = None  # the last epoch; None where it was trained before the run was resumed
 
     @property
     def accuracy(self) -> float:
@@ -54,14 +60,15 @@ class RunResult:
 
 
 def train(
-    config: RunConfig, *, on_line: OnLine | None = None, on_batch: OnBatch | None = None,
-    on_count: OnCount | None = None,
+    config: RunConfig, *, data: DataFolder | None = None, on_line: OnLine | None = None,
+    on_batch: OnBatch | None = None, on_count: OnCount | None = None,
 ) -> RunResult:
     """Train by a config and write a run folder. Raises errors in flags, lists and files before it makes the folder.
 
     Of several processes (torchrun) the main one writes the run folder; all return the same result.
 
     Args:
+        data: lists that are read already, to fine-tune on; default those of the config.
         on_line: receives each line of the log, as ``print``.
         on_batch: called with the progress after each batch.
         on_count: called with the progress of a download or a store, before the training.
@@ -71,10 +78,16 @@ def train(
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
     with one_voice():
+        config = choose_model(config, on_line=on_line)
+        if config.folds:
+            fine_tuning = FineTuning(partial(train_fold, on_batch=on_batch), partial(train_final, on_batch=on_batch))
+            path, evaluation = run_folds(config, fine_tuning, on_line=on_line, on_count=on_count)
+            return RunResult(path, 1, 1, evaluation)
         if config.method == "probe":
             path, evaluation = run_probe(config, on_line=on_line, on_count=on_count)
             return RunResult(path, 1, 1, evaluation)
-        training = build(config, on_line=on_line, on_count=on_count)
+        training = build(config, data=data, on_line=on_line, on_count=on_count)
+        probe = begin_with_probe(training, on_count=on_count) if config.method == "probe-then-finetune" else None
         identity = RunIdentity.of(training.config, training.data, training.folder, training.updater.amp,
                                   num_processes=training.num_processes)
         check_same_on_all(identity)
@@ -83,12 +96,31 @@ def train(
         if recorder is None:
             fit_beside_main(training, identity)
         else:
-            recorder.begin()
+            recorder.begin(probe)
             fit_and_record(training, recorder)
             result = report(training, recorder)
         result = broadcast_from_main(result)
         assert result is not None
         return result
+
+
+def train_fold(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None) -> EpochRecord:
+    """An ordinary run on these lists, whose lines are in its own log only; return its last epoch."""
+    last = train(config, data=data, on_batch=on_batch).last
+    assert last is not None
+    return last
+
+
+def train_final(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None) -> Checkpoint:
+    """All epochs on the training videos, and the weights after the last: there is nothing to choose an epoch by."""
+    training = build(config, data=replace(data, val=data.train.subset([0])))  # a loop without validation has one video
+    if config.method == "probe-then-finetune":
+        begin_with_probe(training, on_count=None)
+    state = TrainState()
+    fit(training.model, training.train_loader, training.val_loader, training.updater, num_epochs=config.epochs,
+        device=training.device, criterion=training.criterion, seed=config.seed, state=state,
+        callbacks=Callbacks(on_batch))
+    return checkpoint_of(training, epoch=state.epoch, metrics={})
 
 
 def fit_beside_main(training: Training, identity: RunIdentity) -> None:
@@ -135,6 +167,21 @@ def has_lost_patience(manager: CheckpointManager, patience: int, epoch: int) -> 
     return manager.best is not None and 0 < patience <= epoch - manager.best.epoch
 
 
+def checkpoint_of(training: Training, *, epoch: int, metrics: dict[str, float]) -> Checkpoint:
+    """The part of a checkpoint that a prediction needs."""
+    average = training.updater.average
+    return Checkpoint(
+        model=model_arguments(training.config.model, training.model),
+        state_dict=(training.model if average is None else averaged_model(average)).state_dict(),
+        class_names=training.data.class_names,
+        eval_pipeline=eval_arguments(training.config),
+        epoch=epoch,
+        metrics=metrics,
+        config=asdict(training.config),
+        stand_in=is_stand_in(training.config.data),
+    )
+
+
 class RunRecorder:
     """Writes down a run as it goes: log, metrics, checkpoints, predictions of the best epoch."""
 
@@ -145,29 +192,20 @@ class RunRecorder:
         self.training = training
         self.stand_in = is_stand_in(config.data)
         self.best_evaluation: Evaluation | None = None  # None where the best epoch was before the run was resumed
+        self.last: EpochRecord | None = None
         self._show_progress = on_batch
         self._has_advised = False
-        self.run = RunFolder(config.resume or config.out, name=config.model, tensorboard=config.tensorboard,
+        self.run = RunFolder(config.resume or config.out, name=config.model, trackers=config.trackers,
                              reopen=bool(config.resume), on_line=on_line)
         self.manager = CheckpointManager(self.run.path, self.run, **managed(training), identity=identity,
                                          content=self.content)
 
     def content(self) -> Checkpoint:
         """The part of a checkpoint that a prediction needs."""
-        training, average = self.training, self.training.updater.average
-        return Checkpoint(
-            model=model_arguments(training.config.model, training.model),
-            state_dict=(training.model if average is None else averaged_model(average)).state_dict(),
-            class_names=training.data.class_names,
-            eval_pipeline=eval_arguments(training.config),
-            epoch=self.manager.state.epoch,
-            metrics=self.manager.metrics,
-            config=asdict(training.config),
-            stand_in=self.stand_in,
-        )
+        return checkpoint_of(self.training, epoch=self.manager.state.epoch, metrics=self.manager.metrics)
 
-    def begin(self) -> None:
-        """Go on with the run, or write down what it is."""
+    def begin(self, probe: ProbeResult | None = None) -> None:
+        """Go on with the run, or write down what it is, and what the probe reached that it begins with."""
         if self.training.config.resume and self.manager.restore():
             for line in process_lines(self.training):
                 self.run.log(line)
@@ -179,7 +217,13 @@ class RunRecorder:
             **asdict(training.config), "lr_of_the_batch": training.lr, "class_names": training.data.class_names,
             "stand_in": self.stand_in, "num_processes": num_processes(), "job": job_name(),
             "device_used": str(training.device), "num_train": len(training.data.train),
-            "num_val": len(training.data.val), "versions": versions()})
+            "num_val": len(training.data.val), "versions": versions(),
+            **({} if probe is None else {"probe": probe_facts(probe.probe, probe.val)})})
+        if probe is not None:
+            self.run.forget_after(-1)                                  # of a run that was killed just here
+            record = EpochRecord(-1, 0.0, probe.train, probe.val)
+            self._record(record)
+            self.run.log(epoch_line(record, training.config.epochs, is_best=True))
         self.manager.save()
 
     def on_batch(self, progress: Progress) -> None:
@@ -188,20 +232,26 @@ class RunRecorder:
 
     def on_epoch(self, record: EpochRecord) -> bool:
         """Write down an epoch; True where patience has run out."""
+        is_best = self._record(record)
+        self.manager.save()
+        self.run.log(epoch_line(record, self.training.config.epochs, is_best))
+        self._advise(record)
+        return broadcast_from_main(has_lost_patience(self.manager, self.training.config.patience, record.epoch))
+
+    def _record(self, record: EpochRecord) -> bool:
+        """Write down the metrics of an epoch, and its weights and predictions where it is the best so far."""
+        self.last = record
         manager, best = self.manager, self.manager.best
         manager.metrics = self.run.add_metrics(record)
         self.run.add_bad_files([*record.train.bad, *record.val.bad])
-        is_best = best is None or epoch_sort_key(manager.metrics) > epoch_sort_key({"val_top1": best.top1,
-                                                                                    "val_loss": best.loss})
+        is_best = best is None or epoch_sort_key(manager.metrics) > epoch_sort_key(
+            {"epoch": best.epoch + 1, "val_top1": best.top1, "val_loss": best.loss})
         if is_best:
             manager.best = BestEpoch(record.epoch, record.val.top1, record.val.loss)
             self.best_evaluation = record.val
             self.content().save(self.run.path / "best.pt")
             self.run.write_predictions(record.val, self.training.data.class_names)
-        manager.save()
-        self.run.log(epoch_line(record, self.training.config.epochs, is_best))
-        self._advise(record)
-        return broadcast_from_main(has_lost_patience(manager, self.training.config.patience, record.epoch))
+        return is_best
 
     def _advise(self, record: EpochRecord) -> None:
         """Once in a run, name a flag for an epoch that waited much; not for the first, in which the workers start."""
@@ -240,7 +290,10 @@ def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
     waiting = train.data_seconds + val.data_seconds
     seconds = waiting + train.compute_seconds + val.compute_seconds
     skipped = f"  skipped {len(train.bad)} train, {len(val.bad)} val" if train.bad or val.bad else ""
-    return (f"epoch {record.epoch + 1:>3}/{num_epochs}  train {train.loss:.3f} {train.top1:.3f}  "
+    name = f"epoch {record.epoch + 1:>3}/{num_epochs}"
+    if record.epoch < 0:
+        name = f"{'probe':<{len(name)}}"
+    return (f"{name}  train {train.loss:.3f} {train.top1:.3f}  "
             f"val {val.loss:.3f} {val.top1:.3f}  {seconds:.1f} s, {waiting / seconds:.0%} waiting"
             f"{skipped}{'  best' if is_best else ''}")
 
@@ -266,6 +319,8 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
         evaluation = evaluate(load_model(run.path / "best.pt")[0], training.val_loader, device=training.device)
     for line in last_lines(training, run.path, best.epoch, evaluation):
         run.log(line)
+    if training.config.method == "probe-then-finetune":
+        run.add_to_config({"finetune": finetune_facts(read_run(run.path).history)})
     try:
         page = write_report(run.path, train_set=training.train_set, val_set=training.val_set,
                             notice=STAND_IN if recorder.stand_in else "")
@@ -275,8 +330,10 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
         run.log(f"no report: {error}; try again with: {again}")
     if recorder.stand_in:
         run.log(STAND_IN)
+    if training.config.weights == "none":
+        run.log(NO_WEIGHTS)
     run.close()
-    return RunResult(run.path, best.epoch + 1, recorder.manager.state.epoch, evaluation)
+    return RunResult(run.path, best.epoch + 1, recorder.manager.state.epoch, evaluation, recorder.last)
 
 
 def last_lines(training: Training, path: Path, best_epoch: int, evaluation: Evaluation) -> list[str]:
@@ -284,9 +341,14 @@ def last_lines(training: Training, path: Path, best_epoch: int, evaluation: Eval
     rows = read_run(path).history
     waiting, computing = (sum(row[name] for row in rows) for name in TIMES)
     example, _ = training.data.val[0]
+    num_epochs = training.config.epochs
+    best = f"best epoch {best_epoch + 1} of {num_epochs}" if best_epoch >= 0 else (
+        f"none of {num_epochs} epochs is better than the probe")
     return [
-        f"best epoch {best_epoch + 1} of {training.config.epochs}; {waiting + computing:.0f} s, {waiting:.0f} s of "
+        f"{best}; {waiting + computing:.0f} s, {waiting:.0f} s of "
         "them waiting for data",
         *result_lines(evaluation, training.data.class_names),
+        *([majority_line(training.data.train, evaluation, training.data.class_names), comparison_line(rows)]
+          if training.config.method == "probe-then-finetune" else []),
         *usage_lines(path, training.config.data, original_of(example)),
     ]

@@ -45,13 +45,18 @@ def checked_info(text: bytes | dict[str, Any], path: Path, num_frames: int) -> d
         raise VideoError(path, f"its description is damaged; {make_again(path)}", kind="damaged")
     if info["num_frames"] != num_frames:
         raise VideoError(path, f"{num_frames} frames instead of {info['num_frames']}; {make_again(path)}")
+    check_source(path, source, known)
+    return info
+
+
+def check_source(path: Path, source: Path, known: tuple[int, int]) -> None:
+    """Raise VideoError where the video of a stored file no longer has the size and time that it had."""
     try:
         now = size_and_time(source)
     except OSError:  # the store has been taken elsewhere: nothing to compare with
-        return info
+        return
     if now != known:
         raise VideoError(path, f"stale, {source} has changed since; {make_again(path)}")
-    return info
 
 
 def times(info: dict[str, Any], num_frames: int) -> tuple[float, npt.NDArray[np.float64]]:
