@@ -45,6 +45,7 @@ class SavedTraining:
     random: dict[str, Any] = field(repr=False)  # the states of all random generators
     identity: dict[str, Any]  # the fields of RunIdentity, which must be the same in the resumed run
     best: BestEpoch | None = None  # None before the end of the first epoch
+    ranks: list[dict[str, Any]] = field(default_factory=list, repr=False)  # position and random state of each process
 
 
 @dataclass

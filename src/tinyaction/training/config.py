@@ -49,7 +49,8 @@ class RunConfig:
     on_error: str = flag("raise", "at a video that cannot be read: stop, or leave it out and say so",
                          choices=("raise", "skip"))
     max_skipped: float = flag(0.1, "largest share of videos that --on-error skip may leave out", within=(0, 1))
-    video_timeout: float = flag(300.0, "seconds in which a worker must have read a video", above=0)
+    video_timeout: float = flag(300.0, "seconds in which a worker must have read a video, and other processes "
+                                       "given a sign of life", above=0)
     allow_outside: bool = flag(False, "lists may name videos outside the data folder")
     group_by: str = flag("", "regular expression that finds a clip's group in its path, as its person or recording: "
                              "a group is never divided", metavar="REGEX")
@@ -101,6 +102,9 @@ class RunConfig:
     amp: str = flag("auto", "number format: auto is bf16 or fp16 on CUDA and float32 elsewhere, off is float32",
                     choices=("auto", "off", "bf16", "fp16"))
     compile: bool = flag(False, "compile the network with torch.compile")
+    checkpointing: bool = flag(False, "compute residual and transformer blocks again in the backward pass, which "
+                                      "takes less memory and a third more time")
+    sync_batch_norm: bool = flag(False, "batch norms see the videos of all processes, not of each alone")
 
     train_clips: int = flag(1, "clips of a training video in each epoch", group="augmentation", at_least=1)
     augment: str = flag("basic", "basic crops and mirrors; randaugment and color change colours as well",
@@ -120,6 +124,7 @@ class RunConfig:
     out: str = flag("", "folder of the run; default a new one under runs/", group="run", metavar="DIR")
     resume: str = flag("", "folder of a run to continue where it stopped, with its flags; on a CPU to the bit",
                        metavar="DIR")
+    requeue: bool = flag(False, "where SLURM sends SIGUSR1, ask it to start the job again (scontrol requeue)")
     save_every: int = flag(0, "optimizer steps between saves of last.pt; 0 saves after each epoch", at_least=0)
     seed: int = flag(0, "seed of every random draw", at_least=0, below=2**32)
     device: str = flag("auto", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
@@ -143,6 +148,8 @@ class RunConfig:
             self.num_workers = default_num_workers()
         if self.class_weights and self.balanced:
             raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
+        if self.sync_batch_norm and self.compile:
+            raise ValueError("--sync-batch-norm does not go with --compile; leave one of them out")
         if self.method == "probe":
             check_probe(self)
         for name, is_given in (("--layer-decay", self.layer_decay != 1), ("--drop-path", self.drop_path != 0)):
@@ -192,10 +199,10 @@ def check_folds(config: RunConfig) -> None:
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
-              "tensorboard", "track", "allow_outside")
+              "requeue", "checkpointing", "tensorboard", "track", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe", "finetune", "cross_validation")
+         "probe", "finetune", "cross_validation", "num_processes", "job")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 
