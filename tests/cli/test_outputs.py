@@ -21,6 +21,7 @@ OUTPUTS = [
     "export --checkpoint CHECKPOINT --format torchscript --out OUT",
     "export --checkpoint CHECKPOINT --format torch-export --out OUT",
     "prepare direction --num-train 2 --num-val 2 --data OUT",
+    "prepare streams --num-train 1 --num-val 1 --seconds 10 --data OUT",
     "store --data DATA --num-workers 0 --out OUT",
     "bench --data VIDEO --repeats 1 --num-workers 0 --clip-len 2 --size 16 --device cpu --json OUT",
     "compare RUN RUN --out OUT",
