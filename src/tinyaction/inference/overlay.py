@@ -10,8 +10,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from tinyaction.inference.prediction import Window
-from tinyaction.inference.timeline import Segment, clock, merge_windows, window_edges
+from tinyaction.inference.timeline import clock, merge_windows, window_edges
 from tinyaction.results.sheets import GREY, INK, LINE, MARGIN, PAPER, write
+from tinyaction.results.timeline_metrics import Segment
 from tinyaction.video import UInt8Array
 
 # Of classes, in the order in which they come. Source: Okabe and Ito 2008, for people with any kind of colour vision.

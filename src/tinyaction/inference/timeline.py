@@ -4,28 +4,18 @@ import csv
 import io
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinyaction.files import write_whole
 from tinyaction.inference.prediction import Window
+from tinyaction.results.timeline_metrics import Segment
 from tinyaction.text import to_cell
-
-
-@dataclass
-class Segment:
-    """A stretch of a video, in seconds, in which one class scores highest; ``score`` is its mean over the windows."""
-
-    start_seconds: float
-    end_seconds: float
-    label: str
-    score: float
 
 
 def merge_windows(windows: Sequence[Window]) -> list[Segment]:
     """Merge windows, in the order of time, into segments without gap or overlap.
 
-    Neighbouring windows with the same class become one segment; :func:`window_edges` says where one class ends and the
+    Neighbouring windows with the same class become one segment, its score the mean of theirs; :func:`window_edges` says where one class ends and the
     next begins.
 
         windows   0-2 run   1-3 run   2-4 jump   ->   segments   0-2.5 run   2.5-4 jump
