@@ -25,6 +25,8 @@ OUTPUTS = [
     "store --data DATA --num-workers 0 --out OUT",
     "bench --data VIDEO --repeats 1 --num-workers 0 --clip-len 2 --size 16 --device cpu --json OUT",
     "compare RUN RUN --out OUT",
+    "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --srt OUT",
+    "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --vtt OUT",
     "train --data DATA --epochs 1 --num-workers 0 --device cpu --size 16 --clip-len 2 --out OUT",
 ]
 WITHOUT_OUTPUT = {"check", "evaluate", "report", "models"}  # check --write-clean names its files itself; tested below

@@ -64,6 +64,11 @@ class RunConfig:
     # Fine-tuning stays the default until it can begin with the classifier of a probe.
     method: str = flag("finetune", "finetune trains the network; probe trains a linear classifier on its frozen "
                                    "features, in seconds", group="method", choices=("finetune", "probe"))
+    task: str = flag("clips", "clips have one label each; timeline finds segments in uncut videos, by a network over "
+                              "time on frozen features", choices=("clips", "timeline"))
+    stride: float = flag(0.2, "seconds of a step of a timeline", at_least=0.02)
+    window: float = flag(1.0, "seconds that a network on clips sees around each step of a timeline", above=0)
+    overlaps: bool = flag(False, "segments of a timeline may overlap: several classes at once")
     probe_views: int = flag(2, "clips of a video whose features a probe sees, and whose scores are averaged",
                             at_least=1)
     pooling: str = flag("auto", "what a probe sees of the frames: their mean; stats: mean, deviation and change; "
@@ -114,7 +119,10 @@ class RunConfig:
     tensorboard: bool = flag(False, "write the columns of metrics.csv for TensorBoard as well")
 
     def __post_init__(self) -> None:
-        for name, value in default_hyperparameters(self.model, self.weights).items():
+        defaults = default_hyperparameters(self.model, self.weights)
+        if self.task == "timeline":
+            defaults |= timeline_hyperparameters(self.model)
+        for name, value in defaults.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
         for item in fields(self):
@@ -125,6 +133,8 @@ class RunConfig:
             raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
         if self.method == "probe":
             check_probe(self)
+        if self.task == "timeline":
+            check_timeline(self)
 
 
 def check_probe(config: RunConfig) -> None:
@@ -141,12 +151,35 @@ def check_probe(config: RunConfig) -> None:
             raise ValueError(f"{name} goes with --method finetune and not with --method probe; {advice}")
 
 
+def timeline_hyperparameters(model: str) -> dict[str, Any]:
+    """Defaults of ``--task timeline``, chosen on generated streams; a network on frames sees one frame a step."""
+    values: dict[str, Any] = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "epochs": 60,
+                              "label_smoothing": 0.0}
+    return values | ({"clip_len": 1} if model == "conv2d" or model.startswith("tsn-") else {})
+
+
+def check_timeline(config: RunConfig) -> None:
+    """Raise ValueError for flags that a timeline would pass over without a word."""
+    for name, is_given, advice in (
+        ("--method probe", config.method == "probe", "a network over time is trained, on frozen features"),
+        ("--resume", bool(config.resume), "start it again: its features are kept"),
+        ("--store", bool(config.store), "its features are kept"),
+        ("--optimizer", config.optimizer != "adamw", "AdamW trains it"),
+        *((flag_of(name), getattr(config, name) != usual, "leave it out") for name, usual in (
+            ("class_weights", False), ("balanced", False), ("ema", 0), ("mixup", 0), ("patience", 0),
+            ("label_smoothing", 0), ("grad_accum", 1), ("num_crops", 1), ("num_clips", 1), ("compile", False),
+            ("group_by", ""))),
+    ):
+        if is_given:
+            raise ValueError(f"{name} does not go with --task timeline; {advice}")
+
+
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
               "tensorboard", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe")
+         "probe", "timeline")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 

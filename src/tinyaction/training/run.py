@@ -23,6 +23,7 @@ from tinyaction.training.identity import RunIdentity
 from tinyaction.training.loop import Callbacks, fit
 from tinyaction.training.probe_run import run_probe
 from tinyaction.training.resume import CheckpointManager, Stateful
+from tinyaction.training.timeline_run import run_timeline
 from tinyaction.video.frames import FORMATS, original_of
 
 MUCH_WAITING = 1 / 3  # share of an epoch spent waiting for data above which a flag is named
@@ -68,6 +69,9 @@ def train(
         ValueError, OSError: a flag, a list or a video is wrong; the message names it.
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
+    if config.task == "timeline":
+        path, best_epoch, evaluation = run_timeline(config, on_line=on_line, on_count=on_count)
+        return RunResult(path, best_epoch, config.epochs, evaluation)
     if config.method == "probe":
         path, evaluation = run_probe(config, on_line=on_line, on_count=on_count)
         return RunResult(path, 1, 1, evaluation)
