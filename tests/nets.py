@@ -1,8 +1,15 @@
 """Networks with norms that are not at their neutral start."""
 
+from functools import partial
+from importlib import import_module
+
 import torch
 from torch import nn
 from torchvision.models import get_model
+
+from tinyaction.models.openmmlab_video import translate
+from tinyaction.models.recognizer import VideoPreprocessor
+from tinyaction.models.weights import fill
 
 
 def lively_net(name, inputs, **options):
@@ -29,3 +36,13 @@ def enliven(net):
             tensor.uniform_(-0.3, 0.3, generator=random)
         elif tensor.ndim == 1:                                         # the weight of a norm
             tensor.uniform_(0.5, 1.5, generator=random)
+
+
+def recognizer_from_mmaction2(state, source="the file"):
+    """The recognizer of a state dict of MMAction2, without a file around it."""
+    found = translate(state, source=source)
+    build = partial(import_module(f"tinyaction.models.{found.family}").build, num_classes=found.num_classes,
+                    **found.arguments)
+    model = fill(build, found.state, name=found.family, source=source)
+    model.data_preprocessor = VideoPreprocessor(found.mean, found.std)
+    return model

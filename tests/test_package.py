@@ -16,8 +16,8 @@ import tinyaction
 
 PACKAGE = Path(tinyaction.__file__).parent
 CORE = {"torch", "torchvision", "decord", "av", "numpy", "cv2"}
-EXTRAS = ("matplotlib", "tqdm", "tensorboard", "onnx", "onnxruntime", "onnxscript", "pandas", "safetensors",
-          "huggingface_hub", "transformers")
+EXTRAS = ("matplotlib", "tqdm", "tensorboard", "mlflow", "wandb", "onnx", "onnxruntime", "onnxscript", "pandas",
+          "safetensors", "huggingface_hub", "transformers")
 
 # The wings, from the ground up. A module imports only from those of lower rows, or from its own wing without a circle.
 HOUSE = (

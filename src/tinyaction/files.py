@@ -4,6 +4,8 @@
     whole_file       write beside the path, flush to the disk, rename
     write_whole      the same for text or bytes that are there already
     new_folder       the same for a folder
+    part_folder      a temporary folder beside the path
+    part_of, put_in_place    the steps of whole_file, for a file that stays open over several calls
 
 A process that is killed leaves its temporary file, ``.last.pt.PID.part``; the next process that writes into the
 folder removes it.
@@ -108,13 +110,13 @@ def _write_into_ledger(place: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: AnyPath, *, keep_old_as: Path | None = None) -> Iterator[Path]:
+def whole_file(path: AnyPath, *, suffix: str = "", keep_old_as: Path | None = None) -> Iterator[Path]:
     """Give a temporary sibling of ``path`` to write, and rename it to ``path`` when the block ends well.
 
     Whenever the process is killed or the power fails, ``path`` is the old file or the new one. With ``keep_old_as``
-    the old file stays under that name; after a kill it may be there only.
+    the old file stays under that name; after a kill it may be there only. ``suffix``: see :func:`part_of`.
     """
-    part = part_of(path)
+    part = part_of(path, suffix=suffix)
     try:
         yield part
         put_in_place(part, path, keep_old_as=keep_old_as)
@@ -170,16 +172,23 @@ def new_folder(folder: AnyPath) -> Iterator[Path]:
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is there already; move it away first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(folder)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
+    with part_folder(folder) as part:
         yield part
         if folder.exists():
             folder.rmdir()  # Windows does not rename onto a folder; rmdir refuses one that is no longer empty
         part.rename(folder)
         _flush(folder.parent)
+
+
+@contextmanager
+def part_folder(path: Path) -> Iterator[Path]:
+    """Make a temporary folder beside a path, and remove what is left of it when the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -30,10 +30,10 @@ def test_what_is_no_time_is_said_with_its_place(text):
 
 
 def test_a_table_is_read_as_it_stands(table):
-    path = table("long.mp4, 1.5, 0:00:04, fall, Val, Ann", '"a, b.mp4",0,2.25,sit,train,',
+    path = table("long.mp4, 1.5, 0:00:04, fall, Val, Ann", '"a, b.mp4",0,2.25,sit,train,Ben',
                  header="Path,Start,End,Label,Split,Group")
     assert read_segments(path) == [Segment("long.mp4", 1.5, 4, "fall", "val", "Ann"),
-                                   Segment("a, b.mp4", 0, 2.25, "sit", "train")]
+                                   Segment("a, b.mp4", 0, 2.25, "sit", "train", "Ben")]
     assert read_segments(path)[1].where == f"{path}, line 3"
 
 

@@ -8,8 +8,9 @@ compared.
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import recognizer_from_mmaction2
 
-from tinyaction.models.openmmlab_video import find_kind, recognizer_from_mmaction2
+from tinyaction.models.openmmlab_video import find_kind
 
 D, DEPTH, MLP, CLASSES = 128, 3, 256, 6                                # two heads of 64 features
 

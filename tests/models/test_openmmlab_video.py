@@ -8,8 +8,9 @@ below once more, as functions of these names. No published file was compared.
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import recognizer_from_mmaction2
 
-from tinyaction.models.openmmlab_video import find_kind, recognizer_from_mmaction2
+from tinyaction.models.openmmlab_video import find_kind
 
 NORM = ("weight", "bias", "running_mean", "running_var")
 

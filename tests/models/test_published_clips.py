@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from nets import recognizer_from_mmaction2
 from test_openmmlab_transformers import timesformer_state, vit_state
 from test_openmmlab_video import slowfast_state, slowonly_state, x3d_state
 
 from tinyaction.models import slowfast, x3d
 from tinyaction.models.create import create_model, model_arguments
-from tinyaction.models.openmmlab_video import recognizer_from_mmaction2
 from tinyaction.models.published import load_published
 
 FILES = {"x3d_s": (x3d_state(), 4), "slow_r50": (slowonly_state(), 4), "slowfast_r50": (slowfast_state(), 8),

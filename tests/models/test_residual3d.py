@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tinyaction.models import slowfast, x3d
 from tinyaction.models.residual3d import WindowHead
-from tinyaction.models.weights import find_state_dict, read_checkpoint
+from tinyaction.models.torch_file import find_state_dict, read_torch_file
 
 CARDS = [*x3d.PUBLISHED, *slowfast.PUBLISHED]
 
@@ -170,7 +170,7 @@ def test_tensors_that_are_missing_are_named():
 def test_the_tensors_of_a_published_file_are_found(tmp_path):
     state = small_x3d().state_dict()
     torch.save({"model_state": state, "epoch": 3}, tmp_path / "X3D_S.pyth")
-    found = find_state_dict(read_checkpoint(tmp_path / "X3D_S.pyth"), tmp_path / "X3D_S.pyth")
+    found = find_state_dict(read_torch_file(tmp_path / "X3D_S.pyth"), tmp_path / "X3D_S.pyth")
     assert found.keys() == state.keys()
 
 

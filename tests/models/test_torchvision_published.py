@@ -9,8 +9,9 @@ from nets import lively_net
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model
 
+from tinyaction.cli.models import json_row, verbose_table
 from tinyaction.models import create_model
-from tinyaction.models.published_table import published_table, table_text
+from tinyaction.models.published import all_cards, cards_of
 from tinyaction.models.torchvision_published import load_torchvision, torchvision_cards
 from tinyaction.models.weights import kinetics400_names
 
@@ -132,20 +133,22 @@ def test_other_names(name, message):
 # ---------------------------------------------------------------------------------------------------------------------
 
 def test_a_row_of_the_table():
-    row = next(row for row in published_table() if row.name == "x3d_s")
-    assert (row.num_parameters, row.gflops, row.input) == (3_794_274, 1.963, "13x160x160 /6")
-    assert (row.licence, row.accuracy, row.views) == ("Apache-2.0", 73.33, "10 clips x 3 crops")
-    line = next(line for line in table_text([row]).splitlines() if line.startswith("x3d_s"))
+    (card,) = cards_of("x3d_s")
+    assert json_row(card) == {
+        "name": "x3d_s", "dataset": "kinetics", "num_parameters": 3_794_274, "gflops": 1.963,
+        "input": "13x160x160 /6", "licence": "Apache-2.0", "views": "10 clips x 3 crops",
+        "source": "PyTorchVideo's model zoo", "accuracy": 73.33}
+    line = next(line for line in verbose_table([card]).splitlines() if line.startswith("x3d_s"))
     assert re.split(r"\s{2,}", line) == ["x3d_s", "kinetics", "3.8 M", "2.0", "13x160x160 /6", "73.3 %", "Apache-2.0",
                                          "PyTorchVideo's model zoo (10 clips x 3 crops)"]
 
 
 def test_each_set_of_weights_has_one_row():
-    rows = published_table()
+    cards = (*all_cards(), *torchvision_cards())
     assert {"x3d_xs", "x3d_s", "x3d_m", "x3d_l", "slow_r50", "slowfast_r50", "r3d_18", "mvit_v2_s"} <= \
-        {row.name for row in rows}
-    assert len({(row.name, row.dataset, row.source) for row in rows}) == len(rows)
-    assert len({line.index("kinetics") for line in table_text(rows).splitlines() if "kinetics " in line}) == 1
+        {card.name for card in cards}
+    assert len({(card.name, card.dataset, card.source) for card in cards}) == len(cards)
+    assert len({line.index("kinetics") for line in verbose_table(cards).splitlines() if "kinetics " in line}) == 1
 
 
 @pytest.mark.slow

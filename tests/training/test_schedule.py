@@ -18,11 +18,6 @@ def test_without_warm_up_the_first_step_has_the_whole_rate():
     assert rates == pytest.approx([1.0, 0.75, 0.25, 0.0])  # cos of 0, 60, 120 degrees
 
 
-def test_the_rate_ends_at_min_lr():
-    rates = [learning_rate(step, base_lr=1.0, total_steps=2, min_lr=0.1) for step in range(5)]
-    assert rates == pytest.approx([1.0, 0.55, 0.1, 0.1, 0.1])
-
-
 def test_a_run_shorter_than_its_warm_up_never_divides_by_zero():
     assert [learning_rate(step, base_lr=1.0, total_steps=2, warmup_steps=4) for step in range(5)] == \
         [0.25, 0.5, 0.75, 1.0, 0.0]

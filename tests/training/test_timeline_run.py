@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -142,6 +143,15 @@ def test_lists_without_what_training_needs(tmp_path, text, message):
     with pytest.raises(ValueError, match="^[^\n]*$") as caught:
         find_long_videos(write_list(tmp_path, text))
     assert message in str(caught.value)
+
+
+def test_a_segment_beyond_its_video_is_an_error_and_leaves_no_run(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "streams")
+    with open(copy / "segments.csv", "a") as file:
+        file.write("val/stream0000.mp4,20,24,plain,val\n")
+    with pytest.raises(ValueError, match="the segment 20 to 24 s of .* ends beyond the video, which lasts 10.000 s"):
+        ta.train(config(copy, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_splits_each_fifth_video_is_for_validation(tmp_path):

@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -18,11 +17,11 @@ from tinyaction.models.create import (
     input_rule,
     normalization,
 )
+from tinyaction.models.hub import place_of
 from tinyaction.models.model_card import ModelCard
 from tinyaction.models.published import all_cards
-from tinyaction.models.published_table import PublishedRow, published_table, table_text
 from tinyaction.models.torchvision_published import torchvision_cards
-from tinyaction.models.weights import hub_path, published_weights
+from tinyaction.models.weights import published_weights
 
 LIST_NOTES = """\
 input   frames x height x width that the weights are for; most take others too
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         words = arguments.names or [""]
         cards = [card for card in published if any(word in card.name for word in words)]
-        print(json.dumps([asdict(row) for row in published_table(cards)], indent=1))
+        print(json.dumps([json_row(card) for card in cards], indent=1))
         return 0
     if not arguments.names:
         print(text_of_list(list(all_models())), "", text_of_published(published, verbose=arguments.verbose), sep="\n")
@@ -95,18 +94,35 @@ def text_of_list(names: Sequence[str]) -> str:
 
 def text_of_published(cards: Sequence[ModelCard], *, verbose: bool) -> str:
     """A line for each set of published weights, at most 80 columns wide without ``verbose``."""
-    rows = published_table(cards)
     if verbose:
-        return table_text(rows)
+        return verbose_table(cards)
     heading = f"{'published network':<18}{'weights':<12}{'params':>8}{'GFLOPs':>8}  {'input':<11}{'top 1':>6}  licence"
-    return "\n".join([heading, *map(_short_line, rows), "", PUBLISHED_NOTES])
+    return "\n".join([heading, *map(_short_line, cards), "", PUBLISHED_NOTES])
 
 
-def _short_line(row: PublishedRow) -> str:
-    top1 = "-" if row.accuracy is None else f"{row.accuracy:.1f}"
-    shape = row.input.partition(" ")[0]
-    return (f"{row.name:<18}{row.dataset:<12}{row.num_parameters / 1e6:>6.1f} M{row.gflops:>8.1f}  {shape:<11}"
-            f"{top1:>6}  {row.licence}")
+def _short_line(card: ModelCard) -> str:
+    top1 = "-" if card.top1 is None else f"{card.top1:.1f}"
+    shape = card.input.partition(" ")[0]
+    return (f"{card.name:<18}{card.dataset:<12}{card.num_parameters / 1e6:>6.1f} M{card.gflops:>8.1f}  {shape:<11}"
+            f"{top1:>6}  {card.licence}")
+
+
+def verbose_table(cards: Sequence[ModelCard]) -> str:
+    """A line for each set of published weights, with its publisher and views."""
+    lines = [f"{'network':<18}{'weights':<13}{'parameters':>10}{'GFLOPs':>9}  {'input':<16}{'top 1':>7}  "
+             f"{'licence':<13}published by"]
+    for card in cards:
+        top1 = f"{card.top1:.1f} %" if card.top1 is not None else "-"
+        source = f"{card.source} ({card.views})" if card.views else card.source
+        lines.append(f"{card.name:<18}{card.dataset:<13}{card.num_parameters / 1e6:>8.1f} M{card.gflops:>9.1f}  "
+                     f"{card.input:<16}{top1:>7}  {card.licence:<13}{source}".rstrip())
+    return "\n".join(lines)
+
+
+def json_row(card: ModelCard) -> dict[str, Any]:
+    """What is published of a set of weights; ``accuracy`` is top 1 in percent."""
+    names = ("name", "dataset", "num_parameters", "gflops", "input", "licence", "views", "source")
+    return {name: getattr(card, name) for name in names} | {"accuracy": card.top1}
 
 
 def text_of_model(
@@ -130,7 +146,7 @@ def text_of_model(
         f"  mean, std      {' '.join(f'{value:.2f}' for value in mean)}, {' '.join(f'{value:.2f}' for value in std)}",
     ]
     for weights in published:
-        path = hub_path(weights)
+        path = place_of(weights.url)
         (top1,) = [metrics["acc@1"] for metrics in weights.meta["_metrics"].values()]
         lines += [f"  weights        {weights.name}: {top1:.1f} % top-1 on {dataset_of(weights)}, "
                   f"{weights.meta['_file_size']:.0f} MB",

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tinyaction.files import write_whole
+from tinyaction.data.segments import Segment, write_segments
 
 # What PyAV opens and people use, in any case. Pictures are no videos: folders of them are frames of one.
 VIDEO_SUFFIXES = frozenset((
@@ -45,6 +45,11 @@ def videos_by_class(folder: Path) -> dict[str, list[Path]]:
 def empty_classes(folder: Path) -> list[str]:
     """Names of the folders beside the class folders that hold no video."""
     return [child.name for child in _class_folders(folder) if not any(map(is_video, walk_files(child)))]
+
+
+def empty_notes(folder: Path) -> list[str]:
+    names = empty_classes(folder)
+    return [f"{folder} has class folders without a video: {', '.join(names[:8])}"] if names else []
 
 
 def _class_folders(folder: Path) -> list[Path]:
@@ -90,23 +95,15 @@ def split_by_class(labels: Sequence[str], val_share: float, seed: int, source: P
     return [i for i in range(len(labels)) if i not in chosen], sorted(val_ids)
 
 
-def write_split(
-    path: Path, videos: Sequence[tuple[str, str]], splits: Sequence[str], seed: int, *,
-    groups: Sequence[str] | None = None,
-) -> str:
-    """Write the split of (path, label) pairs down, and say where; in a read-only folder say why not."""
-    rows = [["path", "label", "split"], *([*video, split] for video, split in zip(videos, splits, strict=True))]
-    if groups is not None:
-        rows = [[*row, group] for row, group in zip(rows, ["group", *groups], strict=True)]
+def write_split(path: Path | None, rows: Sequence[Segment], seed: int) -> str:
+    """Write rows and split down, and say where; without a path, or in a read-only folder, how it comes again."""
+    if path is None:
+        return f"seed {seed} gives the same split again"
     try:
-        write_whole(path, "".join(",".join(map(_quoted, row)) + "\n" for row in rows).encode("utf-8"))
+        write_segments(path, rows)
     except UnicodeEncodeError:
-        wrong = next(name for name, _ in videos if not name.isprintable())
+        wrong = next(row.path for row in rows if not row.path.isprintable())
         raise ValueError(f"{str(path.parent / wrong)!a}: the file name is not UTF-8; rename it") from None
     except OSError as error:  # a read-only folder: the same seed gives the same split the next time
         return f"{path} could not be written ({error.strerror}); seed {seed} gives the same split again"
     return f"written to {path}: delete it to split anew"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text

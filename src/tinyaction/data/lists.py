@@ -1,7 +1,9 @@
 """Lists of videos and labels: text lists as published, and how they are held in memory."""
 
+import difflib
 import hashlib
 import io
+import math
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyaction.data.class_folders import is_video
-from tinyaction.data.published_lists import decoded
+from tinyaction.data.segments import Segment, read_rows, segment_name
+from tinyaction.data.tables import read_text
 
 MAX_CLASSES = 100_000
-MAX_LINE = 10_000  # characters; the longest path that Linux opens has 4,096
 
 
 class PackedTexts:
@@ -45,6 +47,8 @@ class VideoList:
 
     ``videos[i]`` is ``(filename, label)`` with ``prefix`` joined to the filename; ``videos.labels`` is (N,) int64.
     ``videos.groups[i]``, where groups are known, names what the video must not be parted from: a person, a recording.
+    ``videos.starts`` and ``videos.ends`` are (N,) float64 seconds of a list of segments, ``videos.lines`` (N,) the
+    lines where they stand in ``videos.source``; None of a list of whole videos.
     """
 
     def __init__(
@@ -59,6 +63,10 @@ class VideoList:
         self.prefix = prefix
         self.source = source
         self.num_frames: npt.NDArray[np.int64] | None = None  # of each video, where the list says so
+        self.columns: dict[str, list[str]] = {}  # further columns of a table: name -> cell of each video
+        self.starts: npt.NDArray[np.float64] | None = None
+        self.ends: npt.NDArray[np.float64] | None = None
+        self.lines: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,19 +78,55 @@ class VideoList:
         """The file name as it stands in the list, without the prefix."""
         return self._names[index]
 
+    def item_name(self, index: int) -> str:
+        """The path of a video, or the name of a segment of it: "clips/long.mp4#t=12.5,15"."""
+        path = self[index][0]
+        return path if self.starts is None or self.ends is None else segment_name(
+            path, self.starts[index], self.ends[index])
+
+    def row(self, index: int, class_names: Sequence[str]) -> Segment:
+        """As the line of a CSV file."""
+        start, end = (0.0, math.inf) if self.starts is None or self.ends is None else (
+            float(self.starts[index]), float(self.ends[index]))
+        return Segment(self.name(index), start, end, class_names[self.labels[index]],
+                       group="" if self.groups is None else self.groups[index],
+                       others={name: cells[index] for name, cells in self.columns.items()} | (
+                           {} if self.num_frames is None else {"num_frames": str(self.num_frames[index])}))
+
     def subset(self, indices: Sequence[int]) -> "VideoList":
         """The videos of these places, in this order, with all that is known of them."""
         groups = None if self.groups is None else [self.groups[index] for index in indices]
         videos = VideoList([self.name(index) for index in indices], self.labels[list(indices)], prefix=self.prefix,
                            source=self.source, groups=groups)
-        videos.num_frames = None if self.num_frames is None else self.num_frames[list(indices)]
+        for name in ("num_frames", "starts", "ends", "lines"):
+            values = getattr(self, name)
+            setattr(videos, name, None if values is None else values[list(indices)])
+        videos.columns = {name: [cells[index] for index in indices] for name, cells in self.columns.items()}
+        return videos
+
+    def joined(self, others: "VideoList") -> "VideoList":
+        """These videos and then the others; ValueError where one list only has groups, or segments."""
+        for what, is_first, is_second, advice in (
+            ("groups", self.groups is not None, others.groups is not None, "a column 'group', or --group-by"),
+            ("segments", self.starts is not None, others.starts is not None, "columns 'start' and 'end'"),
+        ):
+            if is_first != is_second:
+                has, lacks = (self, others) if is_first else (others, self)
+                raise ValueError(f"{has.source} has {what} and {lacks.source} has none; give both {advice}")
+        groups = None if self.groups is None or others.groups is None else [*self.groups, *others.groups]
+        paths = [videos[index][0] for videos in (self, others) for index in range(len(videos))]
+        source = self.source if self.source == others.source else f"{self.source} and {others.source}"
+        videos = VideoList(paths, np.concatenate([self.labels, others.labels]), source=source, groups=groups)
+        for name in ("num_frames", "starts", "ends", "lines"):
+            values = [getattr(part, name) for part in (self, others)]
+            setattr(videos, name, None if any(value is None for value in values) else np.concatenate(values))
         return videos
 
     def digest(self) -> str:
         """A number of the videos' names and labels, in their order, whatever folder they lie in."""
         content = hashlib.sha256(self.labels.tobytes())
         for index in range(len(self)):
-            content.update(basename(self[index][0]).encode("utf-8", "surrogateescape") + b"\0")
+            content.update(basename(self.item_name(index)).encode("utf-8", "surrogateescape") + b"\0")
         return content.hexdigest()[:16]
 
     def __repr__(self) -> str:
@@ -90,19 +134,27 @@ class VideoList:
 
 
 def read_list(
-    ann_file: str | Path, *, prefix: str = "", num_classes: int | None = None, within: str | Path | None = None
+    ann_file: str | Path, *, prefix: str = "", num_classes: int | None = None, within: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> VideoList:
     """Read lines "path label"; the label is the last word, so paths may contain spaces; blank lines are passed over.
 
     Lists of folders of frames may have lines "path num_frames label" (MMAction2's raw frames, TSM); it is such a list
     where the path of the first line is there without the number behind it, and not with it.
-    ``within`` is a folder that no path may leave; None allows all.
+    ``within`` is a folder that no path may leave; None allows all. A CSV file may have segments; see
+    :mod:`tinyaction.data.segments`. Its labels are among the ``class_names``, by default its own, sorted.
 
     Raises:
         ValueError: no line at all, a line without a label, a label that is negative or not below ``num_classes``;
             the message names the file and the line.
         FileNotFoundError: there is no such file.
     """
+    if Path(ann_file).suffix.lower() == ".csv":
+        rows = read_rows(ann_file)
+        if within is not None:
+            for row in rows:
+                check_within(within, prefix, row.path, row.where)
+        return videos_of_rows(rows, names_of_labels(rows, class_names), prefix=prefix, source=str(ann_file))
     filenames: list[str] = []
     labels, counts = array("q"), array("q")
     known: dict[str, int] = {}  # label as written -> label: a million lines have few different ones
@@ -131,6 +183,7 @@ def read_list(
             known[label] = parse_label(label, f"{ann_file}, line {number}", num_classes)
         if within is not None:
             check_within(within, prefix, path, f"{ann_file}, line {number}")
+        check_slashes(prefix, path, f"{ann_file}, line {number}")
         filenames.append(path)
         labels.append(known[label])
     if not labels:
@@ -138,6 +191,52 @@ def read_list(
     videos = VideoList(filenames, labels, prefix=prefix, source=str(ann_file))
     videos.num_frames = np.frombuffer(counts, dtype=np.int64) if has_counts else None
     return videos
+
+
+def videos_of_rows(rows: Sequence[Segment], class_names: Sequence[str], *, prefix: str, source: str) -> VideoList:
+    """The list of the rows of a CSV file; ValueError where a label is none of the class names, or of their numbers."""
+    numbers = {name: number for number, name in enumerate(class_names)}
+    for row in rows:
+        check_slashes(prefix, row.path, row.where)
+    labels = [_row_label(row, numbers) for row in rows]
+    videos = VideoList([row.path for row in rows], labels, prefix=prefix, source=source,
+                       groups=[row.group for row in rows] if rows and rows[0].group else None)
+    if rows and not rows[0].is_whole:
+        videos.starts = np.array([row.start for row in rows])
+        videos.ends = np.array([row.end for row in rows])
+        videos.lines = np.array([int(row.where.rpartition(" ")[2]) for row in rows])
+    videos.columns = {name: [row.others[name] for row in rows] for name in (rows[0].others if rows else ())}
+    if any(videos.columns.get("num_frames", ())):
+        videos.num_frames = np.array([_row_num_frames(row) for row in rows], dtype=np.int64)
+    return videos
+
+
+def _row_num_frames(row: Segment) -> int:
+    text = row.others["num_frames"]
+    if not is_number(text) or not 1 <= int(text[:20]) < 1 << 31:
+        raise ValueError(f"{row.where}: num_frames is {text!r}; it must be a whole number from 1 on in every line")
+    return int(text)
+
+
+def names_of_labels(rows: Sequence[Segment], class_names: Sequence[str] | None) -> list[str]:
+    """The class names that are known, or those of the labels: sorted names, or all numbers up to the highest."""
+    if class_names is not None:
+        return list(class_names)
+    labels = {row.label for row in rows}
+    if all(map(is_number, labels)):
+        highest = max((parse_label(row.label, row.where, None) for row in rows), default=0)
+        return [str(number) for number in range(highest + 1)]
+    return sorted(labels)
+
+
+def _row_label(row: Segment, numbers: dict[str, int]) -> int:
+    if row.label in numbers:
+        return numbers[row.label]
+    if is_number(row.label):
+        return parse_label(row.label, row.where, len(numbers))
+    near = difflib.get_close_matches(row.label, numbers, 1)
+    raise ValueError(f"{row.where}: the class {row.label!r} is not among the {len(numbers)} known class names"
+                     + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def ends_with_count(path: str, prefix: str) -> bool:
@@ -181,25 +280,14 @@ def read_class_names(path: Path) -> list[str]:
     return names
 
 
-def read_text(path: str | Path) -> str:
-    """A text file, whatever ends its lines; ValueError names the line that is no text, or not UTF-8, or endless."""
-    if Path(path).exists() and not Path(path).is_file():
-        raise ValueError(f"{path}: no regular file; a list is a text file")
-    try:
-        text = decoded(Path(path).read_bytes())
-    except UnicodeDecodeError as error:
-        number = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if "\0" in line:
-            raise ValueError(f"{path}, line {number}: a NUL byte; this is no text, or not UTF-8: save it as UTF-8")
-        if len(line) > MAX_LINE:
-            raise ValueError(f"{path}, line {number}: {len(line)} characters; a line has at most {MAX_LINE}")
-    return text
-
-
 def check_within(folder: str | Path, prefix: str, name: str, where: str) -> None:
     """ValueError where a path leaves the folder. Links within it are the user's own."""
     is_absolute = isabs(name) or PureWindowsPath(name).drive != ""
     if is_absolute or relpath(join(prefix, name), folder).split(sep)[0] == "..":
         raise ValueError(f"{where}: {name!r} leaves the data folder; --allow-outside (allow_outside=True) allows it")
+
+
+def check_slashes(prefix: str, name: str, where: str) -> None:
+    """ValueError where a path was written on Windows, and this is another system."""
+    if "\\" in name and sep != "\\" and not exists(join(prefix, name)):
+        raise ValueError(f"{where}: {name!r} has backslashes, which only Windows reads; write / between folders")

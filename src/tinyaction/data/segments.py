@@ -1,4 +1,4 @@
-"""Segments of videos: a label with a start and an end, as a CSV file lists them.
+"""Rows of a CSV file: whole videos with their labels, or segments of videos, with a start and an end.
 
     path,start,end,label
     long.mp4,12.5,15,fall
@@ -10,19 +10,21 @@ lies in [start, end). Columns ``split`` and ``group`` may follow.
 
 import csv
 import io
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from os.path import normpath
 from pathlib import Path
-from typing import Any
 
-from tinyaction.data.lists import read_text
-from tinyaction.data.published_lists import delimiter_of
+from tinyaction.data.tables import read_table
 from tinyaction.files import write_whole
+from tinyaction.text import from_cell, to_cell
 from tinyaction.video.segment import TIME_TOLERANCE
 
+SPLIT_FILE = "split.csv"  # what find_data writes for class folders that have no train/ and val/
+CLEAN_FILE = "clean.csv"  # what `tinyaction check --write-clean` writes; read only where it is named
 COLUMNS = ("path", "start", "end", "label")
 NUM_DECIMALS = 6  # of the seconds in files
 _FRAGMENT = re.compile(r"#t=[0-9.]+,[0-9.]+$")
@@ -31,13 +33,14 @@ _TIME = re.compile(r"(?:(?:([0-9]+):)?([0-9]+):)?([0-9]+(?:[.,][0-9]*)?)")
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a video, from ``start`` to before ``end`` in seconds, and its label.
+    """A stretch of a video, from ``start`` to before ``end`` in seconds, and its label; a whole one ends at infinity.
 
     Attributes:
         path: as it stands in the file.
         split: "train", "val" or "test"; "" where the file does not say.
         group: whose videos stay together when they are split; "" where the file does not say.
         where: "file, line n", for messages.
+        others: further columns, as written.
     """
 
     path: str
@@ -47,6 +50,16 @@ class Segment:
     split: str = ""
     group: str = ""
     where: str = field(default="", compare=False)
+    others: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.end == math.inf
+
+    @property
+    def name(self) -> str:
+        """The path, or the name of the segment; see :func:`segment_name`."""
+        return self.path if self.is_whole else segment_name(self.path, self.start, self.end)
 
 
 def read_segments(path: str | Path, *, overlap: bool = False) -> list[Segment]:
@@ -60,25 +73,52 @@ def read_segments(path: str | Path, *, overlap: bool = False) -> list[Segment]:
             the line, the value and the rule are named.
         FileNotFoundError: there is no such file.
     """
-    segments = [
-        Segment(cells["path"], *parse_range(cells["start"], cells["end"], where), cells["label"],
-                cells.get("split", "").lower(), cells.get("group", ""), where)
-        for where, cells in read_table(path, COLUMNS)
-    ]
-    check_segments(segments, overlap=overlap)
-    return segments
+    return _rows_of(path, COLUMNS, overlap=overlap)
 
 
-def write_segments(path: str | Path, segments: Sequence[Segment]) -> None:
-    """Write a CSV file that :func:`read_segments` reads; columns ``split`` and ``group`` where a segment has one."""
-    columns = [*COLUMNS, *(name for name in ("split", "group") if any(getattr(item, name) for item in segments))]
+def read_rows(path: str | Path) -> list[Segment]:
+    """Read a CSV file of segments as :func:`read_segments` does, or one of whole videos, "path,label"."""
+    return _rows_of(path, ("path", "label"), overlap=False)
+
+
+def _rows_of(path: str | Path, required: Sequence[str], *, overlap: bool) -> list[Segment]:
+    rows = []
+    is_ours = Path(path).name in (SPLIT_FILE, CLEAN_FILE)  # safe for spreadsheets
+    for where, cells in read_table(path, required, together=("start", "end")):
+        cells = {column: from_cell(cell) for column, cell in cells.items()} if is_ours else cells
+        others = {column: cell for column, cell in cells.items() if column not in ("", *COLUMNS, "split", "group")}
+        start, end = parse_range(cells["start"], cells["end"], where) if "start" in cells else (0.0, math.inf)
+        rows.append(Segment(cells["path"], start, end, cells["label"], cells.get("split", "").lower(),
+                            cells.get("group", ""), where, others))
+    with_group = sum(row.group != "" for row in rows)
+    if 0 < with_group < len(rows):
+        row = next(row for row in rows if not row.group)
+        raise ValueError(f"{row.where}: no group, but other lines have one; give each line one, or none")
+    check_segments(rows, overlap=overlap)
+    return rows
+
+
+def write_segments(path: str | Path, rows: Sequence[Segment]) -> None:
+    """Write a CSV file that :func:`read_segments` or, of whole videos, :func:`read_rows` reads.
+
+    It has the columns ``split`` and ``group``, and others, where a row has one. In split.csv and clean.csv no
+    spreadsheet takes a cell for a formula. Raises UnicodeEncodeError where a name is not UTF-8.
+    """
+    others = dict.fromkeys(name for row in rows for name in row.others)
+    columns = [column for column in (*COLUMNS, "split", "group", *others)
+               if column in ("path", "label") or any(_cell(row, column) for row in rows)]
+    to_text = to_cell if Path(path).name in (SPLIT_FILE, CLEAN_FILE) else str
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
-    for item in segments:
-        cells = vars(item) | {"start": format_seconds(item.start), "end": format_seconds(item.end)}
-        table.writerow(cells[column] for column in columns)
-    write_whole(path, text.getvalue())
+    table.writerows([to_text(_cell(row, column)) for column in columns] for row in rows)
+    write_whole(path, text.getvalue().encode("utf-8"))
+
+
+def _cell(row: Segment, column: str) -> str:
+    if column not in ("start", "end"):
+        return row.others.get(column, "") if column not in (*COLUMNS, "split", "group") else str(getattr(row, column))
+    return "" if row.is_whole else format_seconds(getattr(row, column))
 
 
 def parse_seconds(text: str, where: str) -> float:
@@ -119,6 +159,8 @@ def check_segments(segments: Sequence[Segment], *, overlap: bool = False) -> Non
     """Raise ValueError where a segment is there twice or, without ``overlap``, two of one video overlap."""
     by_path: dict[str, list[Segment]] = {}
     for item in segments:
+        if item.is_whole:  # may be listed twice, in training and in validation
+            continue
         by_path.setdefault(normpath(item.path), []).append(item)
     for items in by_path.values():
         items.sort(key=lambda item: (item.start, item.end, item.label))
@@ -133,44 +175,3 @@ def check_segments(segments: Sequence[Segment], *, overlap: bool = False) -> Non
 
 def _span(item: Segment) -> str:
     return f"{format_seconds(item.start)} to {format_seconds(item.end)} s"
-
-
-# ---- tables --------------------------------------------------------------------------------------------------------
-
-
-def read_table(path: str | Path, required: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield ("file, line n", cells by column) of a CSV file, the cells without spaces around them.
-
-    Commas, semicolons or tabs may separate the cells; the names of the columns are taken in lower case.
-
-    Raises:
-        ValueError: a column or a cell of ``required`` is missing, a line has too many cells, or there is no line.
-    """
-    text = read_text(path)
-    table = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, delimiter=delimiter_of(text))
-    columns = [(name or "").strip().lower() for name in table.fieldnames or []]
-    expected = ",".join(required)
-    if not set(required) <= set(columns):
-        raise ValueError(f"{path}, line 1: columns {', '.join(columns) or '(none)'}; a table begins with "
-                         f"'{expected}' or '{expected},split'")
-    table.fieldnames = columns
-    is_empty = True
-    for values in _rows_of(table, path):
-        where = f"{path}, line {table.line_num}"
-        if None in values:
-            raise ValueError(f"{where}: {len(columns)} columns, but more cells; a path with a comma goes into quotes")
-        cells = {column: (cell or "").strip() for column, cell in values.items()}
-        for column in required:
-            if not cells[column]:
-                raise ValueError(f"{where}: no {column}; a line is '{expected}[,split]'")
-        is_empty = False
-        yield where, cells
-    if is_empty:
-        raise ValueError(f"{path}: the table is empty; a line is '{expected}[,split]'")
-
-
-def _rows_of(table: "csv.DictReader[str]", path: str | Path) -> Iterator[dict[Any, Any]]:
-    try:
-        yield from table
-    except csv.Error as error:  # a quote that is never closed, mostly
-        raise ValueError(f"{path}, line {table.line_num + 1}: {error}") from None

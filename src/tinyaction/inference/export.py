@@ -19,7 +19,7 @@ from torch import nn
 
 from tinyaction.data.augment import view_order
 from tinyaction.data.pipelines import short_side_pixels
-from tinyaction.files import part_of, put_in_place
+from tinyaction.files import whole_file
 from tinyaction.inference.predictor import Predictor
 from tinyaction.models import Recognizer
 from tinyaction.version import __version__
@@ -66,8 +66,7 @@ def export_model(
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} into")
     metadata = metadata_of(predictor, clips[0])
-    part = part_of(path, suffix=path.suffix)
-    try:
+    with whole_file(path, suffix=path.suffix) as part:
         with quiet_exporters(), _scoring_model(predictor) as model:
             try:
                 WRITERS[format](model, part, clips[0], metadata)
@@ -79,9 +78,6 @@ def export_model(
         if not difference <= TOLERANCE:
             raise ValueError(f"{path}: not written: its scores differ by up to {difference:.1e} from the original's; "
                              f"the largest accepted is {TOLERANCE:.1e}")
-        put_in_place(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return difference
 
 

@@ -130,7 +130,7 @@ def _training_from_dict(content: dict[str, Any] | None) -> SavedTraining | None:
 
 
 def _check(checkpoint: Checkpoint) -> None:
-    """Raise ValueError where a value cannot be right, before it makes anything large."""
+    """Raise ValueError for an impossible value, before it allocates anything large."""
     names = checkpoint.class_names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its class_names are no list of names")
@@ -156,7 +156,7 @@ def previous_of(path: str | Path) -> Path:
 
 
 def load_newest(path: str | Path) -> tuple[Checkpoint, str]:
-    """Load ``path``, or its :func:`previous_of` where it is damaged or missing; returns it with a note that says so.
+    """Load ``path``, or its :func:`previous_of` if it is damaged or missing; returns the checkpoint and a note.
 
     Raises:
         FileNotFoundError, ValueError: as :meth:`Checkpoint.load`, of ``path``, where neither can be read.
@@ -171,7 +171,7 @@ def load_newest(path: str | Path) -> tuple[Checkpoint, str]:
 
 
 def load_model(path: str | Path) -> tuple[Recognizer, Checkpoint]:
-    """The recognizer of a checkpoint, in evaluation mode on the CPU, and the checkpoint.
+    """Build the recognizer of a checkpoint, in evaluation mode on the CPU; return both.
 
     Raises as :meth:`Checkpoint.load` does, ValueError where the weights are not those of the model, and
     TimelineModelError where it is one of :func:`load_timeline_model`.
@@ -206,7 +206,7 @@ def load_timeline_model(path: str | Path) -> tuple[TimelineModel, Checkpoint]:
 
 
 def checkpoint_of(model: Recognizer) -> Checkpoint:
-    """A recognizer with published weights as a checkpoint, with the published classes and clips.
+    """Make a checkpoint of a recognizer with published weights, with its published classes and input.
 
     Raises:
         ValueError: nothing is published of it, or it has a new classifier.

@@ -1,7 +1,6 @@
 """Recognizers by name: :func:`create_model`. A new network gets its name in ``GUIDE_MODELS`` or ``all_models``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
 from typing import Any
@@ -11,7 +10,7 @@ from torch import nn
 
 from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone, TemporalShiftConvBackbone
 from tinyaction.models.heads import AverageClips, PoolingHead, TemporalAverageHead
-from tinyaction.models.model_card import ModelCard
+from tinyaction.models.model_card import InputRule, ModelCard
 from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
 
@@ -84,11 +83,8 @@ def create_model(
                                 average_clips=average_clips, mean=mean, std=std, max_views=max_views)
     backbone = create_backbone(name)
     num_features = int(backbone.out_channels)  # type: ignore[arg-type]
-    if pooling is None:
-        head = TemporalAverageHead(num_classes, num_features, dropout=dropout, average_clips=average_clips)
-    else:
-        head = PoolingHead(num_classes, num_features, Pooling(pooling, signed_sqrt), dropout=dropout,
-                           average_clips=average_clips)
+    make_head = TemporalAverageHead if pooling is None else partial(PoolingHead, pooling=Pooling(pooling, signed_sqrt))
+    head = make_head(num_classes, num_features, dropout=dropout, average_clips=average_clips)
     own_mean, own_std = normalization(name)
     preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
     model = Recognizer(backbone, head, preprocessor, max_views=max_views)
@@ -102,7 +98,7 @@ def create_model(
 
 
 def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
-    """What :func:`create_model` needs to build ``model`` again, in plain values; a checkpoint carries it."""
+    """Return the arguments of :func:`create_model` that build ``model`` again, as plain values for a checkpoint."""
     preprocessor = model.data_preprocessor
     assert isinstance(preprocessor, VideoPreprocessor)
     head = model.cls_head
@@ -122,18 +118,18 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
 
 
 def _shortest(values: torch.Tensor) -> list[float]:
-    """The shortest decimals that give these float32 values: 123.675, not 123.67500305175781."""
+    """Return the shortest decimals with these float32 values: 123.675, not 123.67500305175781."""
     return [float(str(value)) for value in values.flatten().cpu().numpy()]
 
 
 def create_backbone(name: str) -> nn.Module:
-    """The backbone of a recognizer's name. Raises ValueError where there is no such name."""
+    """Make the backbone of a recognizer by name. Raises ValueError for an unknown name."""
     check_name(name)
     return (GUIDE_MODELS.get(name) or all_models()[name])()
 
 
 def published_card(name: str) -> ModelCard | None:
-    """The first card of a published network that is none of torchvision's, or None."""
+    """Return the first card of a published network; None for others and torchvision's."""
     if name in GUIDE_MODELS or name in all_models():
         return None
     from tinyaction.models.published import all_cards
@@ -142,7 +138,7 @@ def published_card(name: str) -> ModelCard | None:
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError, with the nearest names, where there is no such model."""
+    """Raise ValueError, with the nearest names, for an unknown model."""
     if name not in GUIDE_MODELS and name not in all_models() and published_card(name) is None:
         from tinyaction.models.published import all_cards
 
@@ -151,29 +147,14 @@ def check_name(name: str) -> None:
         raise ValueError(f"model {name!r} is not known; did you mean {' or '.join(near)}?")
 
 
-@dataclass(frozen=True)
-class InputRule:
-    """Clips that a network takes: those of its weights (``clip_len`` frames of ``size`` pixels a side), and others
-    within bounds; with ``exact_*`` no others.
-    """
-
-    clip_len: int
-    size: int
-    least_clip_len: int = 1
-    least_size: int = 1
-    exact_clip_len: bool = False
-    exact_size: bool = False
-
-
 def input_rule(name: str) -> InputRule:
-    """The input rule of a recognizer, from torchvision's metadata. Raises ValueError for an unknown name."""
+    """Return which clips a recognizer takes. Raises ValueError for an unknown name."""
     check_name(name)
     if name in GUIDE_MODELS:
         return InputRule(clip_len=8, size=112)
     card = published_card(name)
     if card is not None:
-        return InputRule(card.clip_len, card.size, card.least_clip_len, card.least_size, card.exact_clip_len,
-                         card.exact_size)
+        return card
     from tinyaction.models.torchvision import VIDEO_NETS, default_weights, net_name
 
     net = net_name(name)
@@ -191,7 +172,7 @@ def input_rule(name: str) -> InputRule:
 
 
 def check_input(name: str, *, clip_len: int, size: int) -> None:
-    """Raise ValueError where a recognizer cannot take clips of ``clip_len`` frames of ``size`` pixels a side."""
+    """Raise ValueError if a recognizer cannot take clips of ``clip_len`` frames of ``size`` pixels a side."""
     rule = input_rule(name)
     if rule.exact_clip_len and clip_len != rule.clip_len:
         raise ValueError(f"clip_len is {clip_len}; {name} takes exactly {rule.clip_len} frames")
@@ -209,7 +190,7 @@ def check_input(name: str, *, clip_len: int, size: int) -> None:
 
 
 def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and std of the pixels, RGB, 0..255, of torchvision's best weights for the network; else ImageNet's."""
+    """Return mean and std (RGB, 0..255) of the network's best weights, or ImageNet's if it has none."""
     if name in GUIDE_MODELS:
         return MEAN, STD
     card = published_card(name)

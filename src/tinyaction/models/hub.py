@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,11 @@ from typing import Any
 
 import torch
 
-from tinyaction.models.weights import SECONDS_TO_ANSWER, fetch_file, find_state_dict, read_checkpoint
+from tinyaction.fetch import fetch_url
+from tinyaction.models.torch_file import find_state_dict, read_torch_file
+
+SECONDS_TO_ANSWER = 15.0
+MAX_WEIGHT_BYTES = 32 << 30  # of a file that is fetched; the largest published ones have 4 GB
 
 # The first that is there is read. An index names the shards of a network that is cut into several files.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
@@ -20,10 +26,10 @@ PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json",
 
 @dataclass(frozen=True)
 class NetworkFiles:
-    """Files that are there, before a tensor is read.
+    """Files that were found; no tensor has been read.
 
     Attributes:
-        config, processor: what ``config.json`` and the processor's file hold; empty where there is none.
+        config, processor: contents of ``config.json`` and the processor's file; empty without one.
         weights: files with tensors.
         source: what the user named.
     """
@@ -39,12 +45,12 @@ class NetworkFiles:
         return Path(self.source).is_file()
 
     def read_tensors(self) -> dict[str, torch.Tensor]:
-        """Names and tensors of all files. Raises ValueError for a file that is cut, or of another kind."""
+        """Read names and tensors of all files. Raises ValueError for a file that is cut or of another kind."""
         return {name: tensor for path in self.weights for name, tensor in read_tensors(path).items()}
 
 
 def find_files(where: str | Path) -> NetworkFiles:
-    """The files of "hub:OWNER/NAME", of a folder, or one file with the configuration that may lie beside it.
+    """Find the files of "hub:OWNER/NAME", of a folder, or one file and the config.json beside it.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -71,7 +77,7 @@ def _in_folder(folder: Path, *, source: str) -> NetworkFiles:
 
 
 def find_weights(folder: Path) -> list[Path]:
-    """The files with tensors in a folder; ValueError where there is none, or a shard is missing."""
+    """Find the files with tensors in a folder. Raises ValueError if there is none or a shard is missing."""
     there = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if there is None:
         raise ValueError(f"{folder}: has no weights; it needs {WEIGHT_FILES[0]}, {WEIGHT_FILES[2]}, or the index of "
@@ -98,7 +104,7 @@ def _read_processor(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file with an object; ValueError where it is none."""
+    """Read a JSON object. Raises ValueError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -109,9 +115,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Names and tensors of one file, .safetensors or of ``torch.save``; nothing that it names is run."""
+    """Read names and tensors of one file, .safetensors or of ``torch.save``, without running code in it."""
     if path.suffix != ".safetensors":
-        content = read_checkpoint(path)
+        content = read_torch_file(path, stand_ins=True)
         for key in ("module", "model_state"):                          # VideoMAE's and SlowFast's own files
             if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
                 content = {"state_dict": content[key]}
@@ -129,11 +135,37 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# the hub
+# from the network
 # ---------------------------------------------------------------------------------------------------------------------
 
+def place_of(address: str) -> Path:
+    """Return the path at which torch.hub keeps the file of an address; it may not exist yet."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
+
+
+def fetch_file(address: str) -> Path:
+    """Fetch the file of an address, unless torch.hub's folder has it. Raises ValueError if that fails."""
+    path = place_of(address)
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = re.search(r"-([a-f0-9]{8,})\.", path.name)
+    try:
+        fetch_url(address, path, max_bytes=MAX_WEIGHT_BYTES, digest=digest[1] if digest else "",
+                  answer_seconds=SECONDS_TO_ANSWER, on_progress=_show_bytes if sys.stderr.isatty() else None)
+    except OSError as error:
+        raise ValueError(f"the weights {path.name} are not on this machine and could not be fetched ({error}); bring "
+                         f"{address} and put it into {path.parent}, or name the file with --weights") from None
+    return path
+
+
+def _show_bytes(num_done: int, num_all: int | None) -> None:
+    of_all = "" if num_all is None else f" of {num_all / 1e6:.0f}"
+    sys.stderr.write(f"\r{num_done / 1e6:.0f}{of_all} MB" + "\n" * (num_done == num_all))
+
+
 def fetch_repository(repository: str) -> Path:
-    """The folder of a hub's repository OWNER/NAME: from the hub's cache where it is whole, else from the network.
+    """Return the folder of the hub's repository OWNER/NAME; fetch it unless the hub's cache has all of it.
 
     Raises:
         ValueError: huggingface_hub is not installed, or the hub does not answer, has no such repository, asks for a
@@ -152,9 +184,14 @@ def fetch_repository(repository: str) -> Path:
             config = try_to_load_from_cache(repository, "config.json")
             if isinstance(config, str) and _is_whole(Path(config).parent):
                 return Path(config).parent
-            info = HfApi().model_info(repository, timeout=SECONDS_TO_ANSWER)
-            names = [file.rfilename for file in info.siblings or []]
+            info = HfApi().model_info(repository, timeout=SECONDS_TO_ANSWER, files_metadata=True)
+            sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+            names = list(sizes)
             wanted = [name for name in names if name in ("config.json", *PROCESSOR_FILES)] + _weights_among(names)
+            num_bytes = sum(sizes[name] for name in wanted)
+            if num_bytes > MAX_WEIGHT_BYTES:
+                raise ValueError(f"its files have {num_bytes / 1e9:.0f} GB, at most {MAX_WEIGHT_BYTES / 1e9:.0f} are "
+                                 "fetched")
             return Path(snapshot_download(repository, allow_patterns=wanted))
     except HFValidationError:
         raise ValueError(f"hub:{repository} is no name of a repository; it must be hub:OWNER/NAME") from None
@@ -170,7 +207,7 @@ def fetch_repository(repository: str) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder of the hub's cache has all weights; nothing is asked of the network."""
+    """Whether a folder of the hub's cache has all weights; asks nothing of the network."""
     try:
         return bool(find_weights(folder))
     except ValueError:
@@ -178,7 +215,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _weights_among(names: Sequence[str]) -> list[str]:
-    """Of a repository's files those that hold the network, the first kind of :data:`WEIGHT_FILES` that is there."""
+    """Choose a repository's files of weights: the first kind of :data:`WEIGHT_FILES` that it has."""
     first = next((name for name in WEIGHT_FILES if name in names), None)
     if first is None:
         raise ValueError("it holds no weights")
@@ -194,7 +231,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the hub's package from logging its retries; its errors still arrive."""
+    """Keep the hub's package from logging its retries; it still raises its errors."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,12 +1,26 @@
-"""What is published about a network: how it is built, what it takes, what it reached, and who says so."""
+"""What is published about a network: how it is built, its input, its accuracy, and the source."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
-class ModelCard:
+@dataclass(frozen=True, kw_only=True)
+class InputRule:
+    """Clips that a network takes: ``clip_len`` frames of ``size`` pixels a side as its weights were trained with, or
+    others down to ``least_*``, unless ``exact_*``.
+    """
+
+    clip_len: int
+    size: int
+    least_clip_len: int = 1
+    least_size: int = 1
+    exact_clip_len: bool = False
+    exact_size: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard(InputRule):
     """One network with one set of published weights.
 
     Attributes:
@@ -28,9 +42,7 @@ class ModelCard:
     arguments: Mapping[str, Any]
     dataset: str
     num_classes: int
-    clip_len: int
     frame_interval: int | None
-    size: int
     short_side: int
     test_size: int
     mean: Sequence[float]
@@ -43,16 +55,18 @@ class ModelCard:
     num_parameters: int
     gflops: float
     address: str
-    least_clip_len: int = 1
     least_size: int = 32
-    exact_clip_len: bool = False
-    exact_size: bool = False
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
+
+    @property
+    def input(self) -> str:
+        """"16x224x224 /4": frames x height x width / frame interval in a video of 30 frames a second."""
+        return f"{self.clip_len}x{self.size}x{self.size}" + (f" /{self.frame_interval}" if self.frame_interval else "")
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """What a recognizer with published weights knows beside them, in plain values that a checkpoint can carry.
+    """What is known about a recognizer's published weights, in plain values that a checkpoint can carry.
 
     Attributes:
         name: of the network.
@@ -60,7 +74,7 @@ class PublishedModel:
         class_names: one for each score, in order; empty for a new classifier.
         clip_len, frame_interval, size, short_side: the clips to give it, as in :class:`ModelCard`.
         source: where the weights come from.
-        antialias: whether the original resizes over all pixels that fall together.
+        antialias: whether the original resizes with antialiasing.
     """
 
     name: str

@@ -8,15 +8,13 @@ timesformer, vit_mae and their heads) and these configs.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
 import torch
 
 from tinyaction.models import slowfast, x3d
-from tinyaction.models.loading import fill
-from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
+from tinyaction.models.recognizer import MEAN, STD
 
 State = Mapping[str, torch.Tensor]
 Kind = Literal["x3d", "slowonly", "slowfast", "timesformer", "vit"]
@@ -62,7 +60,7 @@ NAMES: dict[Kind, list[tuple[str, str]]] = {
 
 
 def find_kind(state: State) -> Kind | None:
-    """Which network of MMAction2 has these tensors; None where it is none of them."""
+    """Return which network of MMAction2 has these tensors; None for none of them."""
     names = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if any(name.startswith("backbone.slow_path.") for name in names):
         return "slowfast"
@@ -97,7 +95,7 @@ class Translated:
 
 
 def translate(state: State, *, source: str = "the file") -> Translated:
-    """Tensors of one of these networks, and the network that gives the same scores with them.
+    """Rename the tensors of one of these networks and find the arguments of ours with the same scores.
 
     Raises:
         ValueError: it is none of these, is cut, or a variant that has no place here.
@@ -123,29 +121,15 @@ def translate(state: State, *, source: str = "the file") -> Translated:
     return Translated(MODULES[kind], arguments, num_classes, mean, std, converted)
 
 
-def recognizer_from_mmaction2(state: State, *, source: str = "the file") -> Recognizer:
-    """A recognizer with the tensors of one of these networks, classifier and normalization included.
-
-    Raises:
-        ValueError: as for :func:`translate`; tensors that are missing or left over are named.
-    """
-    found = translate(state, source=source)
-    build = partial(import_module(f"tinyaction.models.{found.family}").build, num_classes=found.num_classes,
-                    mean=found.mean, std=found.std, **found.arguments)
-    model = fill(build, found.state, name=found.family, source=source)
-    model.data_preprocessor = VideoPreprocessor(found.mean, found.std)  # built without memory, as all else
-    return model
-
-
 def _rename(name: str, kind: Kind) -> str:
-    """MMAction2's name of a tensor in the names of the recognizer here."""
+    """Translate MMAction2's name of a tensor to that of the recognizer here."""
     for pattern, replacement in NAMES[kind]:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def _x3d_arguments(state: State) -> dict[str, Any]:
-    """Its factors, from the stem's channels and the blocks of the stages."""
+    """Derive X3D's factors from the channels of the stem and the number of blocks."""
     stem = state["backbone.conv1_s.conv.weight"].shape[0]
     inner = state["backbone.layer1.0.conv1.conv.weight"].shape[0]
     depths = _depths(state, "backbone.")
@@ -163,7 +147,7 @@ def _slowonly_arguments(state: State) -> dict[str, Any]:
 
 
 def _slowfast_arguments(state: State) -> dict[str, Any]:
-    """``alpha`` is in no tensor: the published configs have 8 with fusions of 5 frames, and 4 with fusions of 7."""
+    """No tensor shows ``alpha``: in the published configs it is 8 with fusions of 5 frames, 4 with fusions of 7."""
     _check_inflation(state, "backbone.slow_path.", slowfast.SLOW_FRAMES)
     _check_inflation(state, "backbone.fast_path.", slowfast.FAST_FRAMES)
     slow, fast = (_depths(state, f"backbone.{pathway}_path.") for pathway in ("slow", "fast"))
@@ -182,7 +166,7 @@ def _slowfast_arguments(state: State) -> dict[str, Any]:
 
 
 def _timesformer_arguments(state: State) -> dict[str, Any]:
-    """Divided attention with heads of 64 features; other attention has no place here."""
+    """Assume heads of 64 features; raise ValueError for other than divided attention."""
     if not any(".temporal_fc." in name for name in state):
         raise ValueError("a TimeSformer with joint or spatial attention has no place here; the network here has "
                          "divided attention (divST)")
@@ -193,7 +177,7 @@ def _timesformer_arguments(state: State) -> dict[str, Any]:
 
 
 def _vit_arguments(state: State) -> dict[str, Any]:
-    """Heads of 64 features, clips of 16 frames; a table of positions says the size."""
+    """Assume heads of 64 features and clips of 16 frames; read the size from the table of positions."""
     tubelet, patch = state["backbone.patch_embed.projection.weight"].shape[2:4]
     size = 224
     if "backbone.pos_embed" in state:
@@ -209,7 +193,7 @@ def _transformer_arguments(state: State, blocks: str, mlp: str) -> dict[str, Any
 
 
 def _depths(state: State, prefix: str) -> list[int]:
-    """Blocks of the four stages."""
+    """Count the blocks of the four stages."""
     found = [re.match(rf"{re.escape(prefix)}layer(\d)\.(\d+)\.", name) for name in state]
     numbers = [(int(match[1]), int(match[2])) for match in found if match]
     return [1 + max((block for at, block in numbers if at == stage), default=-1) for stage in (1, 2, 3, 4)]
@@ -224,7 +208,7 @@ def _check_inflation(state: State, prefix: str, num_frames: tuple[int, ...]) -> 
 
 
 def _slow_first(weight: torch.Tensor, *, beta: int) -> torch.Tensor:
-    """The classifier's columns: MMAction2 has the fast features first, we have the slow ones first."""
+    """Reorder the classifier's columns: MMAction2 has the fast features first, we have the slow ones first."""
     num_fast = weight.shape[1] // (beta + 1)
     return torch.cat([weight[:, num_fast:], weight[:, :num_fast]], dim=1)
 

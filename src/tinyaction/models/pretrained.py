@@ -1,6 +1,5 @@
-"""Published networks by name. Nothing of them is imported before one is asked for."""
+"""Load published networks by name; their modules are imported on the first call."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from tinyaction.models.heads import AverageClips
@@ -17,23 +16,23 @@ def load_pretrained(
     average_clips: AverageClips = "prob",
     max_views: int = 0,
 ) -> Recognizer:
-    """A published network with its weights, in evaluation mode; what else is known of it is its ``published``.
+    """Load a published network in evaluation mode; its ``published`` has class names and input.
 
         model = load_pretrained("videomae-base", weights="kinetics")
         Predictor(model)("clip.mp4").top(3)
 
     Args:
         name_or_folder: a network's name such as "videomae-base", "x3d_s" or torchvision's "r3d_18"; or, with a
-            ``config.json`` that says what network it is, a folder or "hub:OWNER/NAME".
-        weights: for a name: the word of a data set ("kinetics", "kinetics600", "ssv2", ...; default the first that is
+            ``config.json`` that describes the network, a folder or "hub:OWNER/NAME".
+        weights: only with a name: a data set ("kinetics", "kinetics600", "ssv2", ...; default the first that is
             published), "hub:OWNER/NAME", a folder, or a file (.safetensors, .bin, .pth, .pyth).
-        num_classes: of a new classifier in the place of the published one, or of none.
+        num_classes: of a new classifier, which replaces the published one.
         clip_len, size: other clips than the published ones; positions are interpolated.
         average_clips, max_views: see :class:`TemporalAverageHead` and :class:`Recognizer`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown name, files that are missing or of another network, clips that it cannot take.
+        ValueError: an unknown name, files that are missing or of another network, clips that do not fit it.
     """
     from tinyaction.models.torchvision import VIDEO_NETS
 
@@ -42,17 +41,12 @@ def load_pretrained(
 
         return load_published(name_or_folder, weights=weights, num_classes=num_classes, clip_len=clip_len, size=size,
                               average_clips=average_clips, max_views=max_views)
-    from tinyaction.models.create import check_input, create_model
+    from tinyaction.models.create import create_model
     from tinyaction.models.torchvision_published import load_torchvision
 
     words = "kinetics" if weights is None else str(weights)
     if num_classes is not None:
         return create_model(name_or_folder, num_classes, weights=words, dropout=0.0, average_clips=average_clips,
                             max_views=max_views).eval()
-    model = load_torchvision(name_or_folder, weights=words, average_clips=average_clips, max_views=max_views)
-    known = model.published
-    assert known is not None
-    clip_len, size = clip_len or known.clip_len, size or known.size
-    check_input(name_or_folder, clip_len=clip_len, size=size)
-    model.published = replace(known, clip_len=clip_len, size=size, short_side=known.short_side * size // known.size)
-    return model
+    return load_torchvision(name_or_folder, weights=words, clip_len=clip_len, size=size, average_clips=average_clips,
+                            max_views=max_views)

@@ -1,7 +1,7 @@
-"""Published networks by name, with their weights, class names and input."""
+"""Load published networks by name, with weights, class names and input."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache, partial
 from importlib import import_module
@@ -9,13 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from tinyaction.models.heads import AverageClips
 from tinyaction.models.hub import NetworkFiles, find_files
-from tinyaction.models.loading import fill
 from tinyaction.models.model_card import ModelCard, PublishedModel
 from tinyaction.models.openmmlab_video import find_kind, translate
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
-from tinyaction.models.weights import kinetics400_names
+from tinyaction.models.weights import fill, kinetics400_names
 
 # Modules with PUBLISHED, build, convert and check_input; those of the hub also have MODEL_TYPES and read_config.
 FAMILIES = ("videomae", "timesformer", "vjepa2", "x3d", "slowfast")
@@ -31,22 +32,9 @@ def load_published(
     average_clips: AverageClips = "prob",
     max_views: int = 0,
 ) -> Recognizer:
-    """A published network with its weights, in evaluation mode; what else is known of it is its ``published``.
-
-    Args:
-        name_or_folder: a network's name such as "videomae-base"; or, with a ``config.json`` that says what network it
-            is, a folder or "hub:OWNER/NAME".
-        weights: for a name: the word of a data set ("kinetics", "kinetics600", "ssv2", ...; default the first that is
-            published), "hub:OWNER/NAME", a folder, or a file (.safetensors, .bin, .pth, .pyth).
-        num_classes: of a new classifier in the place of the published one, or of none.
-        clip_len, size: other clips than the published ones; positions are interpolated.
-        average_clips, max_views: see :class:`TemporalAverageHead` and :class:`Recognizer`.
+    """:func:`tinyaction.models.pretrained.load_pretrained` for all networks but torchvision's, arguments as there.
 
     The frame interval is that of the published weights of the same network with as many classes, where there are such.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an unknown name, files that are missing or of another network, clips that it cannot take.
     """
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}; a classifier needs at least two")
@@ -55,43 +43,67 @@ def load_published(
     if card and files.is_one_file and types().get(str(files.config.get("model_type"))) is not family_of(card.name):
         files = replace(files, config={}, processor={})                # of something else in the same folder
     name, arguments = describe_network(files, card)
-    family = family_of(name)
     rule = read_input(files, card or cards_of(name)[0], arguments, clip_len=clip_len, size=size)
-    if hasattr(family, "check_input"):
-        family.check_input(arguments, clip_len=rule.clip_len, size=rule.size)
-    names = () if num_classes else class_names(files)
+    family_of(name).check_input(arguments, clip_len=rule.clip_len, size=rule.size)
+    names = () if num_classes else class_names(files)                  # before the tensors, which take their time
+    tensors = read_network(files, name, arguments, rule)
+    num_published = len(tensors.state["cls_head.fc.weight"]) if "cls_head.fc.weight" in tensors.state else 0
+    if num_classes is None:
+        names = _check_classes(files, names, num_published) or _names_without_config(where, rule, num_published)
+    build = partial(family_of(name).build, num_classes=num_classes or num_published, average_clips=average_clips,
+                    max_views=max_views, mean=tensors.mean, std=tensors.std, **tensors.arguments)
+    state = {key: tensor for key, tensor in tensors.state.items()
+             if not (num_classes and key.startswith("cls_head.fc."))}
+    model = fill(build, state, name=name, source=files.source, new_classifier=num_classes is not None)
+    model.data_preprocessor = VideoPreprocessor(tensors.mean, tensors.std)  # built without memory, as all else
+    alike = next((known for known in cards_of(name) if known.num_classes == num_published), None)
+    model.published = PublishedModel(name, tensors.arguments, names, rule.clip_len,
+                                     alike.frame_interval if alike else None, rule.size, rule.short_side,
+                                     files.source, antialias=tensors.is_of_hub)
+    return model.eval()
 
-    tensors = files.read_tensors()
-    is_of_hub = hasattr(family, "MODEL_TYPES") and not find_kind(tensors)  # whose processors resize with antialiasing
-    if find_kind(tensors):
+
+@dataclass(frozen=True)
+class NetworkTensors:
+    """Tensors by our names, and the network that gives the published scores with them.
+
+    ``is_of_hub``: the processors of the hub resize with antialiasing.
+    """
+
+    state: Mapping[str, torch.Tensor]
+    arguments: Mapping[str, Any]
+    mean: Sequence[float]
+    std: Sequence[float]
+    is_of_hub: bool
+
+
+def read_network(files: NetworkFiles, name: str, arguments: Mapping[str, Any], rule: ModelCard) -> NetworkTensors:
+    """Read the tensors of a published file, of a checkpoint of MMAction2, or of a state dict of tinyaction."""
+    family, tensors = family_of(name), files.read_tensors()
+    kind = find_kind(tensors)
+    if kind:
         found = translate(tensors, source=files.source)
         if found.family != family.__name__.rpartition(".")[2]:
-            raise ValueError(f"{files.source} is MMAction2's {find_kind(tensors)}, which {name} is not")
+            raise ValueError(f"{files.source} is MMAction2's {kind}, which {name} is not")
         arguments, tensors = found.arguments, found.state
         rule = replace(rule, mean=found.mean, std=found.std)
-    state = tensors if "cls_head.fc.weight" in tensors else family.convert(tensors)  # tinyaction's own, or published
-    num_published = len(state["cls_head.fc.weight"]) if "cls_head.fc.weight" in state else 0
-    if num_classes is None and not num_published:
+    state = tensors if "cls_head.fc.weight" in tensors else family.convert(tensors)
+    return NetworkTensors(state, arguments, rule.mean, rule.std,
+                          is_of_hub=hasattr(family, "MODEL_TYPES") and not kind)
+
+
+def _check_classes(files: NetworkFiles, names: tuple[str, ...], num_published: int) -> tuple[str, ...]:
+    """Return the names; ValueError where the file has no classifier, or one of another number of classes."""
+    if not num_published:
         raise ValueError(f"{files.source} has no classifier, it is pretrained alone; say num_classes for a new one")
     if names and len(names) != num_published:
         raise ValueError(f"{files.source}: its config.json names {len(names)} classes, its classifier has "
                          f"{num_published}; one of the files is of another network")
-    if num_classes:
-        state = {key: tensor for key, tensor in state.items() if not key.startswith("cls_head.fc.")}
-    build = partial(family.build, num_classes=num_classes or num_published, average_clips=average_clips,
-                    max_views=max_views, mean=rule.mean, std=rule.std, **arguments)
-    model = fill(build, state, name=name, source=files.source, new_classifier=num_classes is not None)
-    model.data_preprocessor = VideoPreprocessor(rule.mean, rule.std)   # built without memory, as all else
-    alike = next((known for known in cards_of(name) if known.num_classes == num_published), None)
-    if not names and not num_classes:
-        names = _names_without_config(where, rule, num_published)
-    model.published = PublishedModel(name, arguments, names, rule.clip_len, alike.frame_interval if alike else None,
-                                     rule.size, rule.short_side, files.source, antialias=is_of_hub)
-    return model.eval()
+    return names
 
 
 def _names_without_config(where: str, rule: ModelCard, num_classes: int) -> tuple[str, ...]:
-    """Class names of a file that lies without a config.json: known for Kinetics, else numbers."""
+    """Return class names for a file without config.json: those of Kinetics where it is known to be, else numbers."""
     is_published = Path(where).name == Path(rule.address).name         # or brought by hand under its name
     is_kinetics = is_published and rule.dataset == "kinetics" and num_classes == 400
     return kinetics400_names() if is_kinetics else tuple(map(str, range(num_classes)))
@@ -109,10 +121,10 @@ def create_published(
     std: Sequence[float] | None = None,
     max_views: int = 0,
 ) -> Recognizer:
-    """A network by its name with a new classifier, freshly initialised or behind published weights.
+    """Make a network by name with a new classifier; the rest is freshly initialised or has published weights.
 
     Args:
-        weights: see :func:`load_published`.
+        weights: see :func:`tinyaction.models.pretrained.load_pretrained`.
         arguments: of the family's ``build``, as a checkpoint carries them; default those of the name.
 
     The rest is as for :func:`tinyaction.create_model`.
@@ -143,22 +155,22 @@ def create_published(
 
 @cache
 def families() -> tuple[ModuleType, ...]:
-    """The modules of all families. They are imported when a name is asked for, and not before."""
+    """Import the modules of all families."""
     return tuple(import_module(f"tinyaction.models.{name}") for name in FAMILIES)
 
 
 def types() -> dict[str, ModuleType]:
-    """The ``model_type`` of every configuration that is known, and the module of its family."""
+    """Map every known ``model_type`` of a config.json to the module of its family."""
     return {kind: family for family in families() for kind in getattr(family, "MODEL_TYPES", ())}
 
 
 def all_cards() -> list[ModelCard]:
-    """The cards of all families; the first of a name is its default."""
+    """List the cards of all families; the first card of a name is its default."""
     return [card for family in families() for card in family.PUBLISHED]
 
 
 def cards_of(name: str) -> list[ModelCard]:
-    """The cards of a network. Raises ValueError for an unknown name, with the nearest ones."""
+    """Find the cards of a network. Raises ValueError for an unknown name, with the nearest ones."""
     cards = [card for card in all_cards() if card.name == name]
     if not cards:
         known = sorted({card.name for card in all_cards()})
@@ -168,14 +180,14 @@ def cards_of(name: str) -> list[ModelCard]:
 
 
 def family_of(name: str) -> ModuleType:
-    """The module that builds the network of that name."""
+    """Return the module that builds the network of that name."""
     return next(family for family in families() if any(card.name == name for card in family.PUBLISHED))
 
 
 def _resolve(name_or_folder: str | Path, weights: str | None) -> tuple[ModelCard | None, str]:
-    """The card that was named, and where its weights are; None where a folder has to say what it is.
+    """Return the named card and the place of its weights; no card if the folder's config.json has to tell.
 
-    A name is the network's even where a folder is called so; a ``Path`` is always the folder.
+    A string that names a network means the network, even if a folder has that name; a ``Path`` means the folder.
     """
     name = str(name_or_folder)
     is_name = not isinstance(name_or_folder, Path) and any(card.name == name for card in all_cards())
@@ -201,7 +213,7 @@ def _resolve(name_or_folder: str | Path, weights: str | None) -> tuple[ModelCard
 # ---------------------------------------------------------------------------------------------------------------------
 
 def describe_network(files: NetworkFiles, card: ModelCard | None) -> tuple[str, dict[str, Any]]:
-    """The name of the network in the files, and the arguments of its family's ``build``.
+    """Return the name of the network in the files and the arguments of its family's ``build``.
 
     Raises:
         ValueError: the configuration is of no family here, or not of the network of ``card``.
@@ -234,9 +246,9 @@ def describe_network(files: NetworkFiles, card: ModelCard | None) -> tuple[str, 
 def read_input(
     files: NetworkFiles, card: ModelCard, arguments: Mapping[str, Any], *, clip_len: int | None, size: int | None
 ) -> ModelCard:
-    """The card with the clips that the files say: of the network's own length and size, or of those that are given.
+    """Replace a card's input by that of the files, or by the given ``clip_len`` and ``size``.
 
-    The short side is to the square as the processor has it. Mean and std are of pixels 0..255.
+    The ratio of short side to square is the processor's. Mean and std are of pixels 0..255.
     """
     square = arguments.get("size", card.test_size) if size is None else size
     short, crop, mean, std = card.short_side, card.test_size, card.mean, card.std
@@ -266,14 +278,14 @@ def _read_processor(
 
 
 def _side(size: Any) -> int:
-    """A side in pixels, of the ways in which processors write it; 0 where it is not said."""
+    """Read a side in pixels, in any of the processors' formats; 0 if it is missing."""
     if isinstance(size, Mapping):
         size = size.get("shortest_edge") or size.get("height")
     return int(size or 0)
 
 
 def class_names(files: NetworkFiles) -> tuple[str, ...]:
-    """The classes in the order of their numbers; empty where the configuration has none."""
+    """Read the class names in the order of their numbers; empty without any."""
     labels = files.config.get("id2label") or {}
     if not isinstance(labels, Mapping) or sorted(labels) != sorted(map(str, range(len(labels)))):
         raise ValueError(f"{files.source}: the id2label of its config.json must name classes '0', '1' and so on")

@@ -4,16 +4,18 @@ The parts keep PyTorchVideo's names, so that its published files load by name.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from tinyaction.models.heads import AverageClips, TemporalAverageHead
+from tinyaction.models.model_card import ModelCard
 
 Kernel = tuple[int, int, int]
+MEAN, STD = (114.75,) * 3, (57.375,) * 3  # 0.45 and 0.225 of 255
 STRIDE = 32  # pixels a side of the clip per place of the last feature map
 
 
@@ -89,7 +91,7 @@ class ResStage(nn.Module):
 
 
 class WindowHead(TemporalAverageHead):
-    """Means over windows of the map, a hidden layer where asked for, dropout, linear; then the mean of the windows.
+    """Mean over each window of the map, optional hidden layer, dropout, linear; then the mean of the windows.
 
         map 13x6x6, window 13x5x5  ->  2 x 2 windows, one step apart
         map  8x4x4, window 13x5x5  ->  one window of 8x4x4
@@ -132,7 +134,7 @@ class WindowHead(TemporalAverageHead):
 
 
 def check_clip(clip_len: int, size: int, *, network: str) -> None:
-    """Raise ValueError where clips have no frame, or pictures that are too small to be halved five times."""
+    """Raise ValueError for clips without a frame, or pictures too small to be halved five times."""
     if clip_len < 1:
         raise ValueError(f"clip_len is {clip_len}; {network} takes at least 1 frame")
     if size < STRIDE:
@@ -149,3 +151,17 @@ def init_residual(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
         elif isinstance(part, Bottleneck):
             nn.init.zeros_(part.norm_c.weight)
+
+
+def pytorchvideo_card(
+    name: str, file: str, *, arguments: Mapping[str, Any], clip_len: int, frame_interval: int, size: int,
+    test_size: int, top1: float, top5: float, num_parameters: int, gflops: float, least_clip_len: int = 1,
+) -> ModelCard:
+    """Make the card of a network in PyTorchVideo's model zoo, whose weights are in ``file``."""
+    return ModelCard(
+        name=name, arguments=arguments, dataset="kinetics", num_classes=400, clip_len=clip_len,
+        frame_interval=frame_interval, size=size, short_side=test_size, test_size=test_size, mean=MEAN, std=STD,
+        licence="Apache-2.0", top1=top1, top5=top5, views="10 clips x 3 crops", source="PyTorchVideo's model zoo",
+        num_parameters=num_parameters, gflops=gflops,
+        address=f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/{file}",
+        least_clip_len=least_clip_len, least_size=STRIDE)

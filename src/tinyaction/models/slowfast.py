@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tinyaction.models.heads import AverageClips
-from tinyaction.models.model_card import ModelCard
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
 from tinyaction.models.residual3d import (
-    STRIDE,
+    MEAN,
+    STD,
     Bottleneck,
     ResBlock,
     ResStage,
@@ -27,6 +27,7 @@ from tinyaction.models.residual3d import (
     check_clip,
     conv3d,
     init_residual,
+    pytorchvideo_card,
 )
 
 SLOW_FRAMES = (1, 1, 3, 3)  # frames that the first convolution of a block sees, by stage
@@ -148,7 +149,7 @@ class SlowFast(nn.Module):
 
 
 def slow_indices(num_frames: int, alpha: int, *, strided: bool = False) -> list[int]:
-    """The frames of a clip that the slow pathway sees.
+    """Return the frames of a clip that the slow pathway sees.
 
         num_frames = 32, alpha = 4           -> 0 4 8 13 17 22 26 31
         num_frames = 32, alpha = 4, strided  -> 0 4 8 12 16 20 24 28
@@ -167,8 +168,8 @@ def slow_indices(num_frames: int, alpha: int, *, strided: bool = False) -> list[
 
 def build(kind: Literal["slow", "slowfast"], *, num_classes: int = 400, window: Sequence[int] | None = None,
           dropout: float = 0.5, average_clips: AverageClips = "prob", max_views: int = 0,
-          mean: Sequence[float] = (114.75,) * 3, std: Sequence[float] = (57.375,) * 3, **backbone: Any) -> Recognizer:
-    """A Slow or SlowFast with its head, freshly initialised.
+          mean: Sequence[float] = MEAN, std: Sequence[float] = STD, **backbone: Any) -> Recognizer:
+    """Make a Slow or SlowFast with its head, freshly initialised.
 
     Args:
         window: of the head, see :class:`WindowHead`.
@@ -180,7 +181,7 @@ def build(kind: Literal["slow", "slowfast"], *, num_classes: int = 400, window: 
 
 
 def check_input(arguments: Mapping[str, Any], *, clip_len: int, size: int) -> None:
-    """Raise ValueError where a network of these arguments of :func:`build` cannot take such clips."""
+    """Raise ValueError if a network with these arguments of :func:`build` cannot take such clips."""
     is_slow = arguments["kind"] == "slow"
     check_clip(clip_len, size, network="Slow" if is_slow else "SlowFast")
     if not is_slow:
@@ -188,28 +189,21 @@ def check_input(arguments: Mapping[str, Any], *, clip_len: int, size: int) -> No
 
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict of PyTorchVideo in the names of :func:`build`'s recognizer."""
+    """Translate the names of a state dict of PyTorchVideo."""
     names = {key: key.replace("blocks.5.proj", "cls_head.fc").replace("blocks.6.proj", "cls_head.fc") for key in state}
     return {name if name.startswith("cls_head.") else f"backbone.{name}": state[key] for key, name in names.items()}
 
 
-def _card(name: str, file: str, *, arguments: Mapping[str, Any], clip_len: int, frame_interval: int, top1: float,
-          top5: float, num_parameters: int, gflops: float, least_clip_len: int = 1) -> ModelCard:
-    return ModelCard(
-        name=name, arguments=arguments, dataset="kinetics", num_classes=400, clip_len=clip_len,
-        frame_interval=frame_interval, size=224, short_side=256, test_size=256, mean=(114.75,) * 3,
-        std=(57.375,) * 3, licence="Apache-2.0", top1=top1, top5=top5, views="10 clips x 3 crops",
-        source="PyTorchVideo's model zoo", num_parameters=num_parameters, gflops=gflops,
-        address=f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/{file}",
-        least_clip_len=least_clip_len, least_size=STRIDE)
-
-
 PUBLISHED = (
-    _card("slow_r50", "SLOW_8x8_R50.pyth", arguments={"kind": "slow", "window": (8, 7, 7)}, clip_len=8,
-          frame_interval=8, top1=74.58, top5=91.63, num_parameters=32_454_096, gflops=41.741),
-    _card("slowfast_r50", "SLOWFAST_8x8_R50.pyth", arguments={"kind": "slowfast", "window": (1, 7, 7)}, clip_len=32,
-          frame_interval=2, top1=76.94, top5=92.69, num_parameters=34_566_488, gflops=50.309, least_clip_len=4),
-    _card("slowfast_r101", "SLOWFAST_8x8_R101.pyth", clip_len=32, frame_interval=2, top1=77.90, top5=93.27,
-          arguments={"kind": "slowfast", "depths": (3, 4, 23, 3), "fusion_frames": 5, "window": (1, 7, 7)},
-          num_parameters=62_826_968, gflops=96.397, least_clip_len=4),
+    pytorchvideo_card(
+        "slow_r50", "SLOW_8x8_R50.pyth", arguments={"kind": "slow", "window": (8, 7, 7)}, clip_len=8,
+        frame_interval=8, size=224, test_size=256, top1=74.58, top5=91.63, num_parameters=32_454_096, gflops=41.741),
+    pytorchvideo_card(
+        "slowfast_r50", "SLOWFAST_8x8_R50.pyth", arguments={"kind": "slowfast", "window": (1, 7, 7)}, clip_len=32,
+        frame_interval=2, size=224, test_size=256, top1=76.94, top5=92.69, num_parameters=34_566_488, gflops=50.309,
+        least_clip_len=4),
+    pytorchvideo_card(
+        "slowfast_r101", "SLOWFAST_8x8_R101.pyth", clip_len=32, frame_interval=2, size=224, test_size=256, top1=77.90,
+        top5=93.27, arguments={"kind": "slowfast", "depths": (3, 4, 23, 3), "fusion_frames": 5, "window": (1, 7, 7)},
+        num_parameters=62_826_968, gflops=96.397, least_clip_len=4),
 )

@@ -1,4 +1,4 @@
-"""TimeSformer: each block looks along time first, then over the patches of a frame.
+"""TimeSformer: each block attends along time first, then over the patches of a frame.
 
 Source: Bertasius et al. 2021, with the names of the parts of their code.
 """
@@ -113,7 +113,7 @@ class TimeSformer(VideoTransformer):
         return self.norm(tokens[:, 0])
 
     def positions(self, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of class token and patches (1, 1+S, F), and of frames (1, T, F); the nearest for other sizes and lengths.
+        """Return positions of class token and patches (1, 1+S, F) and of frames (1, T, F), nearest-neighbour resized.
 
         Source: TimeSformer's code.
         """
@@ -143,7 +143,7 @@ FIELDS = {"hidden_size": "embed_dim", "num_hidden_layers": "depth", "num_attenti
 
 
 def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of :class:`TimeSformerConfig` as a published ``config.json`` gives them."""
+    """Read the fields of :class:`TimeSformerConfig` from a published ``config.json``."""
     kind = config.get("attention_type", "divided_space_time")
     if kind != "divided_space_time":
         raise ValueError(f"its attention_type is {kind!r}; the network here has 'divided_space_time'")
@@ -185,7 +185,7 @@ RENAMES: list[Rename] = [
 
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of transformers, of TimeSformer's own code or of MMAction2, by our names."""
+    """Translate names of tensors of transformers, of TimeSformer's own code or of MMAction2."""
     new = convert_names(state, RENAMES, prefixes=r"^(module\.|model\.|backbone\.|timesformer\.)+")
     patches = new.get("backbone.patch_embed.proj.weight")
     if patches is not None and patches.ndim == 4:                      # on single frames

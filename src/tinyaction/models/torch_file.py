@@ -34,7 +34,7 @@ DATA_MODULES = {"_codecs", "argparse", "collections", "copyreg", "datetime", "de
 
 
 class StandIn(list[Any]):
-    """Takes the place of a class that is not torch's: takes every argument, state and item, and does nothing."""
+    """Replaces a class that is not torch's: accepts any argument, state and item, and does nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     def __setstate__(self, state: Any) -> None: ...
@@ -45,7 +45,7 @@ class StandIn(list[Any]):
 
 
 def read_torch_file(path: str | Path, *, stand_ins: bool = False) -> Any:
-    """What a file of torch.save holds, on the CPU.
+    """Read a file of torch.save onto the CPU.
 
     Args:
         stand_ins: read a file of somebody else, which names classes that need not be installed; each of its objects
@@ -73,7 +73,7 @@ def read_torch_file(path: str | Path, *, stand_ins: bool = False) -> Any:
 
 
 def is_code(name: Name) -> bool:
-    """Whether a name in Python's own library does something rather than hold data. (mmengine's files name getattr.)"""
+    """Whether a name in Python's own library is code rather than data. (mmengine's files name getattr.)"""
     root = name.module.partition(".")[0]
     if root == "builtins":
         return name.name != "getattr" and not isinstance(getattr(builtins, name.name, None), type)
@@ -86,6 +86,20 @@ def check_finite(state_dict: Mapping[str, torch.Tensor]) -> None:
         numbers = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor  # float8
         if not bool(torch.isfinite(numbers).all()):
             raise ValueError(f"its {name} holds NaN or infinite numbers, so every score would be meaningless")
+
+
+def find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    """Find the state dict in a checkpoint's content: the content itself, or the value of a usual key."""
+    for key in ("state_dict", "model", "model_state"):  # the last one is PyTorchVideo's
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if isinstance(content, Mapping):
+        state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        if state:
+            return state
+    raise ValueError(f"{path}: holds no state dict, names with tensors, neither alone nor under 'state_dict', "
+                     "'model' or 'model_state'")
 
 
 def _load(path: Path, names: Iterable[Name]) -> Any:
@@ -135,7 +149,7 @@ def _scan_zip(path: Path) -> list[PickleScan]:
 
 
 def _check_members(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: str, file_bytes: int) -> None:
-    """The members are those of torch.save, uncompressed, and together no larger than the file."""
+    """Check that the members are those of torch.save, uncompressed, and together no larger than the file."""
     names = [member.filename.lower() for member in members]            # torch's zip reader ignores case
     if len(set(names)) < len(names) or not all(name.startswith(folder.lower()) for name in names):
         raise PickleError("it is damaged: its members are not those of torch.save")

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tinyaction.models.create import check_name, create_model
+from tinyaction.models.create import check_input, check_name, create_model
 from tinyaction.models.heads import AverageClips
 from tinyaction.models.model_card import ModelCard, PublishedModel
 from tinyaction.models.recognizer import Recognizer
@@ -21,7 +21,7 @@ GFLOPS = {"s3d": 143.827, "swin3d_t": 87.764, "swin3d_s": 165.682, "swin3d_b": 2
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How torchvision measured the accuracy of its weights, as their description says it."""
+    """How torchvision measured the accuracy of its weights, by their description."""
 
     clip_len: int
     frame_interval: int
@@ -29,9 +29,10 @@ class Evaluation:
 
 
 def load_torchvision(
-    name: str, *, weights: str | Path = "kinetics", average_clips: AverageClips = "prob", max_views: int = 0
+    name: str, *, weights: str | Path = "kinetics", clip_len: int | None = None, size: int | None = None,
+    average_clips: AverageClips = "prob", max_views: int = 0,
 ) -> Recognizer:
-    """A video network of torchvision with its published classifier, in evaluation mode.
+    """Load a video network of torchvision with its published classifier, in evaluation mode.
 
     Its ``published`` has the class names and the clips to give it; pixels are normalized as its weights ask for.
 
@@ -39,28 +40,31 @@ def load_torchvision(
         name: such as "r3d_18", "mvit_v2_s" or "swin3d_t".
         weights: "kinetics", torchvision's own word such as "KINETICS400_IMAGENET22K_V1", or a file with the same
             tensors; what is not there is fetched and kept by torch.hub.
+        clip_len, size: other clips than the published ones.
         average_clips, max_views: see :class:`TemporalAverageHead` and :class:`Recognizer`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown name, no network, or a file without the classifier of this network.
+        ValueError: an unknown name, no network, clips that it cannot take, or a file without its classifier.
     """
     check_name(name)
     if name not in VIDEO_NETS:
         raise ValueError(f"{name} is no video network of torchvision; these are {', '.join(VIDEO_NETS)}")
     chosen = find_published(name, str(weights)) or published_weights(name)[0]
     class_names = tuple(chosen.meta["categories"])
+    card = card_of(name, chosen)
+    clip_len, size = clip_len or card.clip_len, size or card.size
+    check_input(name, clip_len=clip_len, size=size)
     model = create_model(name, len(class_names), average_clips=average_clips, max_views=max_views)
     loaded = load_weights(model, name, weights)
     check_classifier(loaded, len(class_names))
-    card = card_of(name, chosen)
-    model.published = PublishedModel(name, {}, class_names, card.clip_len, card.frame_interval, card.test_size,
-                                     card.short_side, loaded.source)
+    model.published = PublishedModel(name, {}, class_names, clip_len, card.frame_interval, size,
+                                     card.short_side * size // card.size, loaded.source)
     return model.eval()
 
 
 def check_classifier(loaded: LoadedWeights, num_classes: int) -> None:
-    """Raise ValueError where a file brought the backbone and no classifier for its published classes."""
+    """Raise ValueError for a file with the backbone but without a classifier for the published classes."""
     holes = [name for name in loaded.missing if name.startswith("cls_head.")]
     if holes:
         raise ValueError(f"{loaded.source} has no classifier for the {num_classes} published classes: "
@@ -74,7 +78,7 @@ def check_classifier(loaded: LoadedWeights, num_classes: int) -> None:
 
 @cache
 def torchvision_cards() -> tuple[ModelCard, ...]:
-    """One card for each set of weights, best first for each network, of what torchvision says of them."""
+    """Make a card from torchvision's metadata for each set of weights, the best of a network first."""
     return tuple(card_of(name, weights) for name in VIDEO_NETS for weights in published_weights(name))
 
 
@@ -98,7 +102,7 @@ def card_of(name: str, weights: Any) -> ModelCard:
 
 
 def read_evaluation(weights: Any) -> Evaluation:
-    """The numbers in the description of torchvision's weights: frame_rate, clips_per_video and clip_len."""
+    """Read frame_rate, clips_per_video and clip_len from the description of torchvision's weights."""
     numbers = dict(re.findall(r"(frame_rate|clips_per_video|clip_len)=([\d.]*\d)", weights.meta["_docs"]))
     return Evaluation(clip_len=int(numbers["clip_len"]), num_clips=int(numbers["clips_per_video"]),
                       frame_interval=round(FRAMES_PER_SECOND / float(numbers["frame_rate"])))

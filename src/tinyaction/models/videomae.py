@@ -32,7 +32,7 @@ from tinyaction.models.vit import (
 
 @dataclass(frozen=True)
 class VideoMAEConfig(TransformerConfig):
-    """``last_norm_eps`` is that of the norm behind the mean of the tokens."""
+    """``last_norm_eps`` is of the norm behind the mean of the tokens."""
 
     mlp_dim: int = 3072
     mean_pooling: bool = True
@@ -69,7 +69,7 @@ class VideoMAE(VideoTransformer):
         return self.norm(tokens.mean(dim=1) if self.config.mean_pooling else tokens[:, 0])
 
     def positions(self, grid: Grid) -> torch.Tensor:
-        """The table for a grid of patches, (1, L, F): bicubic for other sizes, linear for other numbers of frames.
+        """Return the table for a grid, (1, L, F), resized: bicubic over space, linear over time.
 
         Source: VideoMAE's fine-tuning script, for sizes; Unmasked Teacher's, of the same group, for frames.
         """
@@ -104,7 +104,7 @@ FIELDS_2 = {"embed_dim": "embed_dim", "depth": "depth", "num_heads": "num_heads"
 
 
 def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of :class:`VideoMAEConfig` as a published ``config.json`` gives them, of version 1 or 2.
+    """Read the fields of :class:`VideoMAEConfig` from a published ``config.json`` of version 1 or 2.
 
     Networks without a classifier average their tokens, whatever their file says: the paper fine-tunes them so.
     """
@@ -143,7 +143,7 @@ DROPPED = r"(decoder|encoder_to_decoder|mask_token|pos_embed)\b"       # of pret
 
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of transformers, of VideoMAE's own code (versions 1 and 2) or of MMAction2, by our names."""
+    """Translate names of tensors of transformers, of VideoMAE's own code (versions 1 and 2) or of MMAction2."""
     return convert_names(state, RENAMES, prefixes=PREFIXES, dropped=DROPPED)
 
 

@@ -1,4 +1,4 @@
-"""What the vision transformers share. N clips, L tokens of F features, t x h x w the grid of patches."""
+"""Parts that the vision transformers share. N clips, L tokens of F features, t x h x w grid of patches."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ Grid = tuple[int, int, int]  # patches in time, height and width
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """What every family is built from. ``clip_len`` and ``size`` are those that the weights were trained with."""
+    """Fields of every family's config. ``clip_len`` and ``size`` are those of the training clips."""
 
     embed_dim: int = 768
     depth: int = 12
@@ -43,7 +43,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, embed_dim, kernel_size=box, stride=box)
 
     def grid_of(self, clips: torch.Tensor) -> Grid:
-        """(t, h, w) of clips; ValueError where they cannot be cut without a rest."""
+        """Return (t, h, w) of clips. Raises ValueError unless they divide into patches."""
         tubelet, patch, _ = self.proj.kernel_size
         T, H, W = clips.shape[2:]
         check_clip(T, (H, W), patch=patch, tubelet=tubelet)
@@ -54,7 +54,7 @@ class PatchEmbed(nn.Module):
 
 
 def check_clip(num_frames: int, size: tuple[int, int], *, patch: int, tubelet: int) -> None:
-    """Raise ValueError where a clip of frames of ``size``, (H, W), cannot be cut into patches without a rest."""
+    """Raise ValueError unless clips of frames of ``size``, (H, W), divide into patches."""
     if num_frames < tubelet:
         raise ValueError(f"clip_len is {num_frames}; the network takes at least {tubelet} frames, those of one patch")
     if num_frames % tubelet:
@@ -197,7 +197,7 @@ class VideoTransformer(nn.Module):
         return len(self.blocks) + 2
 
     def layer_of(self, parameter_name: str) -> int:
-        """How deep a parameter stands, for learning rates that fall towards the input.
+        """Return the depth of a parameter, for layer-wise learning-rate decay.
 
         Patches, positions and class token are 0, block ``i`` is ``i + 1``, all behind the blocks is the last. The name
         may be this backbone's or the whole recognizer's. Source: BEiT's layer-wise decay, which VideoMAE uses.
@@ -208,7 +208,7 @@ class VideoTransformer(nn.Module):
         return int(parts[1]) + 1 if parts[0] == "blocks" else self.num_layers - 1
 
     def set_drop_path(self, rate: float) -> None:
-        """Leave out branches of blocks in training: never in the first block, and at ``rate`` in the last."""
+        """Set stochastic depth: the drop rate rises linearly from 0 in the first block to ``rate`` in the last."""
         for depth, block in enumerate(self.blocks):
             for part in block.modules():
                 if isinstance(part, StochasticDepth):
@@ -220,7 +220,7 @@ def build_recognizer(
     dropout: float = 0.0, average_clips: AverageClips = "prob", max_views: int = 0, mean: Sequence[float] = MEAN,
     std: Sequence[float] = STD, **fields: Any,
 ) -> Recognizer:
-    """A family's backbone with its head, freshly initialised; ``fields`` are those of its ``config``."""
+    """Make a family's recognizer, freshly initialised; ``fields`` are those of its ``config``."""
     net = backbone(config(**fields))
     head = TemporalAverageHead(num_classes, net.out_channels, dropout=dropout, average_clips=average_clips)
     return Recognizer(net, head, VideoPreprocessor(mean, std), max_views=max_views)
@@ -229,13 +229,13 @@ def build_recognizer(
 def check_fields(
     config: Callable[..., TransformerConfig], fields: Mapping[str, Any], *, clip_len: int, size: int
 ) -> None:
-    """Raise ValueError where a network of these fields of a family's ``config`` cannot take such clips."""
+    """Raise ValueError if a network with these fields of ``config`` cannot take such clips."""
     own = config(**fields)
     check_clip(clip_len, (size, size), patch=own.patch, tubelet=own.tubelet)
 
 
 def init_transformer(module: nn.Module) -> None:
-    """Normal with std 0.02 within two of them for linear layers and patches, 0 for biases. Source: VideoMAE's code."""
+    """Truncated normal (std 0.02, cut at 2 std) for linear layers and patches, 0 for biases. Source: VideoMAE."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv3d):
             nn.init.trunc_normal_(part.weight, std=0.02, a=-0.04, b=0.04)
@@ -248,7 +248,7 @@ def init_transformer(module: nn.Module) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 def take_fields(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of a published ``config.json`` by our names, as far as it has them.
+    """Take the fields that a published ``config.json`` has, by our names.
 
     Raises:
         ValueError: a field is no number, or of a network that cannot be built here.
@@ -276,7 +276,7 @@ Rename = tuple[str, str | Callable[[re.Match[str]], str]]  # pattern and replace
 def convert_names(
     state: Mapping[str, torch.Tensor], renames: Sequence[Rename], *, prefixes: str, dropped: str = "$^"
 ) -> dict[str, torch.Tensor]:
-    """Tensors by our names: without ``prefixes``, then after all renames, which call the classifier ``head``.
+    """Translate names of tensors: remove ``prefixes``, then apply all renames, which call the classifier ``head``.
 
     Tensors whose name then begins with ``dropped`` are left out; queries, keys and values become ``qkv``.
     """
@@ -291,7 +291,7 @@ def convert_names(
 
 
 def fuse_qkv(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Put ``q``, ``k`` and ``v`` of each layer together as ``qkv``; a missing bias of the keys is 0."""
+    """Join ``q``, ``k`` and ``v`` of each layer to ``qkv``; a missing bias of the keys is 0."""
     fused = {}
     for name, tensor in state.items():
         stem, _, kind = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""V-JEPA 2: a vision transformer with rotary positions in time, height and width, and a pooler that asks questions.
+"""V-JEPA 2: a vision transformer with rotary positions in time, height and width, and an attentive pooler.
 
 Source: Assran et al. 2025 (arXiv 2506.09985) and their code.
 """
@@ -42,7 +42,7 @@ class VJEPA2Config(TransformerConfig):
 
 
 class CrossAttention(nn.Module):
-    """One query (1, 1, F) looks at all tokens, then an MLP: (N, L, F) -> (N, F). No linear layer joins the heads."""
+    """One query (1, 1, F) attends to all tokens, then an MLP: (N, L, F) -> (N, F). No linear layer joins the heads."""
 
     def __init__(self, embed_dim: int, num_heads: int, *, norm_eps: float) -> None:
         super().__init__()

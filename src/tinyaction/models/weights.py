@@ -1,26 +1,20 @@
-"""Load pretrained weights: torchvision's own, or a file whose keys tell its origin."""
+"""Load pretrained weights: :func:`load_weights` into any recognizer, :func:`fill` a published network."""
 
-import http.client
 import logging
-import re
-import socket
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tinyaction.models.hub import fetch_file
 from tinyaction.models.openmmlab import translate_keys
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
-from tinyaction.models.torch_file import check_finite, read_torch_file
+from tinyaction.models.torch_file import check_finite, find_state_dict, read_torch_file
 from tinyaction.text import some_of
 
 DATASETS = ("imagenet", "kinetics")
-SECONDS_TO_ANSWER = 15.0
-SECONDS_TO_GIVE_UP = 3600.0  # a part of a file to which nobody has written for so long is nobody's
 
 # Names of the last linear layer in torchvision's networks.
 TORCHVISION_HEADS = ("fc", "classifier", "classifier.1", "classifier.2", "head", "head.1", "heads.head")
@@ -67,9 +61,11 @@ def load_weights(model: Recognizer, name: str, weights: str | Path) -> LoadedWei
             weights do not exist or cannot be fetched.
     """
     published = find_published(name, str(weights))
-    path = Path(weights) if published is None else fetch_published(published)
+    path = Path(weights) if published is None else fetch_file(published.url)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights; they must be {' or '.join(DATASETS)}, or a file")
     source = str(weights) if published is None else f"{published} ({path.name})"
-    content = read_checkpoint(path)
+    content = read_torch_file(path, stand_ins=True)
     loaded = fit_state_dict(model, name, find_state_dict(content, path), source=source)
     own = model.state_dict()
     try:
@@ -93,7 +89,7 @@ def _published_normalization(name: str, published: Any) -> tuple[Sequence[float]
 
 
 def _saved_normalization(content: Any) -> tuple[Sequence[float], Sequence[float]] | None:
-    """The mean and std in the content of a checkpoint of tinyaction."""
+    """Find mean and std in the content of a checkpoint of tinyaction."""
     made_with = content.get("model") if isinstance(content, Mapping) else None
     if isinstance(made_with, Mapping) and "mean" in made_with and "std" in made_with:
         return made_with["mean"], made_with["std"]
@@ -112,7 +108,7 @@ def published_weights(name: str) -> list[Any]:
 
 
 def find_published(name: str, weights: str) -> Any:
-    """Find the best of torchvision's weights of that name; None where ``weights`` names a file."""
+    """Find the best of torchvision's weights of that name; None if ``weights`` names a file."""
     choices = published_weights(name)
     for choice in choices:
         if weights == choice.name or (weights in DATASETS and choice.name.lower().startswith(weights)):
@@ -125,65 +121,8 @@ def find_published(name: str, weights: str) -> Any:
 
 
 def kinetics400_names() -> tuple[str, ...]:
-    """The 400 classes of Kinetics in the order of the scores, which all its published weights have."""
+    """Return the 400 classes of Kinetics in the order that all published weights use."""
     return tuple(published_weights("r3d_18")[0].meta["categories"])
-
-
-def hub_path(published: Any) -> Path:
-    """The path at which torch.hub keeps the file of torchvision's weights; the file may be missing."""
-    return _place_of(published.url)
-
-
-def _place_of(address: str) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
-
-
-def fetch_published(published: Any) -> Path:
-    """Fetch the file of torchvision's weights, unless torch.hub's folder has it."""
-    return fetch_file(published.url)
-
-
-def fetch_file(address: str) -> Path:
-    """Fetch the file of an address, unless torch.hub's folder has it. Raises ValueError where that fails."""
-    path = _place_of(address)
-    if path.is_file():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for part in path.parent.glob(f"{path.name}.*.partial"):            # of a download that was killed
-        if time.time() - part.stat().st_mtime > SECONDS_TO_GIVE_UP:
-            part.unlink(missing_ok=True)
-    digest = re.search(r"-([a-f0-9]{8,})\.", path.name)
-    timeout_before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SECONDS_TO_ANSWER)
-    try:
-        torch.hub.download_url_to_file(address, str(path), digest[1] if digest else None, progress=sys.stderr.isatty())
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise ValueError(f"the weights {path.name} are not on this machine and could not be fetched ({error}); bring "
-                         f"{address} and put it into {path.parent}, or name the file with --weights") from None
-    finally:
-        socket.setdefaulttimeout(timeout_before)
-    return path
-
-
-def read_checkpoint(path: Path) -> Any:
-    """Read a file of ``torch.save`` without running anything in it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights; they must be {' or '.join(DATASETS)}, or a file")
-    return read_torch_file(path, stand_ins=True)
-
-
-def find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """Find the state dict in a checkpoint's content: the content itself, or the value of a usual key."""
-    for key in ("state_dict", "model", "model_state"):  # the last one is PyTorchVideo's
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if isinstance(content, Mapping):
-        state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
-        if state:
-            return state
-    raise ValueError(f"{path}: holds no state dict, names with tensors, neither alone nor under 'state_dict', "
-                     "'model' or 'model_state'")
 
 
 def fit_state_dict(model: Recognizer, name: str, state: Mapping[str, torch.Tensor], *, source: str) -> LoadedWeights:
@@ -227,6 +166,51 @@ def fit_state_dict(model: Recognizer, name: str, state: Mapping[str, torch.Tenso
         notes.append(f"{origin[-4:-1]} weights in {name}: a start for training, but not the same scores")
     model.load_state_dict(loaded, strict=False)
     return LoadedWeights(source, origin, list(loaded), unexpected_keys, missing, notes)
+
+
+def fill(
+    build: Callable[[], Recognizer], state: Mapping[str, torch.Tensor], *, name: str, source: str,
+    new_classifier: bool = False,
+) -> Recognizer:
+    """Build a network on the meta device and assign the tensors; initialise only a new classifier."""
+    with torch.device("meta"):
+        model = build()
+    own = model.state_dict()
+    unexpected = [key for key in state if key not in own]
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    fresh = [key for key in missing if new_classifier and _is_behind_blocks(model, key)]
+    for key, tensor in state.items():
+        if key in own and tensor.shape != own[key].shape:
+            raise ValueError(f"{source} does not fit {name}: its {key} is {tuple(tensor.shape)}, that of the network "
+                             f"{tuple(own[key].shape)}; the weights are of another network")
+    if len(missing) > len(fresh):
+        holes = [key for key in missing if key not in fresh]
+        raise ValueError(f"{source} does not fit {name}: {len(holes)} of {len(own)} tensors are missing in it, "
+                         f"{holes[0]} first; the weights are of another network")
+    if unexpected:
+        raise ValueError(f"{source} does not fit {name}: {len(unexpected)} of its {len(state)} tensors have no place, "
+                         f"{unexpected[0]} first; the weights are of another network")
+    try:
+        check_finite(state)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    tensors = {key: tensor.to(own[key].dtype, copy=True) for key, tensor in state.items()}
+    if fresh:
+        initial = build().state_dict()
+        tensors |= {key: initial[key] for key in fresh}
+    for key in own.keys() - tensors.keys():                            # counters of batches
+        tensors[key] = torch.zeros(own[key].shape, dtype=own[key].dtype)
+    model.load_state_dict(tensors, assign=True)
+    for line in LoadedWeights(source, "the network's publisher", list(state), [], fresh).lines():
+        logger.info(line)
+    return model
+
+
+def _is_behind_blocks(model: Recognizer, key: str) -> bool:
+    """Whether a tensor belongs to the classifier or to a transformer's pooling."""
+    backbone: Any = model.backbone
+    return key.startswith("cls_head.") or (
+        hasattr(backbone, "layer_of") and backbone.layer_of(key) == backbone.num_layers - 1)
 
 
 def _torchvision_names(

@@ -19,6 +19,8 @@ from tinyaction.models.heads import AverageClips
 from tinyaction.models.model_card import ModelCard
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
 from tinyaction.models.residual3d import (
+    MEAN,
+    STD,
     STRIDE,
     Bottleneck,
     ResBlock,
@@ -27,6 +29,7 @@ from tinyaction.models.residual3d import (
     check_clip,
     conv3d,
     init_residual,
+    pytorchvideo_card,
 )
 
 STAGE_DEPTHS = (1, 2, 5, 3)
@@ -122,7 +125,7 @@ class X3D(nn.Module):
 
 def make_block(in_channels: int, inner: int, channels: int, *, stride: int, gate_channels: int,
                norm_every_shortcut: bool) -> ResBlock:
-    """Wide and depthwise inside, with squeeze and excitation where ``gate_channels`` is not 0."""
+    """Make a block, wide and depthwise inside; ``gate_channels`` of squeeze and excitation, 0 for none."""
     steps = (1, stride, stride)
     gate = SqueezeExcitation(inner, gate_channels) if gate_channels else nn.Identity()
     branch = Bottleneck(conv3d(in_channels, inner, (1, 1, 1)),
@@ -132,9 +135,9 @@ def make_block(in_channels: int, inner: int, channels: int, *, stride: int, gate
 
 
 def build(*, num_classes: int = 400, window: Sequence[int] | None = None, hidden: int = 2048, dropout: float = 0.5,
-          average_clips: AverageClips = "prob", max_views: int = 0, mean: Sequence[float] = (114.75,) * 3,
-          std: Sequence[float] = (57.375,) * 3, **backbone: Any) -> Recognizer:
-    """An X3D with its head, freshly initialised.
+          average_clips: AverageClips = "prob", max_views: int = 0, mean: Sequence[float] = MEAN,
+          std: Sequence[float] = STD, **backbone: Any) -> Recognizer:
+    """Make an X3D with its head, freshly initialised.
 
     Args:
         window, hidden: of the head, see :class:`WindowHead`.
@@ -147,12 +150,12 @@ def build(*, num_classes: int = 400, window: Sequence[int] | None = None, hidden
 
 
 def check_input(arguments: Mapping[str, Any], *, clip_len: int, size: int) -> None:
-    """Raise ValueError where a network of these arguments of :func:`build` cannot take such clips."""
+    """Raise ValueError if a network with these arguments of :func:`build` cannot take such clips."""
     check_clip(clip_len, size, network="X3D")
 
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict of PyTorchVideo in the names of :func:`build`'s recognizer."""
+    """Translate the names of a state dict of PyTorchVideo."""
     converted = {}
     for key, tensor in state.items():
         if key.startswith("blocks.5.pool.post_conv."):
@@ -164,15 +167,10 @@ def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return converted
 
 
-def _card(name: str, file: str, *, clip_len: int, frame_interval: int, size: int, test_size: int, top1: float,
-          top5: float, num_parameters: int, gflops: float, depth: float = 2.2) -> ModelCard:
+def _card(name: str, file: str, *, clip_len: int, size: int, depth: float = 2.2, **known: Any) -> ModelCard:
     side = math.ceil(size / STRIDE)
-    return ModelCard(
-        name=name, arguments={"depth": depth, "window": (clip_len, side, side)}, dataset="kinetics", num_classes=400,
-        clip_len=clip_len, frame_interval=frame_interval, size=size, short_side=test_size, test_size=test_size,
-        mean=(114.75,) * 3, std=(57.375,) * 3, licence="Apache-2.0", top1=top1, top5=top5,
-        views="10 clips x 3 crops", source="PyTorchVideo's model zoo", num_parameters=num_parameters, gflops=gflops,
-        address=f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/{file}", least_size=STRIDE)
+    return pytorchvideo_card(name, file, arguments={"depth": depth, "window": (clip_len, side, side)},
+                             clip_len=clip_len, size=size, **known)
 
 
 PUBLISHED = (

@@ -19,11 +19,12 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 
@@ -44,6 +45,7 @@ from tinyaction.video.store_info import STORE_FILE
 
 SECONDS_PER_VIDEO = 6 * 3600.0  # a process that takes longer for one is ended, and the video is named
 SECONDS_PER_ESTIMATE = 60.0
+NUM_MEASURED = 8  # videos from which the space is estimated
 BAD_FILES = "bad_files.txt"
 
 
@@ -113,8 +115,8 @@ def make_store(
 
 
 def plan_store(
-    source: str | Path, folder: str | Path, settings: StoreSettings, *, num_measured: int = 8,
-    allow_outside: bool = False, group_by: str = "",
+    source: str | Path, folder: str | Path, settings: StoreSettings, *, allow_outside: bool = False,
+    group_by: str = "",
 ) -> StorePlan:
     """Look at what is there and what is missing, and estimate the space for it; writes nothing.
 
@@ -132,7 +134,7 @@ def plan_store(
     targets = _targets(data, source, settings)
     missing = [video for video, target in targets.items()
                if not is_current(folder / target, Path(video), settings)]
-    estimates = map_in_processes(partial(_estimate, settings=settings), _spread(missing, num_measured), num_workers=1,
+    estimates = map_in_processes(partial(_estimate, settings=settings), _spread(missing, NUM_MEASURED), num_workers=1,
                                  timeout_seconds=SECONDS_PER_ESTIMATE)
     measured = [size for _, size in estimates if size and not isinstance(size, Lost)]
     num_bytes = round(sum(measured) / len(measured) * len(missing)) if measured else 0
@@ -251,11 +253,16 @@ def _targets(data: DataFolder, source: Path, settings: StoreSettings) -> dict[st
             video, _ = videos[index]
             absolute = Path(video).absolute()
             inside = Path(os.path.normpath(absolute))
-            name = str(inside.relative_to(root)) if inside.is_relative_to(root) else "elsewhere" + str(inside)
+            name = str(inside.relative_to(root)) if inside.is_relative_to(root) else place_elsewhere(inside)
             if "\n" in name or name != name.strip():
                 raise ValueError(f"{video!r}: a name with a line break, or with spaces around it, fits into no list")
             targets[video] = Path(name + FORMATS[settings.format]).as_posix()
     return targets
+
+
+def place_elsewhere(path: PurePath) -> str:
+    """The place in a store of a video outside the data: /a/b.mp4 -> elsewhere/a/b.mp4, C:\\b -> elsewhere/C/b."""
+    return "/".join(["elsewhere", *re.findall(r"[^:/\\]+", path.anchor), *path.parts[1:]])
 
 
 def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:

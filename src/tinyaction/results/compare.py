@@ -22,6 +22,7 @@ from tinyaction.results.page import html_page, section, table
 from tinyaction.results.plots import Series, line_chart, shortened
 from tinyaction.results.run import Run
 from tinyaction.results.summary import WIDTH
+from tinyaction.text import some_of
 from tinyaction.video.frames import FORMATS
 
 BoolArray = npt.NDArray[np.bool_]
@@ -124,8 +125,8 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
         if not run.predictions:
             raise ValueError(f"{run.folder}: no predictions.csv in it, so it cannot be compared")
         if run.class_names != first.class_names:
-            raise ValueError(f"{run.folder} has the classes {_some(run.class_names)}, {first.folder} has "
-                             f"{_some(first.class_names)}; only runs of the same classes, in the same order, can be "
+            raise ValueError(f"{run.folder} has the classes {some_of(run.class_names)}, {first.folder} has "
+                             f"{some_of(first.class_names)}; only runs of the same classes, in the same order, can be "
                              "compared")
     tables = [{one.filename: one for one in run.predictions} for run in runs]
     common = [name for name in tables[0] if all(name in other for other in tables[1:])]
@@ -151,10 +152,6 @@ def _end(filename: str) -> str:
     """Folder and name of a video, without the suffix that a frame store adds."""
     path = Path(filename)
     return "/".join((path.with_suffix("") if path.suffix in FORMATS.values() else path).parts[-2:])
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def paired_line(test: PairedTest, first: str, second: str) -> str:

@@ -6,8 +6,9 @@
     log.txt            what the terminal showed
     best.pt            the weights with the highest validation accuracy
     last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
+    folds.csv          a row a fold; only of --folds
     bad_files.txt      videos that were skipped, and why; only where there are any
-    tensorboard/       the columns of metrics.csv for TensorBoard, where asked for
+    tensorboard/       the columns of metrics.csv for TensorBoard, where asked for;  mlflow_run.txt  its run in MLflow
     report.html        all of this to look at, with pictures beside it (see report.py and report.css)
     .lock              held while a run writes here
 
@@ -30,6 +31,7 @@ from typing import Any, TypeVar
 from tinyaction.data.loader import BadVideo
 from tinyaction.files import write_whole
 from tinyaction.results.evaluation import EpochRecord, Evaluation
+from tinyaction.results.trackers import Trackers, check_trackers
 from tinyaction.text import from_cell, printable, shell_line, to_cell
 
 T = TypeVar("T")
@@ -37,6 +39,7 @@ T = TypeVar("T")
 PREDICTIONS = ("path", "class", "predicted", "score", "class_score")
 METRICS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_mean_class")
 TIMES = ("data_seconds", "compute_seconds")
+FOLDS = ("fold", "videos", "train_videos", "accuracy", "mean_class_accuracy", "loss", "chosen", "num_groups", "groups")
 OLD_COLUMNS = {"seconds_waiting": "data_seconds", "seconds_computing": "compute_seconds"}  # of earlier versions
 LOCK = ".lock"
 
@@ -48,23 +51,22 @@ class RunFolder:
 
     Raises:
         ValueError: ``out`` is a folder with something in it, or a file, or another process writes to it; or
-            ``tensorboard`` is asked for and missing.
+            the package of a tracker is missing.
     """
 
     def __init__(
-        self, out: str | Path = "", *, name: str = "run", tensorboard: bool = False, reopen: bool = False,
+        self, out: str | Path = "", *, name: str = "run", trackers: Sequence[str] = (), reopen: bool = False,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         self._on_line = on_line
-        writer_class = _summary_writer() if tensorboard else None  # first: where it is missing no folder is made
+        check_trackers(trackers)  # first: where one is missing no folder is made
         self.path = Path(out) if str(out) else _next_folder(Path("runs"), name)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: exists already and is a file; name a folder with --out")
         if reopen and not self.path.exists():
             raise FileNotFoundError(f"{self.path}: no such run folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._writer_class = writer_class
-        self._scalars: Any = None
+        self._trackers = Trackers(trackers, self.path, self.log)
         self._lock = _lock(self.path)
         if not reopen and any(child.name != LOCK for child in self.path.iterdir()):
             self.close()
@@ -147,11 +149,7 @@ class RunFolder:
                 writer.writerow(row)
             # All digits: the best epoch of the file is that of best.pt.
             writer.writerow([value if isinstance(value, int) else repr(float(value)) for value in row.values()])
-        if self._writer_class is not None:
-            self._scalars = self._scalars or self._writer_class(self.path / "tensorboard")
-            for name, value in row.items():
-                self._scalars.add_scalar(_tag(name), value, record.epoch + 1)
-            self._scalars.flush()
+        self._trackers.on_epoch(row)
         return row
 
 
@@ -195,21 +193,6 @@ def metrics_row(record: EpochRecord) -> dict[str, float]:
     return row | dict(zip(TIMES, times, strict=True))
 
 
-def _summary_writer() -> Callable[[Path], Any]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ValueError("--tensorboard needs the package tensorboard, which is not installed; "
-                         "pip install 'tinyaction[plots]'") from None
-    return SummaryWriter
-
-
-def _tag(column: str) -> str:
-    """"train_loss" -> "loss/train": TensorBoard draws what shares the first word beside each other."""
-    kind, _, rest = column.partition("_")
-    return f"{rest}/{kind}" if kind in ("train", "val") else f"{kind}/{rest}" if rest else column
-
-
 @dataclass
 class SavedPrediction:
     """A line of ``predictions.csv``: ``score`` is that of the predicted class, ``label_score`` of the true one."""
@@ -230,6 +213,7 @@ class Run:
     history: list[dict[str, float]]  # metrics.csv; a value that is missing there is missing here
     predictions: list[SavedPrediction]  # predictions.csv; empty where there is none
     bad_files: frozenset[str] = frozenset()  # paths in bad_files.txt: videos that were skipped
+    folds: Sequence[Mapping[str, str]] = ()  # folds.csv; empty where there is none
 
     def __repr__(self) -> str:
         best = self.best
@@ -252,10 +236,14 @@ def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, float]:
     return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
 
 
-def usage_lines(folder: Path, data: str, example: str) -> list[str]:
-    """The commands that evaluate the best weights, use them on a video, and show where they found its class."""
+def usage_lines(folder: Path, data: str, example: str, *, is_tested: bool = True) -> list[str]:
+    """The commands that evaluate the best weights, use them on a video, and show where they found its class.
+
+    Without ``is_tested`` all videos were trained on, and none is left to evaluate.
+    """
     checkpoint = folder / "best.pt"
-    return ["evaluate: " + shell_line("tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint),
+    evaluate = ["evaluate: " + shell_line("tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint)]
+    return [*(evaluate if is_tested else []),
             "predict:  " + shell_line("tinyaction", "predict", example, "--checkpoint", checkpoint),
             "explain:  " + shell_line("tinyaction", "explain", example, "--checkpoint", checkpoint)]
 
@@ -286,7 +274,8 @@ def read_run(folder: str | Path) -> Run:
     predictions = _rows(path, PREDICTIONS, lambda row: SavedPrediction(
         from_cell(row["path"]), numbers[from_cell(row["class"])], numbers[from_cell(row["predicted"])],
         float(row["score"]), float(row["class_score"]))) if path.is_file() else []
-    return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")))
+    folds = _rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
+    return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")), folds)
 
 
 def _read_bad_files(path: Path) -> dict[str, str]:

@@ -23,6 +23,7 @@ from tinyaction.models.temporal import TimelineModel
 from tinyaction.results.features import LARGEST_FLOAT16, Array, FeatureCache
 from tinyaction.results.timeline_metrics import Segment
 from tinyaction.video import UInt8Array, VideoReader, open_video
+from tinyaction.video.segment import duration_of
 
 PIECE_STEPS = 128  # steps that are read, and kept, together
 BATCH_STEPS = 16  # steps that go through the network together
@@ -55,10 +56,9 @@ class StepFeatures:
         Raises ValueError where the video is shorter than a window, or does not say when its frames are shown.
         """
         reader = open_video(path)
-        rate = reader.fps or (len(reader) - 1) / (float(reader.seconds[-1]) or float("inf"))
-        if not rate:
-            raise ValueError(f"{path}: it does not say how many frames a second has; a timeline needs to know")
-        duration = float(reader.seconds[-1]) + 1 / rate
+        if len(reader) > 1 and not reader.seconds[-1] > 0:
+            raise ValueError(f"{path}: nothing says when its frames are shown; a timeline needs to know")
+        duration = duration_of(reader)
         if duration < self.model.window_seconds - 1e-6:
             raise ValueError(f"{path}: lasts {duration:.2f} s, less than the window of "
                              f"{self.model.window_seconds:g} s that the network sees; leave it out, or train with a "

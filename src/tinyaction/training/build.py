@@ -1,4 +1,4 @@
-"""From the config of a run to everything that training needs: :func:`build`."""
+"""Build everything that training needs from the config of a run: :func:`build`."""
 
 import math
 from collections.abc import Callable
@@ -52,10 +52,14 @@ class Training:
     notes: list[str]  # on the weights
 
 
-def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Training:
-    """Find the data and make model, loaders and updater. Raises every error in flags, lists and files.
+def build(
+    config: RunConfig, *, data: DataFolder | None = None, on_line: OnLine | None = None,
+    on_count: OnCount | None = None,
+) -> Training:
+    """Find the data; make model, loaders and updater. Every error in flags, lists and files is raised here.
 
     Args:
+        data: found already.
         on_line: receives a sentence for each download or store.
         on_count: called with its progress.
     """
@@ -66,9 +70,12 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
     check_input(config.model, clip_len=config.clip_len, size=config.size)  # before anything is downloaded
     if rank() > 0:
         on_line, on_count = None, None
-    folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-    data = main_process_first(lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by))
-    check_groups_apart(data.train, data.val)
+    if data is None:
+        folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
+        data = main_process_first(
+            lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by))
+        check_groups_apart(data.train, data.val)
+    folder = data.folder or Path(config.data)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     model, notes = build_model(config, len(data.class_names))
@@ -111,7 +118,7 @@ def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count
 
 
 def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:
-    """The recognizer with its weights loaded and its stages frozen, and notes on the weights."""
+    """Make the recognizer, load its weights, freeze its stages; return it with notes on the weights."""
     torch.manual_seed(config.seed)
     if config.weights and published_card(config.model) is not None:
         model = create_model(config.model, num_classes, weights=config.weights, max_views=config.max_views)
@@ -125,7 +132,7 @@ def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[s
 
 
 def build_datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, VideoDataset]:
-    """The training videos with their augmentation, of which a probe has none, and the validation videos."""
+    """Make the datasets for training, with augmentation except for a probe, and for validation."""
     train_set = VideoDataset(
         data.train,
         eval_pipeline(**eval_arguments(config)) if config.method == "probe" else
@@ -142,7 +149,7 @@ def build_datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, V
 
 
 def build_loader(config: RunConfig, dataset: VideoDataset, *, is_train: bool, pin_memory: bool) -> VideoLoader:
-    """The batches of this process."""
+    """Make a loader of this process's batches."""
     return build_dataloader(
         dataset, batch_size=config.batch_size, shuffle=is_train, balanced=config.balanced and is_train,
         num_workers=config.num_workers, pin_memory=pin_memory, rank=rank(), num_ranks=num_processes(),
@@ -152,7 +159,7 @@ def build_loader(config: RunConfig, dataset: VideoDataset, *, is_train: bool, pi
 
 
 def build_criterion(config: RunConfig, data: DataFolder) -> Criterion | None:
-    """The loss; None is the plain cross-entropy."""
+    """Make the loss; None: plain cross-entropy."""
     if not (config.label_smoothing or config.class_weights or config.mixup):
         return None
     weights = class_weights(data.train.labels, len(data.class_names)) if config.class_weights else None
@@ -160,7 +167,7 @@ def build_criterion(config: RunConfig, data: DataFolder) -> Criterion | None:
 
 
 def build_schedule(config: RunConfig, lr: float, *, num_batches: int) -> LearningRateAt:
-    """Learning rate by optimizer step, for epochs of ``num_batches``; the last step of an epoch may have fewer."""
+    """Return the learning rate by optimizer step, for epochs of ``num_batches`` batches."""
     steps_per_epoch = math.ceil(num_batches / config.grad_accum)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     return lambda step: learning_rate(step, base_lr=lr, total_steps=config.epochs * steps_per_epoch,
@@ -168,7 +175,7 @@ def build_schedule(config: RunConfig, lr: float, *, num_batches: int) -> Learnin
 
 
 def eval_arguments(config: RunConfig) -> dict[str, Any]:
-    """Arguments of eval_pipeline. The checkpoint carries them, so that prediction sees what evaluation saw."""
+    """Return the arguments of eval_pipeline. The checkpoint carries them: prediction sees what evaluation saw."""
     num_clips = config.probe_views if config.method == "probe" else config.num_clips
     arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": num_clips}
     return arguments if config.num_crops == 1 else arguments | {"num_crops": config.num_crops}

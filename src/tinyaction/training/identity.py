@@ -1,4 +1,4 @@
-"""What a run must keep when it is resumed: classes, lists of videos, flags, processes, number format."""
+"""What must be the same in a resumed run: classes, lists of videos, flags, processes, number format."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from tinyaction.training.distributed import num_processes
 
 @dataclass(frozen=True)
 class ListIdentity:
-    """Digests of a list of videos, wherever its folder lies."""
+    """Digests of a list of videos; they do not depend on the place of its folder."""
 
     num_videos: int
     names: str
@@ -67,7 +67,7 @@ class RunIdentity:
 
 
 def differences(before: RunIdentity, now: RunIdentity) -> list[str]:
-    """Name each difference in a clause; without one a run may go on."""
+    """Describe each difference in a clause; a run may resume if there is none."""
     found = []
     if before.class_names != now.class_names:
         found.append(f"its classes were {some_of(before.class_names)}, now they are {some_of(now.class_names)}")
@@ -83,7 +83,7 @@ def differences(before: RunIdentity, now: RunIdentity) -> list[str]:
 
 
 def _list_differences(kind: str, before: ListIdentity, now: ListIdentity) -> list[str]:
-    """At most one: other names come with other labels and sizes."""
+    """Describe the first difference; other names imply other labels and sizes."""
     if before.num_videos != now.num_videos:
         return [f"it had {before.num_videos} {kind} videos, now there are {now.num_videos}"]
     if before.names != now.names:

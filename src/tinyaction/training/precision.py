@@ -6,7 +6,7 @@ FORMATS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
-    """Number format for a name: "off" (float32), "bf16", "fp16", or "auto".
+    """Return the number format for a name: "off" (float32), "bf16", "fp16", or "auto".
 
     "auto" is bfloat16 on a CUDA device whose hardware has it, float16 on other CUDA devices, float32 elsewhere.
 
@@ -26,5 +26,5 @@ def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
 
 
 def create_scaler(amp: torch.dtype | None) -> torch.amp.GradScaler | None:
-    """A scaler of the loss for float16, which needs one; None for other formats."""
+    """Make a loss scaler for float16; None for other formats, which need none."""
     return torch.amp.GradScaler() if amp == torch.float16 else None

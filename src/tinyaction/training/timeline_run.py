@@ -27,6 +27,7 @@ from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import num_processes
 from tinyaction.training.probe_run import is_mirroring
 from tinyaction.training.schedule import learning_rate
+from tinyaction.video.segment import segment_of
 
 CROP_STEPS = 128  # of a training sample
 LEAST_BATCHES = 8  # of an epoch
@@ -71,17 +72,23 @@ class TimelineRun:
                 self.on_count("videos", number, len(videos))
         return found
 
+    def check_segments(self) -> None:
+        """Open each video once; ValueError names the first segment that is none of it."""
+        for video in (*self.videos.train, *self.videos.val):
+            reader, _ = self.features.open(video.path)
+            for item in video.segments:
+                segment_of(reader, item.start, item.end, path=video.path, where=item.where)
+
     def fit_reduction(self) -> None:
         """Compute the reduction from steps spread over all training videos."""
-        opened = [(video.path, *self.features.open(video.path)) for video in self.videos.train]
-        num_steps = sum(duration for _, _, duration in opened) / self.config.stride
+        num_steps = sum(self.features.open(video.path)[1] for video in self.videos.train) / self.config.stride
         every, offset, rows = max(1, math.ceil(num_steps / REDUCTION_STEPS)), 0, []
-        for number, (path, reader, duration) in enumerate(opened, start=1):
-            for piece in self.features.pieces(path, reader, duration):
+        for number, video in enumerate(self.videos.train, start=1):
+            for piece in self.features.pieces(video.path, *self.features.open(video.path)):
                 rows.append(torch.from_numpy(piece[offset % every :: every]).float().flatten(1))
                 offset -= len(piece)
             if self.on_count is not None:
-                self.on_count("videos", number, len(opened))
+                self.on_count("videos", number, len(self.videos.train))
         self.model.temporal.set_reduction(torch.cat(rows).to(self.device))
 
 
@@ -121,7 +128,7 @@ def run_timeline(
         videos.source.parent,
         f"{config.model}-{config.clip_len}x{config.size}-{model.window_seconds:g}s-every-{config.stride:g}s",
         recognizer, pipeline)
-    run = RunFolder(config.out, name=f"{config.model}-timeline", tensorboard=config.tensorboard, on_line=on_line)
+    run = RunFolder(config.out, name=f"{config.model}-timeline", trackers=config.trackers, on_line=on_line)
     try:
         for line in [*first_lines(config, videos, device, run.path), *notes]:
             run.log(line)
@@ -154,6 +161,7 @@ def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
     """Train for all epochs, keep the best one, measure it and write all down."""
     config, run = training.config, training.run
     started = time.perf_counter()
+    training.check_segments()
     training.fit_reduction()
     train = training.read(training.videos.train, mirrored=is_mirroring(config))
     val = training.read(training.videos.val, mirrored=False)

@@ -1,0 +1,120 @@
+"""The CSV layouts of a data folder: tables of whole videos, or of segments of videos."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tinyaction.data.class_folders import empty_notes, videos_by_class, write_split
+from tinyaction.data.folder import DataFolder, one_of
+from tinyaction.data.groups import Split, groups_of_paths
+from tinyaction.data.lists import PackedTexts, check_within, names_of_labels, videos_of_rows
+from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, Segment, check_segments, read_rows
+
+
+def from_tables(
+    folder: Path, tables: Sequence[Path], class_names: list[str] | None, split: Split, allow_outside: bool
+) -> DataFolder:
+    train_table, val_table = (one_of(tables, word, folder) for word in ("train", "val"))
+    notes: list[str] = []
+    left_out: list[str] = []
+    is_split = True
+    written = folder / SPLIT_FILE
+    if written in tables:  # the other tables are what it was made of
+        left_out = _left_out(folder, read_rows(written), [path for path in tables if path != written])
+        tables, train_table, val_table = [written], None, None
+    if train_table and val_table:
+        train, val = read_rows(train_table), read_rows(val_table)
+        check_segments([*train, *val])
+    else:
+        if len(tables) > 1:
+            names = ", ".join(path.name for path in tables)
+            raise ValueError(f"{folder}: several CSV files ({names}); keep one with a column 'split', or *train*.csv "
+                             "and *val*.csv")
+        rows = read_rows(tables[0])
+        if any(row.split for row in rows):
+            _check_splits(rows, tables[0])
+        elif split.val_share is None:
+            is_split = False
+        else:
+            rows, note = _split(folder, rows, split, tables[0], written=written if split.keep else None)
+            notes.append(note)
+        train, val = ([row for row in rows if row.split == name or not is_split] for name in ("train", "val"))
+    if _is_of_class_folders(tables[0], [*train, *val]):  # a folder named "7" is a name, not the number of a class
+        class_names = sorted({row.label for row in [*train, *val]})
+    class_names = names_of_labels([*train, *val], class_names)
+    for row in () if allow_outside else (*train, *val):
+        check_within(folder, str(folder), row.path, row.where)
+    train_list, val_list = (
+        videos_of_rows(rows, class_names, prefix=str(folder), source=str(table or tables[0]))
+        for rows, table in ((train, train_table), (val, val_table))
+    )
+    data = DataFolder(train_list, val_list, class_names, notes, left_out, is_split=is_split)
+    return _with_videos_as_groups(data)
+
+
+def _split(
+    folder: Path, rows: list[Segment], split: Split, table: Path, *, written: Path | None
+) -> tuple[list[Segment], str]:
+    """The rows with the split that is chosen for them, and what to say of it; segments of a video stay together."""
+    groups = [row.group for row in rows] if rows[0].group else None
+    kept_whole = "groups"
+    if split.group_by is not None:
+        groups = groups_of_paths([row.path for row in rows], folder, split.group_by)
+    elif groups is None and not rows[0].is_whole:
+        groups, kept_whole = [row.path for row in rows], "videos"
+    _, val_ids, splits = split.choose([row.label for row in rows], groups, table)
+    rows = [replace(row, split=name) for row, name in zip(rows, splits, strict=True)]
+    if groups is not None and kept_whole == "groups":
+        rows = [replace(row, group=group) for row, group in zip(rows, groups, strict=True)]
+    what = "videos" if rows[0].is_whole else "segments"
+    how = "class by class" if groups is None else f"{len(set(groups))} {kept_whole} kept whole"
+    note = write_split(written, rows, split.seed)
+    return rows, (f"{table} has no column 'split': {len(val_ids)} of {len(rows)} {what} were chosen for validation, "
+                  f"{how}; {note}")
+
+
+def _with_videos_as_groups(data: DataFolder) -> DataFolder:
+    """Where nothing else says what belongs together, the segments of a video do; a note where both lists have some."""
+    train, val = data.train, data.val
+    has_groups = train.groups is not None or val.groups is not None
+    if not data.is_split or has_groups or train.starts is None or val.starts is None:
+        return data
+    paths = [[videos.name(index) for index in range(len(videos))] for videos in (train, val)]
+    both = sorted(set(paths[0]) & set(paths[1]))
+    if both:
+        data.notes.append(f"{len(both)} videos have segments in training and in validation, the first is {both[0]}: "
+                          "their validation is no test on new videos")
+    else:
+        train.groups, val.groups = (PackedTexts(of_list) for of_list in paths)
+    return data
+
+
+def _is_of_class_folders(table: Path, rows: list[Segment]) -> bool:
+    return table.name in (SPLIT_FILE, CLEAN_FILE) and all(row.label in row.path.split("/")[:2] for row in rows)
+
+
+def _check_splits(rows: list[Segment], path: Path) -> None:
+    for row in rows:
+        if row.split not in ("train", "val", "test"):
+            raise ValueError(f"{row.where}: the split {row.split!r} is none of train, val, test")
+    for split in ("train", "val"):
+        if not any(row.split == split for row in rows):
+            raise ValueError(f"{path}: no line with the split {split!r}")
+
+
+def _left_out(folder: Path, rows: list[Segment], tables: Sequence[Path]) -> list[str]:
+    """Videos and classes that came into the class folders, or the other tables, or went, after the split was made."""
+    listed = {row.name for row in rows}
+    if tables:
+        there = {row.name: row.label for table in tables for row in read_rows(table)}
+    else:
+        there = {path.relative_to(folder).as_posix(): name for name, videos in videos_by_class(folder).items()
+                 for path in videos}
+    new = [name for name in there if name not in listed]
+    gone = [row.name for row in rows if row.name not in there and not (folder / row.path).exists()]
+    classes = sorted(set(there.values()) - {row.label for row in rows})
+    parts = [f"{len(new)} videos in {folder} are not in {SPLIT_FILE}, the first is {folder / new[0]}"] if new else []
+    parts += [f"{len(gone)} videos of {SPLIT_FILE} are not there, the first is {folder / gone[0]}"] if gone else []
+    parts += [f"it has no video of {', '.join(map(repr, classes[:8]))}"] if classes else []
+    advice = [f"{'; '.join(parts)}: delete {SPLIT_FILE} to split anew"] if parts else []
+    return advice + ([] if tables else empty_notes(folder))

@@ -1,0 +1,81 @@
+"""What is known of a folder of videos: :class:`DataFolder`."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tinyaction.data.class_folders import unused_files
+from tinyaction.data.lists import VideoList
+from tinyaction.text import check_class_names
+
+
+@dataclass
+class DataFolder:
+    """What :func:`find_data` found: two lists, the names of the classes, and what a person should be told.
+
+    Attributes:
+        notes: what was decided, as a new split.
+        left_out: sentences on videos and classes that are there and in no list, or listed and not there.
+        folder: in which the data was found.
+        is_split: False where both lists have all videos.
+    """
+
+    train: VideoList
+    val: VideoList
+    class_names: list[str]
+    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    folder: Path | None = None
+    is_split: bool = True
+
+    def __post_init__(self) -> None:
+        check_class_names(self.class_names, self.train.source)
+
+    def merged(self) -> "DataFolder":
+        """Training and validation videos as one list, which stands for both."""
+        videos = self.train.joined(self.val)
+        return replace(self, train=videos, val=videos)
+
+    def unused_summary(self) -> str:
+        """What a person should know before the data is used, in one sentence; "" where all of it is used once.
+
+        Videos and classes that no list names, files that are no videos, and videos that one list names with two
+        labels. It looks through the whole folder.
+        """
+        return "; ".join(part for part in (*self.left_out, *self._two_labels(), self.unused_files()) if part)
+
+    def unused_files(self) -> str:
+        """The part of :meth:`unused_summary` that is about files: "8 files are no videos: .txt 5, .jpg 3"."""
+        if self.folder is None:
+            return ""
+        listed = {videos[index][0] for videos in (self.train, self.val) for index in range(len(videos))}
+        num_by_suffix, videos = unused_files(self.folder, listed)
+        parts = []
+        if num_by_suffix:
+            num = num_by_suffix.total()
+            kinds = ", ".join(f"{name} {count}" for name, count in num_by_suffix.most_common(8))
+            parts.append(f"{num} files are no videos: {kinds}" if num > 1 else f"1 file is no video: {kinds}")
+        if videos and not self.left_out:
+            first = videos[0].relative_to(self.folder)
+            parts.append(f"{len(videos)} videos are in no list, the first is {first}" if len(videos) > 1 else
+                         f"1 video is in no list: {first}")
+        return "; ".join(parts)
+
+    def _two_labels(self) -> Iterator[str]:
+        for name, videos in (("training", self.train), ("validation", self.val)):
+            labels = defaultdict(set)
+            for index in range(len(videos)):
+                labels[videos.item_name(index)].add(int(videos.labels[index]))
+            twice = [path for path, given in labels.items() if len(given) > 1]
+            if twice:
+                yield f"{len(twice)} {name} videos have two labels, the first is {twice[0]}"
+
+
+def one_of(paths: Iterable[Path], word: str, folder: Path) -> Path | None:
+    """The one path whose name contains the word."""
+    found = sorted(path for path in paths if word in path.stem.lower())
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ValueError(f"{folder}: several lists for {word!r} ({names}); keep one")
+    return found[0] if found else None
