@@ -25,7 +25,6 @@ from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.data.long_videos import BACKGROUND, LongVideo, read_long_videos
 from tinyaction.data.segments import Segment as TrueSegment
 from tinyaction.data.segments import write_segments
-from tinyaction.device import choose_device
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.timeline import merge_windows
 from tinyaction.prepare.streams import make_streams
@@ -100,7 +99,7 @@ def compare(arguments: argparse.Namespace, title: str, train: Path, tests: Seque
             result = ta.train(ta.RunConfig(
                 str(train), task="timeline", model=arguments.model, weights=arguments.weights, size=arguments.size,
                 stride=STRIDE, flip=flip, seed=seed, device="cpu", out=f"{run}/run"))
-            predictor = TimelinePredictor(result.checkpoint, device=choose_device("cpu"))
+            predictor = TimelinePredictor(result.checkpoint, device="cpu")
         streams = [one for folder in tests for one in read_streams(predictor, arguments, folder, split)]
         told = []
         for one in streams:

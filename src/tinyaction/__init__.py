@@ -52,6 +52,7 @@ from tinyaction.models.pretrained import load_pretrained
 from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
 from tinyaction.results.sheets import Clip
+from tinyaction.results.timeline import TimelinePredictor
 from tinyaction.sample import DataSample
 from tinyaction.training.config import RunConfig, default_hyperparameters
 from tinyaction.training.finetune import Criterion, create_average, freeze
@@ -80,6 +81,6 @@ __all__ = [
     "learning_rate", "create_optimizer", "create_average", "Updater", "Criterion", "freeze",
     "train_one_epoch", "fit", "Callbacks",
     # with a trained model
-    "Predictor", "Prediction",
+    "Predictor", "Prediction", "TimelinePredictor",
     "__version__",
 ]

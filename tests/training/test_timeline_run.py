@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from toys import bar_frames
 
 import tinyaction as ta
 from tinyaction.cli import main
@@ -16,6 +17,7 @@ from tinyaction.prepare.streams import make_streams
 from tinyaction.results.run import read_run
 from tinyaction.training.config import RunConfig
 from tinyaction.training.timeline_run import step_targets
+from tinyaction.video.writer import write_video
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def folder(tmp_path_factory):
 
 def config(folder, out, **flags) -> RunConfig:
     return RunConfig(str(folder), task="timeline", device="cpu", out=str(out), num_workers=0,
-                     **{"size": 32, "stride": 0.25, "epochs": 3, "flip": 0} | flags)
+                     **{"size": 32, "stride": 0.25, "epochs": 3, "flip": 0, "batch_size": 2} | flags)
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +173,32 @@ def test_targets_are_the_classes_at_the_middles_of_steps(folder):
     middles = (np.arange(40) + 0.5) * 0.25
     expected = np.where((middles >= first.start) & (middles < first.end), ["plain", "striped"].index(first.label), 2)
     assert targets.tolist() == expected.tolist()
+
+
+def write_bars(folder, name, split, seed) -> str:
+    """Bars that lie or stand, 1.5 to 3 seconds each, with empty pictures between them; returns its lines."""
+    rng = np.random.default_rng(seed)
+    frames, lines = [], ""
+    for number in range(8):
+        empty = np.random.default_rng(seed).integers(0, 80, (32, 32, 3)).astype(np.uint8)
+        frames += [empty] * int(rng.integers(8, 20))
+        bars = list(bar_frames(number % 2, seed, num_frames=int(rng.integers(15, 31)), side=32))
+        label = "lying" if number % 2 == 0 else "standing"
+        lines += f"{name}.mp4,{len(frames) / 10},{(len(frames) + len(bars)) / 10},{label},{split}\n"
+        frames += bars
+    write_video(folder / f"{name}.mp4", frames, fps=10)
+    return lines
+
+
+@pytest.mark.slow
+def test_it_learns_where_bars_lie_and_stand(tmp_path):
+    """A network with random weights gives features enough for that."""
+    lines = [write_bars(tmp_path, f"v{seed}", "val" if seed == 3 else "train", seed) for seed in range(4)]
+    (tmp_path / "segments.csv").write_text("path,start,end,label,split\n" + "".join(lines))
+    result = ta.train(config(tmp_path, tmp_path / "run", epochs=25, stride=0.1, batch_size=8))
+    figures = read_run(result.path).config["timeline"]
+    assert figures["f1_50"] > 0.9 and figures["edit"] > 0.9 and figures["boundary_error_seconds"] <= 0.2
+    assert result.accuracy > 0.9
 
 
 def test_several_classes_at_once(tmp_path, capsys):

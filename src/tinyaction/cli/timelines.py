@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.long_videos import BACKGROUND, find_segments_file, read_long_videos
-from tinyaction.device import choose_device
 from tinyaction.files import write_whole
 from tinyaction.inference.overlay import with_label
 from tinyaction.inference.sources import list_videos
@@ -42,7 +41,7 @@ def predict_timelines(arguments: argparse.Namespace) -> int:
     if cameras:
         raise ValueError(f"{cameras[0]}: a timeline is of a video file, not of a camera")
     videos = [str(video) for source in arguments.sources for video in list_videos(source) or [source]]
-    predictor = TimelinePredictor(arguments.checkpoint, device=choose_device(arguments.device))
+    predictor = TimelinePredictor(arguments.checkpoint, device=arguments.device)
     found: dict[str, list[Segment]] = {}
     failures = 0
     count = CountLine()
@@ -127,7 +126,7 @@ def evaluate_timelines(arguments: argparse.Namespace) -> list[str]:
     check_flags(arguments, "classes", "num_crops", "num_clips", "max_views")
     if not arguments.checkpoint:
         raise ValueError("--task timeline measures a run of --task timeline; name its folder with --checkpoint")
-    predictor = TimelinePredictor(arguments.checkpoint, device=choose_device(arguments.device))
+    predictor = TimelinePredictor(arguments.checkpoint, device=arguments.device)
     path = find_segments_file(arguments.data)
     found = read_long_videos(path, overlaps=predictor.model.temporal.overlaps, allow_outside=arguments.allow_outside)
     videos = found.get(arguments.split or "val") or found.get("")

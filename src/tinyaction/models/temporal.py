@@ -132,6 +132,9 @@ class TimelineModel(nn.Module):
         self, recognizer: Recognizer, temporal: TemporalNetwork, *, stride_seconds: float, window_seconds: float
     ) -> None:
         super().__init__()
+        if not (stride_seconds >= 0.01 and window_seconds > 0):
+            raise ValueError(f"stride_seconds is {stride_seconds} and window_seconds {window_seconds}; they must be "
+                             "at least 0.01, and above 0")
         self.recognizer = recognizer
         self.temporal = temporal
         self.stride_seconds = stride_seconds

@@ -18,7 +18,8 @@ from tinyaction.data.long_videos import BACKGROUND
 from tinyaction.data.pipelines import eval_pipeline, steps_after_decoding
 from tinyaction.data.sampling import step_frames
 from tinyaction.data.transforms import Compose
-from tinyaction.models.checkpoint import Checkpoint, load_timeline_model
+from tinyaction.device import choose_device
+from tinyaction.models.checkpoint import load_timeline_model
 from tinyaction.models.temporal import TimelineModel
 from tinyaction.results.features import LARGEST_FLOAT16, Array, FeatureCache
 from tinyaction.results.timeline_metrics import Segment
@@ -45,10 +46,6 @@ class StepFeatures:
     pipeline: Compose
     device: torch.device
     cache: FeatureCache | None = None
-
-    @classmethod
-    def of(cls, model: TimelineModel, checkpoint: Checkpoint, device: torch.device) -> "StepFeatures":
-        return cls(model.to(device).eval(), eval_pipeline(**checkpoint.eval_pipeline), device)
 
     def open(self, path: str) -> tuple[VideoReader, float]:
         """A reader of the video, and its duration in seconds.
@@ -190,12 +187,15 @@ def runs(is_on: Sequence[bool] | npt.NDArray[np.bool_]) -> list[tuple[int, int]]
 class TimelinePredictor:
     """A checkpoint of ``--task timeline``, ready for uncut videos of any length.
 
+        TimelinePredictor("runs/conv2d-timeline-1")("long.mp4").segments()
+
     Raises as :func:`tinyaction.models.checkpoint.load_timeline_model` does.
     """
 
-    def __init__(self, checkpoint: str | Path, *, device: torch.device) -> None:
+    def __init__(self, checkpoint: str | Path, *, device: str = "auto") -> None:
+        used = choose_device(device)
         self.model, self.checkpoint = load_timeline_model(checkpoint)
-        self.features = StepFeatures.of(self.model, self.checkpoint, device)
+        self.features = StepFeatures(self.model.to(used), eval_pipeline(**self.checkpoint.eval_pipeline), used)
 
     def __call__(self, path: str, *, on_piece: OnPiece | None = None) -> Timeline:
         reader, duration = self.features.open(path)

@@ -1,5 +1,6 @@
 """A run of ``--task timeline``: features of uncut videos, a network over their time, a run folder."""
 
+import copy
 import math
 import time
 from collections.abc import Sequence
@@ -43,6 +44,16 @@ class StepData:
     duration: float
     views: list[torch.Tensor]
     targets: torch.Tensor
+
+
+@dataclass
+class BestEpochState:
+    """The epoch (from 1) with the highest accuracy of validation steps, and its weights over time."""
+
+    epoch: int
+    metrics: dict[str, float]
+    evaluation: Evaluation
+    network: dict[str, torch.Tensor]
 
 
 @dataclass
@@ -176,8 +187,7 @@ def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     num_steps = sum(one.targets.shape[-1] for one in train)
     num_batches = max(LEAST_BATCHES, round(num_steps / (CROP_STEPS * config.batch_size)))
-    best: tuple[float, float] | None = None
-    best_epoch, evaluation = 0, None
+    best: BestEpochState | None = None
     for epoch in range(config.epochs):
         trained = train_epoch(training, train, optimizer, generator, epoch=epoch, num_batches=num_batches)
         started = time.perf_counter()
@@ -185,24 +195,18 @@ def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
         validated.compute_seconds = time.perf_counter() - started
         record = EpochRecord(epoch, optimizer.param_groups[0]["lr"], trained, validated)
         metrics = run.add_metrics(record)
-        if best is None or epoch_sort_key(metrics) > best:
-            best, best_epoch, evaluation = epoch_sort_key(metrics), epoch + 1, validated
-            save(training, metrics, epoch + 1)
+        if best is None or epoch_sort_key(metrics) > epoch_sort_key(best.metrics):
+            best = BestEpochState(epoch + 1, metrics, validated, copy.deepcopy(network.state_dict()))
         if (epoch + 1) % LOG_EVERY == 0 or epoch + 1 == config.epochs:
             run.log(f"epoch {epoch + 1:>3}/{config.epochs}  train {trained.loss:.3f} {trained.top1:.3f}  val "
                     f"{validated.loss:.3f} {validated.top1:.3f}")
-    assert evaluation is not None
-    best_state = Checkpoint.load(run.path).state_dict
-    training.model.load_state_dict(best_state)
-    write_results(training, val, best_epoch)
-    return best_epoch, evaluation
-
-
-def save(training: TimelineRun, metrics: dict[str, float], num_epochs: int) -> None:
-    config, model = training.config, training.model
-    Checkpoint(model_arguments(config.model, model.recognizer), model.state_dict(), training.class_names,
-               eval_arguments(config), epoch=num_epochs, metrics=metrics, config=asdict(config),
-               timeline=model.settings).save(training.run.path / "best.pt")
+    assert best is not None
+    network.load_state_dict(best.network)
+    Checkpoint(model_arguments(config.model, training.model.recognizer), training.model.state_dict(),
+               training.class_names, eval_arguments(config), epoch=best.epoch, metrics=best.metrics,
+               config=asdict(config), timeline=training.model.settings).save(run.path / "best.pt")
+    write_results(training, val, best.epoch)
+    return best.epoch, best.evaluation
 
 
 def train_epoch(
