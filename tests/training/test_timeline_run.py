@@ -34,8 +34,8 @@ def folder(tmp_path_factory):
 
 
 def config(folder, out, **flags) -> RunConfig:
-    return RunConfig(str(folder), task="timeline", device="cpu", out=str(out), num_workers=0,
-                     **{"size": 32, "stride": 0.25, "epochs": 3, "flip": 0, "batch_size": 2} | flags)
+    return RunConfig(str(folder), task="timeline", device="cpu", out=str(out), num_workers=0, **{
+        "model": "conv2d", "size": 32, "stride": 0.25, "epochs": 3, "flip": 0, "batch_size": 2} | flags)
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,9 @@ def test_predict_writes_segments_in_every_form(result, folder, tmp_path, capsys)
     ("evaluate --task timeline --data DATA --checkpoint RUN --split train --num-crops 3", "--num-crops does not go"),
     ("evaluate --task timeline --data DATA --model x3d-s", "--task timeline measures a run"),
     ("train --data DATA --task timeline --method probe", "--method probe does not go with --task timeline"),
-    ("train --data DATA --task timeline --ema 0.9", "--ema does not go with --task timeline; leave it out"),
-    ("train --data DATA/val --task timeline", "segments.csv: no such file; uncut videos need one"),
+    ("train --data DATA --task timeline --model conv2d --ema 0.9", "--ema does not go with --task timeline; leave"),
+    ("train --data DATA --task timeline", "name a model, as --model"),
+    ("train --data DATA/val --task timeline --model conv2d", "segments.csv: no such file; uncut videos need one"),
     ("train --data DATA --task timeline --model conv3d --window 11 --size 32 --clip-len 4 --out OUT",
      "lasts 10.00 s, less than the window of 11 s"),
 ])

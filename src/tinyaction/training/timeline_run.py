@@ -155,7 +155,7 @@ def run_timeline(
 
 def first_lines(config: RunConfig, videos: LongVideos, device: torch.device, path: Path) -> list[str]:
     lines = [f"note: {note}" for note in videos.notes]
-    if not config.weights:
+    if not config.pretrained:
         lines.append("note: no --weights, so these are features of a network that has learned nothing")
     short = sum(item.end - item.start < config.stride for one in (*videos.train, *videos.val) for item in one.segments)
     if short:
