@@ -30,6 +30,7 @@ from tinyaction.training.loop import Callbacks, TrainState, fit
 from tinyaction.training.probe_run import ProbeResult, majority_line, probe_facts, run_probe
 from tinyaction.training.probe_start import begin_with_probe, comparison_line, finetune_facts
 from tinyaction.training.resume import CheckpointManager, Stateful
+from tinyaction.training.timeline_run import run_timeline
 from tinyaction.video.frames import FORMATS, original_of
 
 MUCH_WAITING = 1 / 3  # share of an epoch spent waiting for data above which a flag is named
@@ -78,6 +79,9 @@ def train(
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
     with one_voice():
+        if config.task == "timeline":
+            path, best_epoch, evaluation = run_timeline(config, on_line=on_line, on_count=on_count)
+            return RunResult(path, best_epoch, config.epochs, evaluation)
         config = choose_model(config, on_line=on_line)
         if config.folds:
             fine_tuning = FineTuning(partial(train_fold, on_batch=on_batch), partial(train_final, on_batch=on_batch))
