@@ -175,6 +175,7 @@ class RunRecorder:
     def begin(self) -> None:
         """Go on with the run, or write down what it is."""
         if self.training.config.resume and self.manager.restore():
+            self.run.log(epoch_heading(self.training.config.epochs))
             return
         for line in first_lines(self.training, self.run.path, stand_in=self.stand_in):
             self.run.log(line)
@@ -235,17 +236,22 @@ def first_lines(training: Training, path: Path, *, stand_in: bool) -> list[str]:
     if num_processes() > 1:
         lines.append(f"{num_processes()} processes: a step is made of {num_processes()} batches of "
                      f"{config.batch_size}")
-    return lines + training.notes
+    return [*lines, *training.notes, epoch_heading(config.epochs)]
 
 
 def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
     train, val = record.train, record.val
     waiting = train.data_seconds + val.data_seconds
     seconds = waiting + train.compute_seconds + val.compute_seconds
-    skipped = f"  skipped {len(train.bad)} train, {len(val.bad)} val" if train.bad or val.bad else ""
-    return (f"epoch {record.epoch + 1:>3}/{num_epochs}  train {train.loss:.3f} {train.top1:.3f}  "
-            f"val {val.loss:.3f} {val.top1:.3f}  {seconds:.1f} s, {waiting / seconds:.0%} waiting"
-            f"{skipped}{'  best' if is_best else ''}")
+    name = f"epoch {record.epoch + 1:>3}/{num_epochs}"
+    skipped = f"\n  skipped {len(train.bad)} train, {len(val.bad)} val" if train.bad or val.bad else ""
+    return (f"{name}  {train.loss:10.3f}  {train.top1:8.3f}  {val.loss:8.3f}  {val.top1:8.3f}  {seconds:7.1f}  "
+            f"{waiting / seconds:>7.0%}{'  best' if is_best else ''}{skipped}")
+
+
+def epoch_heading(num_epochs: int) -> str:
+    """The names of the columns of :func:`epoch_line`."""
+    return f"{'epoch':<{len(f'epoch   1/{num_epochs}')}}  train loss  accuracy  val loss  accuracy  seconds  waiting"
 
 
 def waiting_advice(config: RunConfig, filename: str) -> str:
