@@ -79,7 +79,8 @@ class VideoLoader:
     Attributes:
         position: batches of this epoch that were yielded, or left out since no video of them could be read.
         bad: videos of this epoch that were dropped (``on_error="skip"``), in the order in which they failed.
-        on_wait: called about once a second while the loader waits for a batch; may raise to leave.
+        on_wait: called about once a second while the loader waits for a batch, without workers before each video;
+            may raise to leave.
     """
 
     def __init__(
@@ -261,8 +262,11 @@ class VideoLoader:
                 self._look_after_workers()
                 if not str(error).startswith("DataLoader timed out"):
                     raise _in_a_sentence(error) from error
-            if self.on_wait is not None:
-                self.on_wait()
+            self._wait()
+
+    def _wait(self) -> None:
+        if self.on_wait is not None:
+            self.on_wait()
 
     def _start(self) -> Iterator[Any]:
         """An iterator of torch's loader over the plan; puts its new workers into ``_workers``."""
@@ -284,7 +288,7 @@ class VideoLoader:
             self._table.share_memory_()  # type: ignore[no-untyped-call]
         self._table[:, INDEX] = -1
         return DataLoader(
-            WatchedDataset(self.dataset, self._table),
+            WatchedDataset(self.dataset, self._table, before_item=None if self.num_workers else self._wait),
             batch_sampler=self._plan,
             num_workers=self.num_workers,
             collate_fn=self._collate,

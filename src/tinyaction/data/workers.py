@@ -66,11 +66,16 @@ class WatchedDataset(Dataset[Any]):
     torch would turn the error into a traceback of the worker and drop the rest of the batch.
     """
 
-    def __init__(self, dataset: VideoItems, table: torch.Tensor) -> None:
+    def __init__(
+        self, dataset: VideoItems, table: torch.Tensor, *, before_item: Callable[[], None] | None = None
+    ) -> None:
         self.dataset = dataset
         self.table = table  # (workers, 3) float64, shared
+        self.before_item = before_item  # of a loader without workers, which waits while it reads; may raise to leave
 
     def __getitem__(self, key: Key) -> Any:
+        if self.before_item is not None:
+            self.before_item()
         worker = get_worker_info()
         row = torch.zeros(3) if worker is None else self.table[worker.id]
         row[STARTED] = time.monotonic()
