@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
-from tinyaction.cli.network import add_network_flags, check_network_flags, load_predictor, network_inputs
+from tinyaction.cli.network import (
+    add_network_flags,
+    check_clip_length,
+    check_network_flags,
+    load_predictor,
+    network_inputs,
+)
 from tinyaction.files import check_output, whole_file, write_whole
 
 
@@ -28,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for output in (path, names_path):
         check_output(output, flag="--out", inputs=[*arguments.sources, *network_inputs(arguments)],
                      force=arguments.force)
+    check_clip_length(arguments, arguments.sources)
     predictor = load_predictor(arguments, device=arguments.device)
     features, names = predictor.embed(arguments.sources)
     broken = [name for name in names if "\n" in name]

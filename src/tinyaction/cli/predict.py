@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import IO
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
-from tinyaction.cli.network import add_network_flags, check_network_flags, load_predictor, network_inputs
+from tinyaction.cli.network import (
+    add_network_flags,
+    check_clip_length,
+    check_network_flags,
+    load_predictor,
+    network_inputs,
+)
 from tinyaction.files import check_output, part_of, put_in_place
 from tinyaction.inference.overlay import draw_timeline, with_label
 from tinyaction.inference.prediction import Prediction, Window
@@ -29,6 +35,7 @@ SUFFIXES = {"json": ".json", "csv": ".csv", "timeline": ".csv", "overlay": ".mp4
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
+    check_clip_length(arguments, [source for source in arguments.sources if not _is_camera(source)])
     predictor = load_predictor(arguments, device=arguments.device)
     if predictor.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.", file=sys.stderr)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
+from tinyaction.data.clip_length import clip_length_notes
 from tinyaction.data.dataset import check_files_exist
 from tinyaction.data.groups import check_groups_apart, known_groups
 from tinyaction.data.loader import BadVideo
@@ -71,6 +72,7 @@ def run_probe(
     check_groups_apart(data.train, data.val)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
+    data.notes += clip_length_notes(config.clip_len, data.train)
     model, notes = build_model(config, len(data.class_names))
     run = RunFolder(config.out, name=f"{config.model}-probe", trackers=config.trackers, on_line=on_line)
     try:
