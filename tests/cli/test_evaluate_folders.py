@@ -75,6 +75,20 @@ def test_a_table_needs_only_the_split_that_is_measured(splits, asked, num, argv,
         assert f"third: no video of the split '{missing}'; a column 'split' of a CSV" in capsys.readouterr().err
 
 
+def test_classes_in_another_order_are_known_by_their_names(argv, tmp_path, capsys):
+    folder = tmp_path / "third"
+    outputs = []
+    for names in (CLASSES, CLASSES[::-1]):
+        for split in ("train", "val"):
+            write_all(folder / split, num=3)
+            (folder / f"{split}.txt").write_text("".join(
+                f"{number}.mp4 {names.index(CLASSES[number % 2])}\n" for number in range(3)))
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+        assert main(argv) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] and " over 3 videos" in outputs[0]
+
+
 @pytest.mark.parametrize("layout", ["folders", "lists", "tables"])
 def test_the_videos_for_testing_lie_beside_the_others(layout, argv, tmp_path, capsys):
     """And they are no videos that no list names."""

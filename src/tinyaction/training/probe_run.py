@@ -153,7 +153,7 @@ def clip_features(
     for note in cache.notes:
         on_line(f"note: {note}")
     on_line(f"features of {sum(len(one.videos) for one in results)} videos in {time.perf_counter() - started:.1f} s, "
-            f"{num_computed} of them computed now; kept in {cache.folder or 'memory only'}")
+            f"{num_computed} of them computed now; kept in\n  {cache.folder or 'memory only'}")
     return results
 
 
@@ -230,12 +230,14 @@ def probe_facts(probe: Probe) -> dict[str, Any]:
 
 
 def probe_lines(probe: Probe) -> list[str]:
+    """The best choices as a table, the first of which was taken; at most 80 columns wide."""
     if not probe.num_folds:
-        return ["a class has a single training clip or group, so nothing could be chosen by cross-validation: "
-                f"pooling {probe.pooling}, L2 strength {probe.strength:g}"]
-    return [f"pooling {one.pooling}, L2 strength {one.strength:g}: log loss {one.loss:.3f}, accuracy "
-            f"{one.accuracy:.3f} in {probe.num_folds}-fold cross-validation of the training clips"
-            + (" (chosen)" if number == 0 else "") for number, one in enumerate(probe.candidates[:NUM_SHOWN])]
+        return ["a class has a single training clip or group, so nothing could be chosen:",
+                f"  pooling {probe.pooling}, L2 strength {probe.strength:g}"]
+    return [f"{probe.num_folds}-fold cross-validation of the training clips; the first choice is taken:",
+            f"  {'pooling':<28}  L2 strength  log loss  accuracy",
+            *(f"  {one.pooling!s:<28}  {one.strength:>11g}  {one.loss:8.3f}  {one.accuracy:8.3f}"
+              for one in probe.candidates[:NUM_SHOWN])]
 
 
 def majority_line(train: VideoList, val: Evaluation, class_names: list[str]) -> str:
