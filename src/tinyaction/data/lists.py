@@ -276,7 +276,8 @@ def check_label_0(videos: VideoList) -> None:
     """ValueError where the labels of training videos, which have no names, seem to count from 1."""
     if len(videos) and videos.labels.min() > 0:
         raise ValueError(f"{videos.source}: no video has label 0; do labels count from 1? Here they count from 0; if "
-                         "class 0 only has no training video, add a classes.txt with one name a line (class_names=)")
+                         "class 0 only has no training video, add a classes.txt with one name a line, or give "
+                         "class_names")
 
 
 def is_number(word: str) -> bool:
