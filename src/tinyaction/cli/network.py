@@ -8,6 +8,7 @@ from pathlib import Path
 from tinyaction.cli import check_at_least
 from tinyaction.data.clip_length import clip_length_notes
 from tinyaction.data.lists import VideoList
+from tinyaction.inference.embedder import Embedder
 from tinyaction.inference.predictor import Predictor
 from tinyaction.inference.sources import list_videos
 from tinyaction.models.checkpoint import Checkpoint, checkpoint_of, load_model
@@ -65,6 +66,14 @@ def load_network(arguments: argparse.Namespace) -> tuple[Recognizer, Checkpoint]
     model = load_pretrained(arguments.model, weights=arguments.weights, clip_len=arguments.clip_len,
                             size=arguments.size)
     return model, checkpoint_of(model)
+
+
+def load_embedder(arguments: argparse.Namespace) -> Embedder:
+    """The network for its features alone: also one on frames, or published without a classifier."""
+    if arguments.checkpoint:
+        return Embedder(arguments.checkpoint, device=arguments.device, num_clips=arguments.num_clips)
+    return Embedder.from_pretrained(arguments.model, weights=arguments.weights, clip_len=arguments.clip_len,
+                                    size=arguments.size, device=arguments.device, num_clips=arguments.num_clips)
 
 
 def load_predictor(arguments: argparse.Namespace, *, device: str) -> Predictor:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,15 +18,19 @@ from tinyaction.results.report import write_report
 from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
 from tinyaction.results.summary import result_lines
 from tinyaction.text import shell_line
-from tinyaction.training.build import STAND_IN, OnCount, OnLine, Training, build, eval_arguments
+from tinyaction.training.auto import choose_model
+from tinyaction.training.build import NO_WEIGHTS, STAND_IN, OnCount, OnLine, Training, build, eval_arguments
 from tinyaction.training.config import RunConfig
-from tinyaction.training.distributed import broadcast_from_main, num_processes, rank
+from tinyaction.training.distributed import broadcast_from_main, limit_of_waiting, num_processes, one_voice, rank
 from tinyaction.training.finetune import averaged_model
 from tinyaction.training.folds import FineTuning, run_folds
-from tinyaction.training.identity import RunIdentity
+from tinyaction.training.identity import RunIdentity, check_same_on_all
+from tinyaction.training.job import job_name
 from tinyaction.training.loop import Callbacks, TrainState, fit
-from tinyaction.training.probe_run import run_probe
+from tinyaction.training.probe_run import ProbeResult, majority_line, probe_facts, run_probe
+from tinyaction.training.probe_start import begin_with_probe, comparison_line, finetune_facts
 from tinyaction.training.resume import CheckpointManager, Stateful
+from tinyaction.training.timeline_run import run_timeline
 from tinyaction.video.frames import FORMATS, original_of
 
 MUCH_WAITING = 1 / 3  # share of an epoch spent waiting for data above which a flag is named
@@ -36,7 +41,7 @@ class RunResult:
     """What came out of a run."""
 
     path: Path  # the run folder
-    best_epoch: int  # counts from 1, as in metrics.csv
+    best_epoch: int  # counts from 1, as in metrics.csv; 0 is the probe that fine-tuning began with
     num_epochs: int  # epochs that were trained
     evaluation: Evaluation  # of the best epoch's weights on the validation videos
     last: EpochRecord | None = None  # the last epoch; None where it was trained before the run was resumed
@@ -73,25 +78,34 @@ def train(
         ValueError, OSError: a flag, a list or a video is wrong; the message names it.
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
-    if config.folds:
-        fine_tuning = FineTuning(partial(train_fold, on_batch=on_batch), partial(train_final, on_batch=on_batch))
-        path, evaluation = run_folds(config, fine_tuning, on_line=on_line, on_count=on_count)
-        return RunResult(path, 1, 1, evaluation)
-    if config.method == "probe":
-        path, evaluation = run_probe(config, on_line=on_line, on_count=on_count)
-        return RunResult(path, 1, 1, evaluation)
-    training = build(config, data=data, on_line=on_line, on_count=on_count)
-    result: RunResult | None = None
-    if rank() > 0:
-        fit_beside_main(training)
-    else:
-        recorder = RunRecorder(training, on_line=on_line, on_batch=on_batch)
-        recorder.begin()
-        fit_and_record(training, recorder)
-        result = report(training, recorder)
-    result = broadcast_from_main(result)
-    assert result is not None
-    return result
+    with one_voice():
+        if config.task == "timeline":
+            path, best_epoch, evaluation = run_timeline(config, on_line=on_line, on_count=on_count)
+            return RunResult(path, best_epoch, config.epochs, evaluation)
+        config = choose_model(config, on_line=on_line)
+        if config.folds:
+            fine_tuning = FineTuning(partial(train_fold, on_batch=on_batch), partial(train_final, on_batch=on_batch))
+            path, evaluation = run_folds(config, fine_tuning, on_line=on_line, on_count=on_count)
+            return RunResult(path, 1, 1, evaluation)
+        if config.method == "probe":
+            path, evaluation = run_probe(config, on_line=on_line, on_count=on_count)
+            return RunResult(path, 1, 1, evaluation)
+        training = build(config, data=data, on_line=on_line, on_count=on_count)
+        probe = begin_with_probe(training, on_count=on_count) if config.method == "probe-then-finetune" else None
+        identity = RunIdentity.of(training.config, training.data, training.folder, training.updater.amp,
+                                  num_processes=training.num_processes)
+        check_same_on_all(identity)
+        recorder = RunRecorder(training, identity, on_line=on_line, on_batch=on_batch) if rank() == 0 else None
+        result = None
+        if recorder is None:
+            fit_beside_main(training, identity)
+        else:
+            recorder.begin(probe)
+            fit_and_record(training, recorder)
+            result = report(training, recorder)
+        result = broadcast_from_main(result)
+        assert result is not None
+        return result
 
 
 def train_fold(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None) -> EpochRecord:
@@ -104,31 +118,57 @@ def train_fold(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None)
 def train_final(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None) -> Checkpoint:
     """All epochs on the training videos, and the weights after the last: there is nothing to choose an epoch by."""
     training = build(config, data=replace(data, val=data.train.subset([0])))  # a loop without validation has one video
+    if config.method == "probe-then-finetune":
+        begin_with_probe(training, on_count=None)
     state = TrainState()
     fit(training.model, training.train_loader, training.val_loader, training.updater, num_epochs=config.epochs,
-        device=training.device, criterion=training.criterion, state=state, callbacks=Callbacks(on_batch))
+        device=training.device, criterion=training.criterion, seed=config.seed, state=state,
+        callbacks=Callbacks(on_batch))
     return checkpoint_of(training, epoch=state.epoch, metrics={})
 
 
-def fit_beside_main(training: Training) -> None:
+def fit_beside_main(training: Training, identity: RunIdentity) -> None:
     """Train in a process that writes nothing."""
-    torch.manual_seed(training.config.seed + rank())  # dropout of its own
-    fit(training.model, training.train_loader, training.val_loader, training.updater,
-        num_epochs=training.config.epochs, device=training.device, criterion=training.criterion,
-        callbacks=Callbacks(on_epoch=lambda record: broadcast_from_main(False)))  # the main process says when to stop
+    manager = CheckpointManager(Path(training.config.resume), None, **managed(training), identity=identity)
+    if not (training.config.resume and manager.restore()):
+        manager.save()
+
+    def on_epoch(record: EpochRecord) -> bool:
+        manager.save()
+        return broadcast_from_main(False)  # the main process says when to stop
+
+    fit_managed(training, manager, Callbacks(None, manager.on_step, on_epoch))
+
+
+def managed(training: Training) -> dict[str, Any]:
+    """Arguments of a CheckpointManager."""
+    updater = training.updater
+    objects: dict[str, Stateful | None] = {"model": training.model, "optimizer": updater.optimizer,
+                                           "average": updater.average, "scaler": updater.scaler}
+    return {"train_loader": training.train_loader, "val_loader": training.val_loader,
+            "objects": {name: thing for name, thing in objects.items() if thing is not None},
+            "save_every": training.config.save_every, "grad_accum": updater.grad_accum}
+
+
+def fit_managed(training: Training, manager: CheckpointManager, callbacks: Callbacks) -> None:
+    """Train to the end, or until a signal stops all processes."""
+    is_over = broadcast_from_main(has_lost_patience(manager, training.config.patience, manager.state.epoch - 1))
+    with manager.watching(), limit_of_waiting(training.config.video_timeout):
+        fit(training.model, manager.train_loader, manager.val_loader, training.updater,
+            num_epochs=manager.state.epoch if is_over else training.config.epochs, device=training.device,
+            criterion=training.criterion, seed=training.config.seed, state=manager.state, callbacks=callbacks)
 
 
 def fit_and_record(training: Training, recorder: "RunRecorder") -> None:
     manager, config = recorder.manager, training.config
-    is_over = recorder.has_lost_patience(manager.state.epoch - 1)
-    with manager.watching(training.train_loader, training.val_loader):
-        fit(training.model, training.train_loader, training.val_loader, training.updater,
-            num_epochs=manager.state.epoch if is_over else config.epochs, device=training.device,
-            criterion=training.criterion, state=manager.state,
-            callbacks=Callbacks(recorder.on_batch, manager.on_step, recorder.on_epoch))
+    fit_managed(training, manager, Callbacks(recorder.on_batch, manager.on_step, recorder.on_epoch))
     if manager.state.epoch < config.epochs:
         recorder.run.log(f"stopped after epoch {manager.state.epoch}: {config.patience} epochs without improvement "
                          "(--patience)")
+
+
+def has_lost_patience(manager: CheckpointManager, patience: int, epoch: int) -> bool:
+    return manager.best is not None and 0 < patience <= epoch - manager.best.epoch
 
 
 def checkpoint_of(training: Training, *, epoch: int, metrics: dict[str, float]) -> Checkpoint:
@@ -149,7 +189,9 @@ def checkpoint_of(training: Training, *, epoch: int, metrics: dict[str, float]) 
 class RunRecorder:
     """Writes down a run as it goes: log, metrics, checkpoints, predictions of the best epoch."""
 
-    def __init__(self, training: Training, *, on_line: OnLine | None, on_batch: OnBatch | None) -> None:
+    def __init__(
+        self, training: Training, identity: RunIdentity, *, on_line: OnLine | None, on_batch: OnBatch | None
+    ) -> None:
         config = training.config
         self.training = training
         self.stand_in = is_stand_in(config.data)
@@ -157,24 +199,20 @@ class RunRecorder:
         self.last: EpochRecord | None = None
         self._show_progress = on_batch
         self._has_advised = False
-        identity = RunIdentity.of(config, training.data, training.folder, training.updater.amp)
         self.run = RunFolder(config.resume or config.out, name=config.model, trackers=config.trackers,
                              reopen=bool(config.resume), on_line=on_line)
-        updater = training.updater
-        objects: dict[str, Stateful] = {"model": training.model, "optimizer": updater.optimizer,
-                                        "train_loader": training.train_loader}
-        objects |= {name: thing for name, thing in (("average", updater.average), ("scaler", updater.scaler))
-                    if thing is not None}
-        self.manager = CheckpointManager(self.run, objects=objects, identity=identity, save_every=config.save_every,
+        self.manager = CheckpointManager(self.run.path, self.run, **managed(training), identity=identity,
                                          content=self.content)
 
     def content(self) -> Checkpoint:
         """The part of a checkpoint that a prediction needs."""
         return checkpoint_of(self.training, epoch=self.manager.state.epoch, metrics=self.manager.metrics)
 
-    def begin(self) -> None:
-        """Go on with the run, or write down what it is."""
+    def begin(self, probe: ProbeResult | None = None) -> None:
+        """Go on with the run, or write down what it is, and what the probe reached that it begins with."""
         if self.training.config.resume and self.manager.restore():
+            for line in process_lines(self.training):
+                self.run.log(line)
             self.run.log(epoch_heading(self.training.config.epochs))
             return
         for line in first_lines(self.training, self.run.path, stand_in=self.stand_in):
@@ -182,36 +220,43 @@ class RunRecorder:
         training = self.training
         self.run.write_config({
             **asdict(training.config), "lr_of_the_batch": training.lr, "class_names": training.data.class_names,
-            "stand_in": self.stand_in, "device_used": str(training.device), "num_train": len(training.data.train),
-            "num_val": len(training.data.val), "versions": versions()})
+            "stand_in": self.stand_in, "num_processes": num_processes(), "job": job_name(),
+            "device_used": str(training.device), "num_train": len(training.data.train),
+            "num_val": len(training.data.val), "versions": versions(),
+            **({} if probe is None else {"probe": probe_facts(probe.probe, probe.val)})})
+        if probe is not None:
+            self.run.forget_after(-1)                                  # of a run that was killed just here
+            record = EpochRecord(-1, 0.0, probe.train, probe.val)
+            self._record(record)
+            self.run.log(epoch_line(record, training.config.epochs, is_best=True))
         self.manager.save()
 
     def on_batch(self, progress: Progress) -> None:
         if self._show_progress is not None:
             self._show_progress(progress)
-        self.manager.on_batch(progress)
 
     def on_epoch(self, record: EpochRecord) -> bool:
         """Write down an epoch; True where patience has run out."""
+        is_best = self._record(record)
+        self.manager.save()
+        self.run.log(epoch_line(record, self.training.config.epochs, is_best))
+        self._advise(record)
+        return broadcast_from_main(has_lost_patience(self.manager, self.training.config.patience, record.epoch))
+
+    def _record(self, record: EpochRecord) -> bool:
+        """Write down the metrics of an epoch, and its weights and predictions where it is the best so far."""
         self.last = record
         manager, best = self.manager, self.manager.best
         manager.metrics = self.run.add_metrics(record)
         self.run.add_bad_files([*record.train.bad, *record.val.bad])
-        is_best = best is None or epoch_sort_key(manager.metrics) > epoch_sort_key({"val_top1": best.top1,
-                                                                                    "val_loss": best.loss})
+        is_best = best is None or epoch_sort_key(manager.metrics) > epoch_sort_key(
+            {"epoch": best.epoch + 1, "val_top1": best.top1, "val_loss": best.loss})
         if is_best:
             manager.best = BestEpoch(record.epoch, record.val.top1, record.val.loss)
             self.best_evaluation = record.val
             self.content().save(self.run.path / "best.pt")
             self.run.write_predictions(record.val, self.training.data.class_names)
-        manager.save()
-        self.run.log(epoch_line(record, self.training.config.epochs, is_best))
-        self._advise(record)
-        return broadcast_from_main(self.has_lost_patience(record.epoch))
-
-    def has_lost_patience(self, epoch: int) -> bool:
-        best = self.manager.best
-        return best is not None and 0 < self.training.config.patience <= epoch - best.epoch
+        return is_best
 
     def _advise(self, record: EpochRecord) -> None:
         """Once in a run, name a flag for an epoch that waited much; not for the first, in which the workers start."""
@@ -219,7 +264,7 @@ class RunRecorder:
         is_start = record.epoch == 0 and self.training.config.epochs > 1
         if not self._has_advised and not is_start and waiting > 1 and waiting > MUCH_WAITING * seconds:
             self._has_advised = True
-            advice = waiting_advice(self.training.config, self.training.train_set.filename(0))
+            advice = waiting_advice(self.training.config, self.training.train_set.videos[0][0])
             self.run.log(f"{waiting / seconds:.0%} of the epoch was spent waiting for data; {advice}")
 
 
@@ -233,10 +278,16 @@ def first_lines(training: Training, path: Path, *, stand_in: bool) -> list[str]:
               f"in {training.folder}",
               f"{config.model}, {config.clip_len} frames of {config.size}x{config.size}, {number_format} on "
               f"{training.device}; run folder {path}"]
-    if num_processes() > 1:
-        lines.append(f"{num_processes()} processes: a step is made of {num_processes()} batches of "
-                     f"{config.batch_size}")
-    return [*lines, *training.notes, epoch_heading(config.epochs)]
+    return [*lines, *process_lines(training), *training.notes, epoch_heading(config.epochs)]
+
+
+def process_lines(training: Training) -> list[str]:
+    """Say how several processes share a step; nothing for a run of one process."""
+    if num_processes() == training.num_processes == 1:
+        return []
+    num_batches = training.updater.grad_accum * num_processes()
+    return [f"{num_processes()} processes: a step is made of {num_batches} batches of "
+            f"{training.train_loader.batch_size}"]
 
 
 def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
@@ -244,6 +295,8 @@ def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
     waiting = train.data_seconds + val.data_seconds
     seconds = waiting + train.compute_seconds + val.compute_seconds
     name = f"epoch {record.epoch + 1:>3}/{num_epochs}"
+    if record.epoch < 0:
+        name = f"{'probe':<{len(name)}}"
     skipped = f"\n  skipped {len(train.bad)} train, {len(val.bad)} val" if train.bad or val.bad else ""
     return (f"{name}  {train.loss:10.3f}  {train.top1:8.3f}  {val.loss:8.3f}  {val.top1:8.3f}  {seconds:7.1f}  "
             f"{waiting / seconds:>7.0%}{'  best' if is_best else ''}{skipped}")
@@ -275,6 +328,8 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
         evaluation = evaluate(load_model(run.path / "best.pt")[0], training.val_loader, device=training.device)
     for line in last_lines(training, run.path, best.epoch, evaluation):
         run.log(line)
+    if training.config.method == "probe-then-finetune":
+        run.add_to_config({"finetune": finetune_facts(read_run(run.path).history)})
     try:
         page = write_report(run.path, train_set=training.train_set, val_set=training.val_set,
                             notice=STAND_IN if recorder.stand_in else "")
@@ -284,6 +339,8 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
         run.log(f"no report: {error}; try again with: {again}")
     if recorder.stand_in:
         run.log(STAND_IN)
+    if training.config.weights == "none":
+        run.log(NO_WEIGHTS)
     run.close()
     return RunResult(run.path, best.epoch + 1, recorder.manager.state.epoch, evaluation, recorder.last)
 
@@ -293,9 +350,14 @@ def last_lines(training: Training, path: Path, best_epoch: int, evaluation: Eval
     rows = read_run(path).history
     waiting, computing = (sum(row[name] for row in rows) for name in TIMES)
     example, _ = training.data.val[0]
+    num_epochs = training.config.epochs
+    best = f"best epoch {best_epoch + 1} of {num_epochs}" if best_epoch >= 0 else (
+        f"none of {num_epochs} epochs is better than the probe")
     return [
-        f"best epoch {best_epoch + 1} of {training.config.epochs}; {waiting + computing:.0f} s, {waiting:.0f} s of "
+        f"{best}; {waiting + computing:.0f} s, {waiting:.0f} s of "
         "them waiting for data",
         *result_lines(evaluation, training.data.class_names),
+        *([majority_line(training.data.train, evaluation, training.data.class_names), comparison_line(rows)]
+          if training.config.method == "probe-then-finetune" else []),
         *usage_lines(path, training.config.data, original_of(example)),
     ]
