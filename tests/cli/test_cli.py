@@ -99,7 +99,7 @@ def test_the_log_is_what_was_printed(run):
     assert (out / "log.txt").read_text() == printed
     lines = printed.splitlines()
     assert lines[0].startswith("8 training and 4 validation videos of 2 classes in ")
-    assert sum(line.startswith("epoch ") for line in lines) == 2
+    assert len(re.findall(r"^epoch +\d", printed, re.MULTILINE)) == 2
     assert all(len(line) <= 80 for line in lines if line.startswith(("epoch", "best", "accuracy", "  ")))
 
 
@@ -404,14 +404,12 @@ def test_a_run_that_fails_later_keeps_what_it_has_learned(bars, tmp_path, monkey
         ({}, "--checkpoint {data}/classes.txt", r"classes\.txt: not a readable checkpoint"),
         ({}, "--checkpoint {run}/best.pt --data {data}/none", r"data/none: no such folder"),
         ({"classes.txt": "lying\nstanding\nsitting\n"}, "--checkpoint {run}/best.pt",
-         r"best\.pt knows 2 classes \(lying, standing\), .*data has 3 \(lying, standing, sitting\)"),
-        ({"classes.txt": "standing\nlying\n"}, "--checkpoint {run}/best.pt",
-         r"best\.pt knows 2 classes \(lying, standing\), .*data has 2 \(standing, lying\); names and order"),
+         r"data: its class 'sitting' is none of the checkpoint, which knows lying, standing"),
         ({}, "--checkpoint {run}/best.pt --num-clips 0", r"--num-clips is 0; it must be at least 1"),
         ({}, "--checkpoint {run}/best.pt --batch-size 0", r"--batch-size is 0; it must be at least 1"),
         ({}, "--checkpoint {run}/best.pt --clip 3", r"arguments: --clip 3; see tinyaction evaluate --help"),
         ({}, "--checkpoint {run}/best.pt --device cuda:97", r"device 'cuda:97' is not usable here"),
-        ({}, "--checkpoint {run}/best.pt --split test", r"argument --split: invalid choice: 'test'"),
+        ({}, "--checkpoint {run}/best.pt --split test", r"data: no video of the split 'test'; a column"),
         ({}, "", r"no network is given; name the checkpoint of a run with --checkpoint, or a published network with"),
         ({"val/clip 1.mp4": None}, "--checkpoint {run}/best.pt", r"val/clip 1\.mp4: no such file; 1 of 4 videos"),
         ({"val/clip 1.mp4": b""}, "--checkpoint {run}/best.pt", r"val/clip 1\.mp4: the file is empty"),

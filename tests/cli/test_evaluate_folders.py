@@ -52,6 +52,64 @@ def test_all_videos_of_a_table_without_a_split_count(is_named, labels, argv, tmp
     assert sorted((tmp_path / "third").rglob("*")) == before
 
 
+def write_all(folder, *, num):
+    for number in range(num):
+        write_clip(folder / f"{number}.mp4", number % 2, number)
+    return folder
+
+
+@pytest.mark.parametrize(("splits", "asked", "num"), [
+    (["test"] * 4, [], 4), (["test"] * 4, ["--split", "test"], 4),  # no line of "train"
+    (["val", "test", "val", "test"], [], 2), (["val", "val", "val", "test"], ["--split", "test"], 1),
+    (["train", "val", "test", "test"], ["--split", "train"], 1), (["train", "train", "test", "test"], [], 2),
+])
+def test_a_table_needs_only_the_split_that_is_measured(splits, asked, num, argv, tmp_path, capsys):
+    folder = write_all(tmp_path / "third", num=4)
+    (folder / "videos.csv").write_text("path,label,split\n" + "".join(
+        f"{number}.mp4,{CLASSES[number % 2]},{split}\n" for number, split in enumerate(splits)))
+    assert main([*argv, *asked]) == 0
+    assert f" over {num} videos" in capsys.readouterr().out
+    missing = next(name for name in ("train", "val", "test", "") if name not in splits)
+    if missing:
+        assert main([*argv, "--split", missing]) == 2
+        assert f"third: no video of the split '{missing}'; a column 'split' of a CSV" in capsys.readouterr().err
+
+
+def test_classes_in_another_order_are_known_by_their_names(argv, tmp_path, capsys):
+    folder = tmp_path / "third"
+    outputs = []
+    for names in (CLASSES, CLASSES[::-1]):
+        for split in ("train", "val"):
+            write_all(folder / split, num=3)
+            (folder / f"{split}.txt").write_text("".join(
+                f"{number}.mp4 {names.index(CLASSES[number % 2])}\n" for number in range(3)))
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+        assert main(argv) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] and " over 3 videos" in outputs[0]
+
+
+@pytest.mark.parametrize("layout", ["folders", "lists", "tables"])
+def test_the_videos_for_testing_lie_beside_the_others(layout, argv, tmp_path, capsys):
+    """And they are no videos that no list names."""
+    folder = tmp_path / "third"
+    for split, num in (("train", 2), ("val", 2), ("test", 4)):
+        write_all(folder / split, num=num)
+        for number in range(num) if layout == "folders" else ():
+            home = folder / split / CLASSES[number % 2]
+            home.mkdir(exist_ok=True)
+            (folder / split / f"{number}.mp4").rename(home / f"{number}.mp4")
+        if layout == "lists":
+            (folder / f"{split}.txt").write_text("".join(f"{number}.mp4 {number % 2}\n" for number in range(num)))
+        if layout == "tables":
+            (folder / f"{split}.csv").write_text("path,label\n" + "".join(
+                f"{split}/{number}.mp4,{CLASSES[number % 2]}\n" for number in range(num)))
+    assert main([*argv, "--split", "test"]) == 0
+    out = capsys.readouterr().out
+    assert " over 4 videos" in out and "in no list" not in out
+    assert main(argv) == 0 and " over 2 videos" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("num_workers", ["-1", "-5"])
 def test_the_number_of_workers_is_as_its_help_says(num_workers, argv, tmp_path, capsys):
     """In every command that has the flag; prepare/check reads files in processes, so it needs one at least."""

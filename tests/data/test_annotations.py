@@ -528,3 +528,16 @@ def test_a_long_list_is_held_in_arrays(tmp_path):
     held = [memoryview(value) for value in parts if isinstance(value, np.ndarray | bytearray | array)]
     assert sum(value.nbytes for value in held) == sum(map(len, names)) + 8 * 100_001 + 8 * 100_000
     assert [videos[i] for i in (0, 1, 77_777, 99_999)] == [(names[i], i % 400) for i in (0, 1, 77_777, 99_999)]
+
+
+def test_a_folder_whose_class_name_is_refused_stays_as_it_was(tmp_path):
+    """A split.csv with the refused name would stand in the way once the class is renamed."""
+    for name in ("two\nlines", "run"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            (tmp_path / name / f"{number}.mp4").touch()
+    with pytest.raises(ValueError, match="has a line break or another control character; rename the class"):
+        find_data(tmp_path)
+    assert not (tmp_path / "split.csv").exists()
+    (tmp_path / "two\nlines").rename(tmp_path / "two lines")
+    assert find_data(tmp_path).class_names == ["run", "two lines"]

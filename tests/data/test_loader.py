@@ -221,6 +221,27 @@ def test_while_it_waits_the_loader_can_be_left():
     loader.close()
 
 
+def test_without_workers_the_loader_can_be_left_before_each_video():
+    """A batch of long videos may take minutes; the step that it is for has not begun."""
+    class LeaveError(Exception):
+        pass
+
+    asked = []
+
+    def leave() -> None:
+        asked.append(len(read))
+        if len(asked) == 6:
+            raise LeaveError
+
+    read = []
+    dataset = Trouble(8, {})
+    loader = loader_of(dataset, num_workers=0, shuffle=False)
+    loader.on_wait = leave
+    with pytest.raises(LeaveError):
+        read.extend(loader)
+    assert loader.position == 1 and read == [[(0, index) for index in range(4)]] and asked == [0, 0, 0, 0, 1, 1]
+
+
 # ---- going on in the middle ----------------------------------------------------------------------------------------
 
 

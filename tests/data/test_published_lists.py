@@ -1,10 +1,12 @@
 """Lists as published: a few lines of each format, read as they stand."""
 
 import json
+from functools import partial
 
 import pytest
 
 from tinyaction.data.annotations import DataFolder, find_data
+from tinyaction.data.dataset import VideoDataset
 
 
 def write(folder, **files):
@@ -47,6 +49,29 @@ def test_the_splits_of_ucf101_by_their_lists(tmp_path):
         is_there = given != lists  # the folder of the lists alone has no videos
         assert [path[0][0].startswith("UCF-101/") for path in (train, val)] == [
             is_there and number in (1, 3), is_there and number == 2]
+
+
+def test_a_dataset_reads_a_list_of_ucf101_as_training_does(tmp_path):
+    write(tmp_path, classInd__txt="1 Archery\n2 Bowling\n",
+          trainlist01__txt="Archery/a.avi 1\nBowling/b.avi 2\n", testlist01__txt="Bowling/c.avi\n")
+    for name, pairs in (("train", [("Archery/a.avi", 0), ("Bowling/b.avi", 1)]), ("test", [("Bowling/c.avi", 1)])):
+        for test_mode in (False, True):
+            dataset = VideoDataset(f"{name}list01.txt", dict, data_root=tmp_path, test_mode=test_mode)
+            videos = [dataset.videos[index] for index in range(len(dataset))]
+            assert videos == [(str(tmp_path / path), label) for path, label in pairs]
+            assert dataset.class_names == ["Archery", "Bowling"]
+
+
+def test_labels_that_count_from_1_make_no_class_0(tmp_path):
+    """As a list alone, of a dataset; or as the numbers of a table."""
+    write(tmp_path, trainlist01__txt="a.avi 1\nb.avi 2\n",
+          table__csv="path,label,split\na.avi,1,train\nb.avi,2,train\na.avi,1,val\n")
+    for read_it, name in ((partial(VideoDataset, pipeline=dict), "trainlist01.txt"), (find_data, "table.csv"),
+                          (partial(VideoDataset, pipeline=dict), "table.csv")):
+        with pytest.raises(ValueError, match=rf"{name}: no video has label 0; do labels count from 1\?"):
+            read_it(tmp_path / name)
+    assert len(VideoDataset(tmp_path / "trainlist01.txt", dict, class_names=["none", "a", "b"])) == 2
+    assert len(VideoDataset(tmp_path / "trainlist01.txt", dict, test_mode=True)) == 2
 
 
 def test_the_splits_of_hmdb51_by_their_lists(tmp_path):

@@ -1,14 +1,18 @@
 """A run from Python: ``ta.train`` returns what came out, and prints nothing."""
 
 import csv
+import re
 
+import numpy as np
 import pytest
 from toys import write_set
 
 import tinyaction as ta
+from tinyaction.data.loader import BadVideo
+from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.run import epoch_sort_key, read_run
 from tinyaction.training.config import RunConfig
-from tinyaction.training.run import waiting_advice
+from tinyaction.training.run import epoch_heading, epoch_line, waiting_advice
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,29 @@ def test_lines_and_progress_go_to_callbacks_and_nothing_is_printed(config, tmp_p
     assert capfd.readouterr() == ("", "")
     assert (tmp_path / "run" / "log.txt").read_text() == "".join(f"{line}\n" for line in lines)
     assert [progress.kind for progress in batches] == ["train", "val"]
+
+
+def test_the_numbers_of_an_epoch_stand_below_their_names_in_80_columns():
+    bad = [BadVideo(0, "a.mp4", "damaged")]
+    train, val = TrainResult(1.4, 0.25, 1200, 30.25, 1234.5, bad), Evaluation(
+        1.386, np.array([[0.4, 0.6], [0.8, 0.2]]), np.array([1, 1]), ["a.mp4", "b.mp4"], 0.0, 0.0)
+    heading = epoch_heading(1000)
+    assert heading.startswith("epoch ")
+    first, second = epoch_line(EpochRecord(998, 0.1, train, val), 1000, is_best=True).split("\n")
+    assert len(first) <= 80 and second == "  skipped 1 train, 0 val"
+    ends = {name.end(): name[0].strip() for name in re.finditer(r"\S+( \S+)*", heading)
+            if name[0] != "epoch"}
+    numbers = {number.end(): number[0] for number in re.finditer(r"\S+", first.removesuffix("  best"))}
+    named = [(ends[end], numbers[end]) for end in sorted(ends)]
+    assert named == [("train loss", "1.400"), ("accuracy", "0.250"), ("val loss", "1.386"),
+                     ("accuracy", "0.500"), ("seconds", "1264.8"), ("waiting", "2%")]
+    assert first.startswith("epoch 999/1000  ") and first.endswith("  best")
+
+
+def test_the_columns_are_named_once_above_the_first_epoch(result):
+    log = (result.path / "log.txt").read_text().split("\n")
+    assert log.count(epoch_heading(2)) == 1
+    assert log[log.index(epoch_heading(2)) + 1].startswith("epoch   1/2 ")
 
 
 def test_metrics_csv_keeps_all_digits(result):

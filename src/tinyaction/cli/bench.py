@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
+from tinyaction.cli.network import check_clip_length
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import find_data
 from tinyaction.data.pipelines import AUGMENTATIONS, train_pipeline
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_output(arguments.json, flag="--json", inputs=arguments.data, force=arguments.force)
     device = choose_device(arguments.device)
     videos = chosen_videos(arguments.data, arguments.num_videos)
+    check_clip_length(arguments, videos)
     clock = "processor time" if arguments.cpu_time else "wall time"
     print(f"{processor()}, {num_cores()} cores, on {device}; torch {torch.__version__}\n"
           f"{len(videos)} videos, medians of {arguments.repeats}, {clock}")

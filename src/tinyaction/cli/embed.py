@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
-from tinyaction.cli.network import add_network_flags, check_network_flags, load_embedder, network_inputs
+from tinyaction.cli.network import (
+    add_network_flags,
+    check_clip_length,
+    check_network_flags,
+    load_embedder,
+    network_inputs,
+)
 from tinyaction.data.annotations import find_data
 from tinyaction.device import default_num_workers
 from tinyaction.files import check_output, whole_file, write_whole
@@ -35,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for output in [path] if path.suffix == ".npz" else [path, names_path]:
         check_output(output, flag="--out", inputs=inputs, force=arguments.force)
     videos = chosen_videos(arguments)
+    check_clip_length(arguments, videos.names)
     embedder = load_embedder(arguments)
     rows, times, features = [], [], []
     for index, start, end, vector in embed(embedder, videos.names, arguments):

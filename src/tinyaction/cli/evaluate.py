@@ -9,10 +9,10 @@ from tinyaction.cli.progress import ProgressLine
 from tinyaction.cli.timelines import evaluate_timelines
 from tinyaction.data.annotations import VAL_SHARE, VideoList, find_data
 from tinyaction.data.class_map import check_classes, match_classes, read_class_map, with_numbers
+from tinyaction.data.clip_length import clip_length_notes
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
 from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixels
 from tinyaction.device import choose_device
-from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.prepare.store import check_store
 from tinyaction.results.evaluation import evaluate
 from tinyaction.results.summary import result_lines
@@ -27,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(line)
         return 0
     device = choose_device(arguments.device)
+    videos, class_names = chosen_videos(arguments)
     model, checkpoint = load_network(arguments)
-    videos = chosen_videos(arguments, checkpoint)
+    videos = labeled_as_known(videos, class_names, checkpoint.class_names, arguments)
     if arguments.on_error == "raise":
         check_files_exist(videos)
     pipeline_arguments = dict(checkpoint.eval_pipeline)
@@ -65,8 +66,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="timeline: how well a run with --task timeline finds the segments of uncut videos")
     parser.add_argument("--classes", metavar="FILE", help="the data's classes as the network calls them: lines of two "
                         "columns, between them a tab or a comma; needed where names differ")
-    parser.add_argument("--split", choices=("val", "train"),
-                        help="which videos; default val, and all where there is no split")
+    parser.add_argument("--split", choices=("val", "train", "test"),
+                        help="which videos; default val, or else test, and all where there is no split")
     parser.add_argument("--num-crops", type=int, choices=NUM_CROPS, help="squares of a clip; default as in the run")
     parser.add_argument("--max-views", type=int, help="views that the network sees at once, to bound memory; 0 is all")
     parser.add_argument("--batch-size", type=int, default=8, help="videos of a batch (default 8)")
@@ -85,27 +86,34 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def chosen_videos(arguments: argparse.Namespace, checkpoint: Checkpoint) -> VideoList:
-    """The videos to evaluate, their labels those of the network: of a split, or all where there is none.
+def chosen_videos(arguments: argparse.Namespace) -> tuple[VideoList, list[str]]:
+    """The videos to evaluate, and the names of their classes: of a split, or all where there is none.
 
-    Where a split is asked for and there is none, it is the one that training would make.
+    Where "train" or "val" is asked for and there is no split, it is the one that training would make.
     """
-    data = find_data(arguments.data, allow_outside=arguments.allow_outside, keep_split=False,
-                     val_share=VAL_SHARE if arguments.split else None)
+    data = find_data(arguments.data, allow_outside=arguments.allow_outside, keep_split=False, any_split=True,
+                     val_share=VAL_SHARE if arguments.split in ("train", "val") else None)
+    videos = data.of_split(arguments.split or ("val" if data.val or not data.test else "test"))
+    if arguments.clip_len:
+        data.notes += clip_length_notes(arguments.clip_len, videos)
     for note in (*data.notes, data.unused_summary()):
         if note:
             print(printable(f"note: {note}"))
-    videos = data.train if arguments.split == "train" else data.val
-    known = checkpoint.class_names
+    return videos, data.class_names
+
+
+def labeled_as_known(
+    videos: VideoList, given: list[str], known: list[str], arguments: argparse.Namespace
+) -> VideoList:
+    """The videos with the labels of the network, which knows their classes by the same names."""
     if arguments.model or arguments.classes:
         names = read_class_map(arguments.classes) if arguments.classes else {}
-        return with_numbers(videos, match_classes(data.class_names, known, names=names))
-    is_numbered = data.class_names == [str(number) for number in range(len(data.class_names))]
-    if data.is_split or is_numbered and len(data.class_names) == len(known):
-        check_classes(known, data.class_names, source=arguments.checkpoint, data=arguments.data)
+        return with_numbers(videos, match_classes(given, known, names=names))
+    if any(names == [str(number) for number in range(len(names))] for names in (given, known)):
+        check_classes(known, given, source=arguments.checkpoint, data=arguments.data)
         return videos
-    unknown = [name for name in data.class_names if name not in known]
+    unknown = [name for name in given if name not in known]
     if unknown:
         raise ValueError(f"{arguments.data}: its class {unknown[0]!r} is none of the checkpoint, which knows "
                          f"{', '.join(known[:8])}")
-    return with_numbers(videos, [known.index(name) for name in data.class_names])
+    return with_numbers(videos, [known.index(name) for name in given])

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
-from tinyaction.cli.network import add_network_flags, check_network_flags, load_predictor, network_inputs
+from tinyaction.cli.network import (
+    add_network_flags,
+    check_clip_length,
+    check_network_flags,
+    load_predictor,
+    network_inputs,
+)
 from tinyaction.files import check_output
 from tinyaction.inference.explain import check_one_video, explain, explanation_sheet, explanation_video
 from tinyaction.results.sheets import write_png
@@ -22,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_output(output, flag="--out", inputs=[arguments.source, *network_inputs(arguments)],
                      force=arguments.force)
     check_one_video(arguments.source)
+    check_clip_length(arguments, [arguments.source])
     predictor = load_predictor(arguments, device=arguments.device)
     explanation = explain(predictor, arguments.source, class_name=arguments.class_name)
     print(f"{explanation.source}: {explanation.label} {explanation.score:.3f}")

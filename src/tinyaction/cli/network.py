@@ -1,13 +1,20 @@
 """The network of a command: a checkpoint of a run, or a published network by its name."""
 
 import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from tinyaction.cli import check_at_least
+from tinyaction.data.clip_length import clip_length_notes
+from tinyaction.data.lists import VideoList
 from tinyaction.inference.embedder import Embedder
 from tinyaction.inference.predictor import Predictor
+from tinyaction.inference.sources import list_videos
 from tinyaction.models.checkpoint import Checkpoint, checkpoint_of, load_model
 from tinyaction.models.pretrained import load_pretrained
 from tinyaction.models.recognizer import Recognizer
+from tinyaction.text import printable
 
 
 def add_network_flags(parser: argparse.ArgumentParser, *, has_device: bool = True) -> None:
@@ -42,6 +49,14 @@ def check_network_flags(arguments: argparse.Namespace) -> None:
 def network_inputs(arguments: argparse.Namespace) -> list[str]:
     """What the network is read from, which no output may replace."""
     return [name for name in (arguments.checkpoint, arguments.weights) if name]
+
+
+def check_clip_length(arguments: argparse.Namespace, sources: Sequence[str]) -> None:
+    """Say where clips of ``--clip-len`` repeat frames of the videos; ValueError where most of a clip would."""
+    if arguments.clip_len:
+        files = [str(video) for source in sources for video in list_videos(source) or [Path(source)]]
+        for note in clip_length_notes(arguments.clip_len, VideoList(files, [0] * len(files))):
+            print(printable(f"note: {note}"), file=sys.stderr)
 
 
 def load_network(arguments: argparse.Namespace) -> tuple[Recognizer, Checkpoint]:

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import IO
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
-from tinyaction.cli.network import add_network_flags, check_network_flags, load_predictor, network_inputs
+from tinyaction.cli.network import (
+    add_network_flags,
+    check_clip_length,
+    check_network_flags,
+    load_predictor,
+    network_inputs,
+)
 from tinyaction.cli.timelines import predict_timelines, write_overlay, write_subtitle_files
 from tinyaction.files import check_output, part_of, put_in_place
 from tinyaction.inference.overlay import draw_timeline
@@ -33,6 +39,7 @@ OF_TIMES = ("timeline", "srt", "vtt")  # outputs that need windows, or a model o
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
+    check_clip_length(arguments, [source for source in arguments.sources if not _is_camera(source)])
     try:
         predictor = load_predictor(arguments, device=arguments.device)
     except TimelineModelError:

@@ -24,6 +24,7 @@ from tinyaction.data.groups import Split, compile_group_by, groups_of_paths
 from tinyaction.data.lists import (
     PackedTexts,
     VideoList,
+    check_label_0,
     check_within,
     ends_with_count,
     read_class_names,
@@ -38,7 +39,7 @@ VAL_SHARE = 0.2  # of the videos of a class, where they have no split
 
 def find_data(
     source: str | Path, *, val_share: float | None = VAL_SHARE, split_seed: int = 0, allow_outside: bool = False,
-    group_by: str = "", keep_split: bool = True,
+    group_by: str = "", keep_split: bool = True, any_split: bool = False,
 ) -> DataFolder:
     """Find the training and validation videos in a folder, or of one file: a CSV file with a column "split", a list
     *train*.txt with *val*.txt beside it, or a list of one of the splits of UCF101 and HMDB51.
@@ -51,6 +52,7 @@ def find_data(
     not split: both lists have all videos, to evaluate on, and one class or one video of it is enough.
     Where the groups of clips are known, from the column "group" of a CSV or from ``group_by``, a regular expression on
     the paths below the folder, the split keeps them whole.
+    With ``any_split`` the videos of "test" are read as well, and a CSV file may have no line of "train" or of "val".
     A list that came from elsewhere may not name files outside the folder, by ``../`` or from the root, unless
     ``allow_outside``.
 
@@ -59,7 +61,7 @@ def find_data(
         FileNotFoundError: there is no such folder.
     """
     pattern = compile_group_by(group_by) if group_by else None
-    data = _find_data(Path(source), Split(val_share, split_seed, pattern, keep_split), allow_outside)
+    data = _find_data(Path(source), Split(val_share, split_seed, pattern, keep_split, any_split), allow_outside)
     if pattern is not None:
         assert data.folder is not None
         for videos in (data.train, data.val):
@@ -102,7 +104,26 @@ def _find_data(folder: Path, split: Split, allow_outside: bool) -> DataFolder:
     else:
         data = _from_class_folders(folder, split)
     data.folder = folder
+    if split.any_split and not data.test:
+        data.test = _test_beside(folder, data.class_names, one_of(lists, "test", folder), allow_outside)
     return data
+
+
+def _test_beside(
+    folder: Path, class_names: list[str], test_list: Path | None, allow_outside: bool
+) -> VideoList | None:
+    """The videos for testing that lie in a list, or in class folders in test/, beside those of the other splits."""
+    if test_list:
+        return read_list(test_list, prefix=_prefix_of(folder, "test", test_list), num_classes=len(class_names),
+                         within=None if allow_outside else folder)
+    test_folder = folder / "test"
+    if not test_folder.is_dir() or not (folder / "train").is_dir():
+        return None
+    classes = videos_by_class(test_folder)
+    unknown = sorted(set(classes) - set(class_names))
+    if unknown:
+        raise ValueError(f"{test_folder}: class {unknown[0]!r} is none of the other splits")
+    return _listed(classes, class_names, test_folder)
 
 
 # ---- lists ---------------------------------------------------------------------------------------------------------
@@ -117,9 +138,7 @@ def _from_lists(
     train = read_list(train_list, prefix=_prefix_of(folder, "train", train_list), num_classes=num_classes,
                       within=within)
     if class_names is None:
-        if train.labels.min() > 0:
-            raise ValueError(f"{train_list}: no video has label 0; do labels count from 1? Here they count from 0; if "
-                             "class 0 only has no training video, add a classes.txt with one name a line")
+        check_label_0(train)
         class_names = [str(label) for label in range(int(train.labels.max()) + 1)]
     val = read_list(val_list, prefix=_prefix_of(folder, "val", val_list), num_classes=len(class_names),
                     within=within)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinyaction.data.segments import Segment, write_segments
+from tinyaction.text import check_class_names
 
 # What PyAV opens and people use, in any case. Pictures are no videos: folders of them are frames of one.
 VIDEO_SUFFIXES = frozenset((
@@ -99,6 +100,7 @@ def write_split(path: Path | None, rows: Sequence[Segment], seed: int) -> str:
     """Write rows and split down, and say where; without a path, or in a read-only folder, how it comes again."""
     if path is None:
         return f"seed {seed} gives the same split again"
+    check_class_names(sorted({row.label for row in rows}), path.parent)  # a folder that is refused stays as it was
     try:
         write_segments(path, rows)
     except UnicodeEncodeError:

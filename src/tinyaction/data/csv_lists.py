@@ -7,7 +7,7 @@ from pathlib import Path
 from tinyaction.data.class_folders import empty_notes, videos_by_class, write_split
 from tinyaction.data.folder import DataFolder, one_of
 from tinyaction.data.groups import Split, groups_of_paths
-from tinyaction.data.lists import PackedTexts, check_within, names_of_labels, videos_of_rows
+from tinyaction.data.lists import PackedTexts, check_label_0, check_within, names_of_labels, videos_of_rows
 from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, Segment, check_segments, read_rows
 
 
@@ -15,16 +15,17 @@ def from_tables(
     folder: Path, tables: Sequence[Path], class_names: list[str] | None, split: Split, allow_outside: bool
 ) -> DataFolder:
     train_table, val_table = (one_of(tables, word, folder) for word in ("train", "val"))
+    test_table = one_of(tables, "test", folder) if split.any_split else None
     notes: list[str] = []
     left_out: list[str] = []
     is_split = True
     written = folder / SPLIT_FILE
     if written in tables:  # the other tables are what it was made of
         left_out = _left_out(folder, read_rows(written), [path for path in tables if path != written])
-        tables, train_table, val_table = [written], None, None
+        tables, train_table, val_table, test_table = [written], None, None, None
     if train_table and val_table:
-        train, val = read_rows(train_table), read_rows(val_table)
-        check_segments([*train, *val])
+        train, val, test = read_rows(train_table), read_rows(val_table), read_rows(test_table) if test_table else []
+        check_segments([*train, *val, *test])
     else:
         if len(tables) > 1:
             names = ", ".join(path.name for path in tables)
@@ -32,23 +33,28 @@ def from_tables(
                              "and *val*.csv")
         rows = read_rows(tables[0])
         if any(row.split for row in rows):
-            _check_splits(rows, tables[0])
+            _check_splits(rows, tables[0], needed=() if split.any_split else ("train", "val"))
         elif split.val_share is None:
             is_split = False
         else:
             rows, note = _split(folder, rows, split, tables[0], written=written if split.keep else None)
             notes.append(note)
         train, val = ([row for row in rows if row.split == name or not is_split] for name in ("train", "val"))
-    if _is_of_class_folders(tables[0], [*train, *val]):  # a folder named "7" is a name, not the number of a class
-        class_names = sorted({row.label for row in [*train, *val]})
-    class_names = names_of_labels([*train, *val], class_names)
-    for row in () if allow_outside else (*train, *val):
+        test = [row for row in rows if row.split == "test" and split.any_split]
+    every = [*train, *val, *test]
+    if _is_of_class_folders(tables[0], every):  # a folder named "7" is a name, not the number of a class
+        class_names = sorted({row.label for row in every})
+    has_names = class_names is not None or split.any_split
+    class_names = names_of_labels(every, class_names)
+    for row in () if allow_outside else every:
         check_within(folder, str(folder), row.path, row.where)
-    train_list, val_list = (
+    train_list, val_list, test_list = (
         videos_of_rows(rows, class_names, prefix=str(folder), source=str(table or tables[0]))
-        for rows, table in ((train, train_table), (val, val_table))
+        for rows, table in ((train, train_table), (val, val_table), (test, test_table))
     )
-    data = DataFolder(train_list, val_list, class_names, notes, left_out, is_split=is_split)
+    if not has_names:
+        check_label_0(train_list)
+    data = DataFolder(train_list, val_list, class_names, notes, left_out, is_split=is_split, test=test_list)
     return _with_videos_as_groups(data)
 
 
@@ -93,11 +99,11 @@ def _is_of_class_folders(table: Path, rows: list[Segment]) -> bool:
     return table.name in (SPLIT_FILE, CLEAN_FILE) and all(row.label in row.path.split("/")[:2] for row in rows)
 
 
-def _check_splits(rows: list[Segment], path: Path) -> None:
+def _check_splits(rows: list[Segment], path: Path, *, needed: Sequence[str]) -> None:
     for row in rows:
         if row.split not in ("train", "val", "test"):
             raise ValueError(f"{row.where}: the split {row.split!r} is none of train, val, test")
-    for split in ("train", "val"):
+    for split in needed:
         if not any(row.split == split for row in rows):
             raise ValueError(f"{path}: no line with the split {split!r}")
 

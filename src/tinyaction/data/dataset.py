@@ -16,7 +16,9 @@ import torch
 from torch.utils.data import Dataset
 
 from tinyaction.data.annotations import VideoList, find_data, read_list
+from tinyaction.data.lists import check_label_0
 from tinyaction.data.loader import EpochSampler, VideoLoader
+from tinyaction.data.published_lists import UCF101_SPLITS, read_published
 from tinyaction.data.segments import read_rows
 from tinyaction.data.transforms import Transform
 from tinyaction.sample import DataSample
@@ -30,8 +32,8 @@ class VideoDataset(Dataset[Item]):
 
     Args:
         ann_file: a text file with lines "path label", or a CSV file "path,label" or "path,start,end,label", relative
-            to ``data_root``; or, of which it has one split, a CSV file with a column "split" or a folder that
-            :func:`tinyaction.data.annotations.find_data` reads; or a :class:`VideoList`.
+            to ``data_root``; or, of which it has one split, a CSV file with a column "split", a list of UCF101 or
+            HMDB51, or a folder that :func:`tinyaction.data.annotations.find_data` reads; or a :class:`VideoList`.
         pipeline: a callable ``dict -> dict`` that receives ``filename``, ``label`` and ``rng``; see
             :mod:`tinyaction.data.transforms`.
         data_root: folder of the list.
@@ -69,12 +71,16 @@ class VideoDataset(Dataset[Item]):
             beside = join(data_root, ann_file)
             place = Path(ann_file if exists(ann_file) and not exists(beside) else beside)
             is_table = place.suffix.lower() == ".csv" and place.is_file()
-            if place.is_dir() or is_table and (split or any(row.split for row in read_rows(place))):
-                self.videos, class_names = _read_split(place, split or ("val" if test_mode else "train"), class_names)
+            is_published = place.is_file() and read_published(place) is not None
+            if place.is_dir() or is_published or is_table and (split or any(row.split for row in read_rows(place))):
+                default = UCF101_SPLITS.get(place.name[:-6], "val" if test_mode else "train")
+                self.videos, class_names = _read_split(place, split or default, class_names)
             else:
                 self.videos = read_list(place, prefix=join(data_root, _video_folder(data_prefix)),
                                         num_classes=None if class_names is None else len(class_names),
                                         class_names=class_names)
+                if class_names is None and not test_mode:
+                    check_label_0(self.videos)
         self.pipeline = pipeline
         self.test_mode = test_mode
         self.class_names = None if class_names is None else list(class_names)
@@ -88,16 +94,8 @@ class VideoDataset(Dataset[Item]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
         index %= len(self)
-        filename, label = self.videos[index]
         rng = np.random.RandomState([self.seed, 0 if self.test_mode else epoch, index])
-        results = {"filename": filename, "label": label, "rng": rng}
-        if self.videos.num_frames is not None:
-            results["num_frames"] = int(self.videos.num_frames[index])
-        if self.videos.starts is not None and self.videos.ends is not None and self.videos.lines is not None:
-            results |= {"start_seconds": float(self.videos.starts[index]),
-                        "end_seconds": float(self.videos.ends[index]),
-                        "where": f"{self.videos.source}, line {self.videos.lines[index]}"}
-        return self.pipeline(results)
+        return self.pipeline({**self.videos.results(index), "rng": rng})
 
     def filename(self, index: int) -> str:
         """The path of a video, with the times of a segment: "clips/long.mp4#t=12.5,15"."""

@@ -19,6 +19,7 @@ class DataFolder:
         left_out: sentences on videos and classes that are there and in no list, or listed and not there.
         folder: in which the data was found.
         is_split: False where both lists have all videos.
+        test: videos that are for testing only, where they were asked for.
     """
 
     train: VideoList
@@ -28,9 +29,18 @@ class DataFolder:
     left_out: list[str] = field(default_factory=list)
     folder: Path | None = None
     is_split: bool = True
+    test: VideoList | None = None
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names, self.train.source)
+
+    def of_split(self, name: str) -> VideoList:
+        """The videos of "train", "val" or "test"; ValueError where there are none."""
+        videos: VideoList | None = getattr(self, name)
+        if not videos:
+            raise ValueError(f"{self.folder}: no video of the split {name!r}; a column 'split' of a CSV file, a list "
+                             f"*{name}*.txt or a folder {name}/ names them")
+        return videos
 
     def merged(self) -> "DataFolder":
         """Training and validation videos as one list, which stands for both."""
@@ -49,7 +59,8 @@ class DataFolder:
         """The part of :meth:`unused_summary` that is about files: "8 files are no videos: .txt 5, .jpg 3"."""
         if self.folder is None:
             return ""
-        listed = {videos[index][0] for videos in (self.train, self.val) for index in range(len(videos))}
+        listed = {videos[index][0] for videos in (self.train, self.val, self.test or ())
+                  for index in range(len(videos))}
         num_by_suffix, videos = unused_files(self.folder, listed)
         parts = []
         if num_by_suffix:

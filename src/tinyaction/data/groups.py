@@ -55,13 +55,14 @@ def check_groups_apart(train: VideoList, val: VideoList) -> None:
 class Split:
     """How videos that have no split are split: not at all where ``val_share`` is None.
 
-    ``keep``: write a new split down.
+    ``keep``: write a new split down. ``any_split``: read the videos of "test" too; a split may have no video.
     """
 
     val_share: float | None
     seed: int
     group_by: re.Pattern[str] | None
     keep: bool = True
+    any_split: bool = False
 
     def choose(
         self, labels: Sequence[str], groups: Sequence[str] | None, source: Path

@@ -10,6 +10,7 @@ from copy import copy
 from os import sep
 from os.path import basename, exists, isabs, join, relpath
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,17 @@ class VideoList:
         path = self[index][0]
         return path if self.starts is None or self.ends is None else segment_name(
             path, self.starts[index], self.ends[index])
+
+    def results(self, index: int) -> dict[str, Any]:
+        """The line as a pipeline receives it; see :mod:`tinyaction.data.transforms`."""
+        filename, label = self[index]
+        results: dict[str, Any] = {"filename": filename, "label": label}
+        if self.num_frames is not None:
+            results["num_frames"] = int(self.num_frames[index])
+        if self.starts is not None and self.ends is not None and self.lines is not None:
+            results |= {"start_seconds": float(self.starts[index]), "end_seconds": float(self.ends[index]),
+                        "where": f"{self.source}, line {self.lines[index]}"}
+        return results
 
     def row(self, index: int, class_names: Sequence[str]) -> Segment:
         """As the line of a CSV file, without a group where that is the video itself."""
@@ -276,6 +288,14 @@ def parse_label(word: str, where: str, num_classes: int | None) -> int:
     if label >= MAX_CLASSES:  # a slip of the key would make a network of that many classes
         raise ValueError(f"{where}: the label {label} is out of range; labels go from 0 to {MAX_CLASSES - 1}")
     return label
+
+
+def check_label_0(videos: VideoList) -> None:
+    """ValueError where the labels of training videos, which have no names, seem to count from 1."""
+    if len(videos) and videos.labels.min() > 0:
+        raise ValueError(f"{videos.source}: no video has label 0; do labels count from 1? Here they count from 0; if "
+                         "class 0 only has no training video, add a classes.txt with one name a line, or give "
+                         "class_names")
 
 
 def is_number(word: str) -> bool:

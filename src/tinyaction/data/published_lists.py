@@ -27,6 +27,7 @@ KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 LIST_FOLDERS = ("ucfTrainTestlist", "testTrainMulti_7030_splits")
 VIDEO_FOLDERS = ("videos", "UCF-101", "hmdb51_org", "20bn-something-something-v2", "20bn-something-something-v1",
                  "20bn-jester-v1")
+UCF101_SPLITS = {"trainlist": "train", "testlist": "val"}  # by the name of a list without its "01.txt"
 _NAMED_SPLIT = re.compile(r"(?:train|test)list0([1-3])\.txt|.+_test_split([1-3])\.txt")
 
 

@@ -66,8 +66,8 @@ class StorePlan:
         done = len(self.targets) - len(self.missing)
         if not self.missing:
             return f"{self.folder}: all {done} videos are stored ({self.settings})"
-        return (f"{self.folder}: {len(self.missing)} videos to store ({self.settings}), {done} are there already; "
-                f"about {_megabytes(self.num_bytes)} (estimated from {self.num_measured} of them), "
+        return (f"{self.folder}: {len(self.missing)} videos to store ({self.settings}), {done} are there already;\n"
+                f"  about {_megabytes(self.num_bytes)} (estimated from {self.num_measured} of them), "
                 f"{_megabytes(self.free_bytes)} free")
 
 
@@ -117,7 +117,10 @@ def plan_store(
     source: str | Path, folder: str | Path, settings: StoreSettings, *, allow_outside: bool = False,
     group_by: str = "",
 ) -> StorePlan:
-    """Look at what is there and what is missing, and estimate the space for it; writes nothing.
+    """Look at what is there and what is missing, and estimate the space for it.
+
+    It writes nothing into the store. Class folders and a CSV without a split get ``split.csv``, as in training: the
+    store has the same split as a run on its videos.
 
     ``allow_outside``: lists may name videos outside ``source``; these have a place of their own in the store.
 
@@ -142,7 +145,9 @@ def plan_store(
                      shutil.disk_usage(there).free)
     if num_bytes > plan.free_bytes:
         smaller = "--format jpeg, " if settings.format == "raw" else ""
-        raise ValueError(f"{plan}: too much; take {smaller}a smaller --short-side, --frame-stride 2 or another --out")
+        sentence = str(plan).replace("\n ", "")
+        raise ValueError(f"{sentence}: too much; take {smaller}a smaller --short-side, --frame-stride 2 or another "
+                         "--out")
     return plan
 
 

@@ -10,6 +10,7 @@ import torch
 
 from tinyaction.data.annotations import DataFolder, find_data
 from tinyaction.data.augment import flip_label_map
+from tinyaction.data.clip_length import clip_length_notes
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
 from tinyaction.data.groups import check_groups_apart
 from tinyaction.data.loader import VideoLoader
@@ -95,6 +96,7 @@ def build(
     folder = data.folder or Path(config.data)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
+    data.notes += clip_length_notes(config.clip_len, data.train)
     model, notes = build_model(config, len(data.class_names))
     model.to(device)
     criterion = build_criterion(config, data)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
+from tinyaction.data.clip_length import clip_length_notes
 from tinyaction.data.dataset import check_files_exist
 from tinyaction.data.groups import known_groups
 from tinyaction.device import choose_device
@@ -117,6 +118,7 @@ def run_folds(
     data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by).merged()
     if config.on_error == "raise":
         check_files_exist(data.train)
+    data.notes += clip_length_notes(config.clip_len, data.train)
     divide(data.train, data.class_names, config.folds)                 # before anything is computed
     run = RunFolder(config.out, name=f"{config.model}-folds", trackers=config.trackers, on_line=on_line)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
+from tinyaction.data.clip_length import clip_length_notes
 from tinyaction.data.dataset import check_files_exist
 from tinyaction.data.groups import check_groups_apart, known_groups
 from tinyaction.data.loader import BadVideo
@@ -74,6 +75,7 @@ def run_probe(
     check_groups_apart(data.train, data.val)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
+    data.notes += clip_length_notes(config.clip_len, data.train)
     model, notes = build_model(config, len(data.class_names))
     run = RunFolder(config.out, name=f"{config.model}-probe", trackers=config.trackers, on_line=on_line)
     try:
@@ -155,7 +157,7 @@ def clip_features(
     for note in cache.first_notes():
         on_line(f"note: {note}")
     on_line(f"features of {sum(len(one.videos) for one in results)} videos in {time.perf_counter() - started:.1f} s, "
-            f"{num_computed} of them computed now; kept in {cache.folder or 'memory only'}")
+            f"{num_computed} of them computed now; kept in\n  {cache.folder or 'memory only'}")
     return results
 
 
@@ -243,12 +245,14 @@ def probe_facts(probe: Probe, val: Evaluation | None = None) -> dict[str, Any]:
 
 
 def probe_lines(probe: Probe) -> list[str]:
+    """The best choices as a table, the first of which was taken; at most 80 columns wide."""
     if not probe.num_folds:
-        return ["a class has a single training clip or group, so nothing could be chosen by cross-validation: "
-                f"pooling {probe.pooling}, L2 strength {probe.strength:g}"]
-    return [f"pooling {one.pooling}, L2 strength {one.strength:g}: log loss {one.loss:.3f}, accuracy "
-            f"{one.accuracy:.3f} in {probe.num_folds}-fold cross-validation of the training clips"
-            + (" (chosen)" if number == 0 else "") for number, one in enumerate(probe.candidates[:NUM_SHOWN])]
+        return ["a class has a single training clip or group, so nothing could be chosen:",
+                f"  pooling {probe.pooling}, L2 strength {probe.strength:g}"]
+    return [f"{probe.num_folds}-fold cross-validation of the training clips; the first choice is taken:",
+            f"  {'pooling':<28}  L2 strength  log loss  accuracy",
+            *(f"  {one.pooling!s:<28}  {one.strength:>11g}  {one.loss:8.3f}  {one.accuracy:8.3f}"
+              for one in probe.candidates[:NUM_SHOWN])]
 
 
 def majority_line(train: VideoList, val: Evaluation, class_names: list[str]) -> str:

@@ -213,6 +213,7 @@ class RunRecorder:
         if self.training.config.resume and self.manager.restore():
             for line in process_lines(self.training):
                 self.run.log(line)
+            self.run.log(epoch_heading(self.training.config.epochs))
             return
         for line in first_lines(self.training, self.run.path, stand_in=self.stand_in):
             self.run.log(line)
@@ -277,7 +278,7 @@ def first_lines(training: Training, path: Path, *, stand_in: bool) -> list[str]:
               f"in {training.folder}",
               f"{config.model}, {config.clip_len} frames of {config.size}x{config.size}, {number_format} on "
               f"{training.device}; run folder {path}"]
-    return lines + process_lines(training) + training.notes
+    return [*lines, *process_lines(training), *training.notes, epoch_heading(config.epochs)]
 
 
 def process_lines(training: Training) -> list[str]:
@@ -293,13 +294,17 @@ def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
     train, val = record.train, record.val
     waiting = train.data_seconds + val.data_seconds
     seconds = waiting + train.compute_seconds + val.compute_seconds
-    skipped = f"  skipped {len(train.bad)} train, {len(val.bad)} val" if train.bad or val.bad else ""
     name = f"epoch {record.epoch + 1:>3}/{num_epochs}"
     if record.epoch < 0:
         name = f"{'probe':<{len(name)}}"
-    return (f"{name}  train {train.loss:.3f} {train.top1:.3f}  "
-            f"val {val.loss:.3f} {val.top1:.3f}  {seconds:.1f} s, {waiting / seconds:.0%} waiting"
-            f"{skipped}{'  best' if is_best else ''}")
+    skipped = f"\n  skipped {len(train.bad)} train, {len(val.bad)} val" if train.bad or val.bad else ""
+    return (f"{name}  {train.loss:10.3f}  {train.top1:8.3f}  {val.loss:8.3f}  {val.top1:8.3f}  {seconds:7.1f}  "
+            f"{waiting / seconds:>7.0%}{'  best' if is_best else ''}{skipped}")
+
+
+def epoch_heading(num_epochs: int) -> str:
+    """The names of the columns of :func:`epoch_line`."""
+    return f"{'epoch':<{len(f'epoch   1/{num_epochs}')}}  train loss  accuracy  val loss  accuracy  seconds  waiting"
 
 
 def waiting_advice(config: RunConfig, filename: str) -> str:
