@@ -4,6 +4,7 @@ A file goes the way of evaluation, step by step: the same pipeline, the same for
 video is a row of windows, each predicted as if it had been cut out; see also :mod:`tinyaction.inference.live`.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
@@ -19,13 +20,16 @@ from tinyaction.data.dataset import Batch, Item, VideoDataset, build_dataloader,
 from tinyaction.data.pipelines import eval_pipeline, resize_early, sampled_frames, steps_after_decoding
 from tinyaction.data.sampling import window_frames
 from tinyaction.device import choose_device
-from tinyaction.inference.live import LivePredictor
+from tinyaction.inference.cameras import moments_of
+from tinyaction.inference.live import LivePredictor, predict_moments
 from tinyaction.inference.prediction import Prediction, Window
-from tinyaction.inference.sources import Camera, MemoryReader, check_array, checked_frames, list_videos
+from tinyaction.inference.sources import MemoryReader, check_array, checked_frames, list_videos
 from tinyaction.models import Recognizer
 from tinyaction.models.checkpoint import checkpoint_of, load_model
 from tinyaction.models.pretrained import load_pretrained
 from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
+
+logger = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -92,7 +96,7 @@ class Predictor:
             a folder, a pattern, a list of the above     -> list of Prediction
             a camera's number                            -> iterator of Prediction, without end
 
-        Other arguments are those of :meth:`predict`, or for a camera of :meth:`live`.
+        Other arguments are those of :meth:`predict`, or for a camera of :meth:`watch`.
         Raises ValueError (VideoError of a file) where a source cannot be read.
         """
         if isinstance(source, int) and not isinstance(source, bool):
@@ -224,15 +228,19 @@ class Predictor:
         for index, frame in zip(indices, reader.read(indices), strict=True):
             yield index, resize_early(self.pipeline, frame)
 
-    def live(self, *, fps: float, window_seconds: float = 2.0) -> LivePredictor:
+    def live(self, *, fps: float | None = None, window_seconds: float = 2.0) -> LivePredictor:
         """A predictor that is given frames one at a time; see :class:`tinyaction.inference.live.LivePredictor`."""
         return LivePredictor(self, fps=fps, window_seconds=window_seconds)
 
-    def watch(self, camera: int, *, window_seconds: float = 2.0, fps: float | None = None) -> Iterator[Prediction]:
-        """Predict what a camera sees, several times per window, until it is closed."""
-        frames = Camera(camera)
-        live = self.live(fps=fps or frames.fps or 30.0, window_seconds=window_seconds)
-        return (prediction for prediction in map(live.push, frames) if prediction is not None)
+    def watch(self, camera: int | str, *, window_seconds: float = 2.0,
+              on_line: Callable[[str], None] = logger.warning) -> Iterator[Prediction]:
+        """Predict what a camera sees, several times per window, without end; or a stream, by its address.
+
+        ``on_line`` receives a sentence when it breaks off and when it is back.
+        """
+        moments = moments_of(str(camera), on_line=on_line)
+        return (prediction for _, prediction in predict_moments(self, moments, window_seconds=window_seconds)
+                if prediction is not None)
 
     def inputs_of(self, source: Any) -> torch.Tensor:
         """What the network is given for a source, (V, C, T, H, W) uint8."""
