@@ -4,31 +4,27 @@
 
 weizmann4: whole persons are held out, three at a time or one; within the training persons, pooling and strength are
 chosen by cross-validation that holds out whole persons too. Nothing is chosen by looking at tested clips, and nothing
-is random, so there are no seeds. direction: a clip and the same played backwards, which only their order tells apart.
-Times are of all clips' features, computed (cold) and read from the cache (again), with the fits after that.
+is random, so there are no seeds. Beside it an epoch of a run that encodes every clip anew, for --freeze all.
+direction: a clip and the same played backwards, which only their order tells apart.
+Seconds are of the clock and of the processor, of a whole run with its report, in one process.
 """
 
 import argparse
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from tinyaction import RunConfig, RunResult, train
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.data.annotations import VideoList, find_data
-from tinyaction.data.pipelines import eval_pipeline
-from tinyaction.models import create_model
 from tinyaction.prepare.synthetic import make_direction_set
-from tinyaction.results.features import FeatureCache, extract_features
-from tinyaction.training.probe import ProbeData, choose_and_fit, poolings_of, video_probabilities
+from tinyaction.results.run import TIMES, read_run
 
-CPU = torch.device("cpu")
-FOLDS: dict[str, list[tuple[int, ...]]] = {
-    "3 folds of 3 persons": [(0, 1, 2), (3, 4, 5), (6, 7, 8)],
-    "leave one out": [(person,) for person in range(9)],
-}
+BY_PERSON = r"p(\d)_"
 
 
 @errors_to_exit_code
@@ -49,9 +45,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--weizmann4", default="", help="the folder weizmann4; without: only direction")
     parser.add_argument("--weights", required=True, help="of --model")
     parser.add_argument("--model", default="tsn-mobilenet_v2")
+    parser.add_argument("--clip-len", type=int, default=8, help="frames of a view (default 8)")
     parser.add_argument("--size", type=int, default=112, help="pixels a side for weizmann4 (default 112)")
     parser.add_argument("--direction-size", type=int, default=128, help="pixels a side for direction (default 128)")
-    parser.add_argument("--views", type=int, default=2, help="clips of 8 frames of a weizmann4 video (default 2)")
+    parser.add_argument("--views", type=int, default=2, help="views of a weizmann4 video (default 2)")
     parser.add_argument("--poolings", nargs="+", default=["stats", "auto"], help="for weizmann4 (default stats auto)")
     parser.add_argument("--num-train", type=int, default=100, help="of direction, even; 0 leaves it out (default 100)")
     parser.add_argument("--num-val", type=int, default=60, help="of direction, even (default 60)")
@@ -59,59 +56,48 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def features_of(arguments: argparse.Namespace, videos: VideoList, cache: Path, *, size: int, num_clips: int,
-                is_mirroring: bool) -> torch.Tensor:
-    """(N, V, T, F, 2, 2); the mirrored views stand behind the others."""
-    model = create_model(arguments.model, 2, weights=arguments.weights)
-    pipeline = eval_pipeline(clip_len=8, size=size, num_clips=num_clips)
-    return torch.cat([extract_features(model, videos, pipeline, FeatureCache(cache), device=CPU,
-                                       mirrored=mirrored).features
-                      for mirrored in (False, True)[: 1 + is_mirroring]], dim=1)
+def timed_run(arguments: argparse.Namespace, data: Path, title: str, **flags: Any) -> RunResult:
+    """Train, and print accuracy, times and what was chosen."""
+    out = Path(tempfile.mkdtemp(dir=data.parent)) / "run"
+    config = RunConfig(str(data), model=arguments.model, weights=arguments.weights, clip_len=arguments.clip_len,
+                       num_workers=0, device="cpu", out=str(out), **flags)
+    clock, processor = time.perf_counter(), time.process_time()
+    result = train(config)
+    clock, processor = time.perf_counter() - clock, time.process_time() - processor
+    run = read_run(out)
+    chosen = {fold["chosen"] for fold in run.folds} or {run.config.get("probe", {}).get("pooling", "nothing")}
+    print(f"{title}: accuracy {result.accuracy:.3f} over {len(result.evaluation.labels)} clips, {clock:.1f} s "
+          f"({processor:.1f} s of the processor); chosen: {'; '.join(sorted(chosen))}", flush=True)
+    return result
 
 
 def run_weizmann4(arguments: argparse.Namespace, folder: Path) -> None:
-    clips = [(str(path), label, int(path.name[1]))
-             for label, name in enumerate(sorted(path.name for path in Path(arguments.weizmann4).iterdir()
-                                                 if path.is_dir()))
-             for path in sorted((Path(arguments.weizmann4) / name).glob("p*_orig.mp4"))]
-    if len(clips) != 36:
-        raise ValueError(f"{arguments.weizmann4}: {len(clips)} clips CLASS/pN_orig.mp4; weizmann4 has 36")
-    videos = VideoList([path for path, _, _ in clips], [label for _, label, _ in clips])
-    for what in ("cold", "again"):
-        start = time.perf_counter()
-        features = features_of(arguments, videos, folder / "weizmann4", size=arguments.size,
-                               num_clips=arguments.views, is_mirroring=True)
-        print(f"weizmann4, features, {what}: {time.perf_counter() - start:.1f} s", flush=True)
-    labels, persons = torch.tensor([label for _, label, _ in clips]), torch.tensor([clip[2] for clip in clips])
-    for name in arguments.poolings:
-        for title, folds in FOLDS.items():
-            start, num_right, chosen = time.perf_counter(), 0, []
-            for fold in folds:
-                is_out = torch.isin(persons, torch.tensor(fold))
-                data = ProbeData(features[~is_out], labels[~is_out], 4, groups=persons[~is_out].tolist())
-                probe = choose_and_fit(data, poolings_of(name))
-                held_out = ProbeData(features[is_out, : arguments.views], labels[is_out], 4)
-                scores = video_probabilities(probe.linear, held_out.rows(probe.pooling))
-                num_right += int((scores.argmax(dim=1) == labels[is_out]).sum())
-                chosen.append(f"{probe.pooling} {probe.strength:g}")
-            print(f"weizmann4, {name}, {title}: {num_right / 36:.3f} ({num_right} of 36), "
-                  f"{time.perf_counter() - start:.1f} s; chosen: {', '.join(sorted(set(chosen)))}", flush=True)
+    data = folder / "weizmann4"
+    for path in Path(arguments.weizmann4).glob("*/p*_orig.mp4"):       # a copy, as features are kept beside the data
+        (data / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, data / path.parent.name)
+    probe = {"method": "probe", "size": arguments.size, "probe_views": arguments.views, "group_by": BY_PERSON}
+    for number, pooling in enumerate(arguments.poolings):
+        for folds, what in ((3, "3 persons"), (9, "1 person")):
+            title = f"weizmann4, {pooling}, {folds} folds of {what}"
+            if number == 0 and folds == 3:
+                timed_run(arguments, data, f"{title}, cold", folds=folds, pooling=pooling, **probe)
+            timed_run(arguments, data, title, folds=folds, pooling=pooling, **probe)
+    once = timed_run(arguments, data, "weizmann4, auto, one split", **probe)
+    encoding = timed_run(arguments, data, "weizmann4, encoded in every epoch", method="finetune", freeze="all",
+                         epochs=3, size=arguments.size, group_by=BY_PERSON)
+    row = read_run(once.path).history[0]
+    epoch = min(sum(row[name] for name in TIMES) for row in read_run(encoding.path).history[1:])
+    print(f"weizmann4: an epoch that encodes takes {epoch:.2f} s; choosing and fitting a probe, all in all, "
+          f"{row['compute_seconds']:.2f} s: {epoch / row['compute_seconds']:.1f} times as long", flush=True)
 
 
 def run_direction(arguments: argparse.Namespace, folder: Path) -> None:
-    make_direction_set(folder / "direction", num_train=arguments.num_train, num_val=arguments.num_val)
-    data = find_data(folder / "direction")
-    start = time.perf_counter()
-    train, val = (features_of(arguments, videos, folder / "direction-features", size=arguments.direction_size,
-                              num_clips=1, is_mirroring=False) for videos in (data.train, data.val))
-    print(f"direction, features: {time.perf_counter() - start:.1f} s", flush=True)
-    labels = torch.from_numpy(data.val.labels)
-    for name in ("mean", "stats", "order", "auto"):
-        probe = choose_and_fit(ProbeData(train, torch.from_numpy(data.train.labels), 2), poolings_of(name))
-        scores = video_probabilities(probe.linear, ProbeData(val, labels, 2).rows(probe.pooling))
-        accuracy = (scores.argmax(dim=1) == labels).double().mean().item()
-        print(f"direction, {name}: {accuracy:.3f} on {len(labels)} clips; chosen: {probe.pooling} "
-              f"{probe.strength:g}", flush=True)
+    data = folder / "direction"
+    make_direction_set(data, num_train=arguments.num_train, num_val=arguments.num_val)
+    for pooling in ("mean", "stats", "order", "auto"):
+        timed_run(arguments, data, f"direction, {pooling}", method="probe", pooling=pooling, probe_views=1, flip=0.0,
+                  size=arguments.direction_size)
 
 
 if __name__ == "__main__":

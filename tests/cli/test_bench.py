@@ -100,7 +100,7 @@ def test_large_numbers_fit():
 
 @pytest.mark.parametrize(("flags", "message"), [
     (["--repeats", "0"], "--repeats is 0; it must be at least 1"),
-    (["--num-workers", "-1"], "--num-workers is -1; it must be at least 0"),
+    (["--num-workers", "0", "-2"], "--num-workers is -2; it must be at least -1"),
     (["--data", "gone.mp4"], "gone.mp4: no such file"),
     (["--json", "no/where/b.json"], "no such folder to write"),
 ])

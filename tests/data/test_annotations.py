@@ -1,5 +1,6 @@
 """Which videos with which labels, from lists, tables and class folders; every error names its file and line."""
 
+import csv
 import os
 import re
 from pathlib import Path
@@ -109,7 +110,62 @@ def test_a_path_that_leaves_the_data_folder_is_refused(name, table, tmp_path):
     line = 3 if table else 2
     with pytest.raises(ValueError, match=rf"line {line}: .* leaves the data folder; --allow-outside"):
         find_data(tmp_path / "data")
-    assert len(find_data(tmp_path / "data", allow_outside=True).train) == 2
+    if "\\" in name:
+        with pytest.raises(ValueError, match=rf"line {line}: .* has backslashes, which only Windows reads; write / "):
+            find_data(tmp_path / "data", allow_outside=True)
+    else:
+        assert len(find_data(tmp_path / "data", allow_outside=True).train) == 2
+
+
+@pytest.mark.parametrize("files", [
+    {"train.txt": "run\\a.mp4 0\n", "val.txt": "b.mp4 0\n"},
+    {"x.csv": "path,label,split\nrun\\a.mp4,0,train\nb.mp4,0,val\n"},
+])
+def test_paths_of_windows_are_named(files, tmp_path):
+    write(tmp_path, files)
+    with pytest.raises(ValueError, match=r"line [12]: 'run\\\\a\.mp4' has backslashes"):
+        find_data(tmp_path)
+    write(tmp_path, {"run\\a.mp4": ""})  # a file may be called so
+    assert find_data(tmp_path).train.name(0) == "run\\a.mp4"
+
+
+def test_a_list_of_one_split_is_read_by_its_name(tmp_path):
+    """As OpenMMLab publishes UCF101: three lists of each kind in one folder."""
+    write(tmp_path, {f"ucf_{word}_split_{number}.txt": f"{word}{number}.mp4 {label}\n"
+                     for number in (1, 2) for word, label in (("train", 0), ("val", 0))})
+    write(tmp_path, {"train2.mp4": "", "val2.mp4": ""})
+    with pytest.raises(ValueError, match=r"several lists for 'train'"):
+        find_data(tmp_path)
+    data = find_data(tmp_path / "ucf_train_split_2.txt")
+    assert (items(data.train, tmp_path), items(data.val, tmp_path)) == ([("train2.mp4", 0)], [("val2.mp4", 0)])
+    with pytest.raises(ValueError, match=r"ucf_val_split_2\.txt: a file; give the folder"):
+        find_data(tmp_path / "ucf_val_split_2.txt")
+
+
+def test_names_that_a_spreadsheet_would_run_come_back_as_they_are(tmp_path):
+    videos = {f"{name}/{number}.mp4": "" for name in ("=1+1", "'=a", "-run", "@x", "+y", "'b") for number in range(4)}
+    write(tmp_path, videos)
+    split = find_data(tmp_path)
+    cells = [cell for row in csv.reader((tmp_path / "split.csv").read_text().splitlines()) for cell in row]
+    assert not [cell for cell in cells if cell[0] in "=+-@"] and "'=1+1/0.mp4" in cells and "'b" in cells
+    again = find_data(tmp_path)
+    assert split.notes and not again.notes and not again.left_out and same(split, again, tmp_path)
+    assert sorted(again.class_names) == sorted({name.split("/")[0] for name in videos})
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_nothing_is_written_where_that_is_asked(table, tmp_path):
+    names = [f"{label}/{number}.mp4" for label in ("run", "sit") for number in range(5)]
+    write(tmp_path, {"v.csv": "path,label\n" + "".join(f"{name},{name[:3]}\n" for name in names)} if table else
+          dict.fromkeys(names, ""))
+    data = find_data(tmp_path, keep_split=False)
+    assert "seed 0 gives the same split again" in data.notes[0] and not (tmp_path / "split.csv").exists()
+    both = find_data(tmp_path, val_share=None)
+    assert items(both.train, tmp_path) == items(both.val, tmp_path) == [
+        (name, int(name.startswith("s"))) for name in names]
+    assert not both.is_split and both.notes == [] and not (tmp_path / "split.csv").exists()
+    assert same(data, find_data(tmp_path), tmp_path) and (tmp_path / "split.csv").exists()
+    assert same(data, find_data(tmp_path, val_share=None), tmp_path)  # a split that is there holds
 
 
 def test_a_path_may_go_from_train_to_its_neighbour(tmp_path):
@@ -413,7 +469,7 @@ def test_a_missing_folder_and_a_file_in_its_place(tmp_path):
         find_data(tmp_path / "nowhere")
     write(tmp_path, {"v.csv": "path,label\n"})
     write(tmp_path, {"v.txt": "a.mp4 0\n"})
-    with pytest.raises(ValueError, match=r"v\.txt: a file; give the folder that holds .*, or one CSV file"):
+    with pytest.raises(ValueError, match=r"v\.txt: a file; give the folder that holds .*, one CSV file"):
         find_data(tmp_path / "v.txt")
     with pytest.raises(FileNotFoundError, match=r"nolist\.txt"):
         read_list(tmp_path / "nolist.txt")

@@ -8,10 +8,11 @@ import pytest
 import torch
 from toys import write_clip, write_set
 
-from tinyaction.data.annotations import VideoList
+from tinyaction.data.annotations import VideoList, find_data
 from tinyaction.data.dataset import VideoDataset, build_dataloader, collate
 from tinyaction.data.loader import EpochSampler
 from tinyaction.data.pipelines import eval_pipeline, train_pipeline
+from tinyaction.data.transforms import Compose, VideoDecode, VideoInit
 from tinyaction.sample import DataSample
 
 # torch warns of three workers on a machine of two cores
@@ -109,6 +110,66 @@ def test_in_test_mode_each_epoch_draws_the_same():
     dataset = number_set(test_mode=True)
     assert torch.equal(dataset[0, 3]["inputs"], dataset[7, 3]["inputs"])
     assert not torch.equal(dataset[0, 3]["inputs"], dataset[0, 4]["inputs"])
+
+
+# ---- which videos --------------------------------------------------------------------------------------------------
+
+
+def names_of(dataset: VideoDataset) -> list[tuple[str, int]]:
+    return [(Path(name).name, label) for name, label in (dataset.videos[i] for i in range(len(dataset)))]
+
+
+def test_a_table_and_class_folders_are_read_one_split_at_a_time(tmp_path):
+    for name, number in (("run", 5), ("sit", 10)):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        for i in range(number):
+            (tmp_path / "clips" / name / f"{i}.mp4").touch()
+    before = sorted(tmp_path.rglob("*"))
+    train, val = (VideoDataset(tmp_path / "clips", draws_of, split=split) for split in ("train", "val"))
+    assert (len(train), len(val)) == (12, 3) and train.class_names == ["run", "sit"]
+    assert sorted(names_of(train) + names_of(val)) == sorted(
+        [(f"{i}.mp4", 0) for i in range(5)] + [(f"{i}.mp4", 1) for i in range(10)])
+    assert sorted(tmp_path.rglob("*")) == before
+    assert names_of(VideoDataset("clips", draws_of, data_root=tmp_path, test_mode=True)) == names_of(val)
+    data = find_data(tmp_path / "clips")  # writes split.csv
+    table = VideoDataset(str(tmp_path / "clips" / "split.csv"), draws_of)
+    assert [names_of(table), table.class_names] == [names_of(train), data.class_names]
+    assert table[0]["data_samples"].filename == str(tmp_path / "clips" / "run" / names_of(train)[0][0])
+    with pytest.raises(ValueError, match=r"class_names are sit, run \(2\), those of .*clips are run, sit \(2\)"):
+        VideoDataset(tmp_path / "clips", draws_of, class_names=["sit", "run"])
+    with pytest.raises(ValueError, match="split is 'test'; it must be 'train' or 'val'"):
+        VideoDataset(tmp_path / "clips", draws_of, split="test")
+
+
+def test_the_prefix_may_have_the_form_of_the_guide(folder):
+    given = VideoDataset("bars_train_list.txt", draws_of, data_root=folder, data_prefix=dict(video="train"))
+    assert given.filename(0) == str(folder / "train" / "clip 0.mp4")
+    with pytest.raises(ValueError, match=r"data_prefix is \{'img': 'train'\}; it must be a folder, or dict\(video="):
+        VideoDataset("bars_train_list.txt", draws_of, data_root=folder, data_prefix=dict(img="train"))
+
+
+# ---- pipelines that cannot work ------------------------------------------------------------------------------------
+
+
+def forget(results: dict) -> None:
+    results["imgs"] = []
+
+
+def look_for_a_typo(results: dict) -> dict:
+    return results["typo"]
+
+
+@pytest.mark.parametrize("steps, sentence", [
+    ([VideoDecode()], r"VideoDecode\(.*\) needs 'video_reader', .* add VideoInit before it"),
+    ([VideoInit(), VideoDecode()], r"VideoDecode\(.*\) needs 'frame_inds', .* add UniformSample or another sampler"),
+    ([VideoInit(), forget], r"<function forget at .*> returned NoneType; a transform must return the dict"),
+    ([look_for_a_typo], r"<function look_for_a_typo at .*> looked for 'typo'; the dict has filename, label, rng"),
+])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_wrong_pipeline_is_one_sentence_in_every_process(steps, sentence, num_workers, folder):
+    dataset = VideoDataset("bars_train_list.txt", Compose(steps), data_root=folder, data_prefix="train")
+    with pytest.raises(ValueError, match=rf"^[^\n]*{sentence}[^\n]*$"):
+        next(iter(build_dataloader(dataset, batch_size=2, num_workers=num_workers)))
 
 
 def test_the_order_of_an_epoch():

@@ -503,9 +503,9 @@ def test_a_transform_that_returns_nothing_is_named():
         ta.Compose([Forget()])({"filename": "a.mp4"})
 
 
-def test_a_key_that_no_transform_makes_is_a_defect_of_the_program():
+def test_a_key_that_no_transform_makes_is_named():
     def wrong(results):
         return results["typo"]
 
-    with pytest.raises(KeyError, match="typo"):
-        ta.Compose([wrong])({"filename": "a.mp4"})
+    with pytest.raises(ValueError, match=r"wrong at .* looked for 'typo'; the dict has filename, label$"):
+        ta.Compose([wrong])({"filename": "a.mp4", "label": 0})

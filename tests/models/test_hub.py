@@ -157,6 +157,7 @@ class Hub(BaseHTTPRequestHandler):
     error_code = ""
     delay_seconds = 0.0
     folder = Path()
+    more_bytes = 0  # than a file has, it says
     asked: list[str] = []
 
     def do_HEAD(self):  # noqa: N802
@@ -168,7 +169,8 @@ class Hub(BaseHTTPRequestHandler):
         if self.status != 200:
             self.answer(b"", status=self.status)
         elif self.path.startswith("/api/models/"):
-            siblings = [{"rfilename": path.name} for path in sorted(self.folder.iterdir())]
+            siblings = [{"rfilename": path.name, "size": path.stat().st_size + self.more_bytes}
+                        for path in sorted(self.folder.iterdir())]
             content = {"id": "somebody/net", "sha": "1" * 40, "siblings": siblings, "private": False, "tags": [],
                        "downloads": 0, "likes": 0}
             entries = [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "2" * 40}
@@ -233,6 +235,13 @@ def test_a_repository_is_fetched_once_and_only_what_is_needed(monkeypatch, tmp_p
         asked = len(server.asked)
         assert asked > 0 and same(find_files("hub:somebody/net").read_tensors()) and len(server.asked) == asked
     assert same(find_files("hub:somebody/net").read_tensors())         # without a network
+
+
+def test_a_repository_that_is_too_large_is_not_begun(monkeypatch, tmp_path):
+    published = write_folder(tmp_path / "published", shards=2)
+    with local_hub(monkeypatch, tmp_path, folder=published, more_bytes=10**10) as server:
+        assert "(its files have 40 GB, at most 34 are fetched)" in message(find_files, "hub:somebody/net")
+        assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize("answers, rule", [

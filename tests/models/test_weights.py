@@ -1,5 +1,6 @@
 """Pretrained weights: whose keys they are, what is loaded, left over and missing, and what does not fit."""
 
+import hashlib
 import json
 import logging
 import urllib.error
@@ -13,6 +14,7 @@ from toys import write_set
 import tinyaction as ta
 from tinyaction.cli import train
 from tinyaction.models import create_model, load_weights, model_arguments
+from tinyaction.models.hub import fetch_file
 from tinyaction.models.openmmlab import translate_keys
 from tinyaction.models.torchvision import BUILD_ARGUMENTS
 from tinyaction.models.weights import find_published, fit_state_dict
@@ -334,14 +336,32 @@ def test_without_a_network_the_message_names_the_file_and_its_place(tmp_path, mo
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("urllib.request.urlopen", fail)
-    monkeypatch.setattr("torch.hub.urlopen", fail)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError) as error:
         load_weights(model_of("tsn-resnet18"), "tsn-resnet18", "imagenet")
     assert str(error.value) == (
-        "the weights resnet18-f37072fd.pth are not on this machine and could not be fetched (<urlopen error no route "
-        "to host>); bring https://download.pytorch.org/models/resnet18-f37072fd.pth and put it into "
+        "the weights resnet18-f37072fd.pth are not on this machine and could not be fetched ("
+        "https://download.pytorch.org/models/resnet18-f37072fd.pth: no route to host); bring "
+        "https://download.pytorch.org/models/resnet18-f37072fd.pth and put it into "
         f"{tmp_path / 'hub' / 'checkpoints'}, or name the file with --weights")
+
+
+def test_what_is_fetched_is_bounded_and_compared_with_the_digest_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    content = b"weights"
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    good, other = (tmp_path / f"net-{name}.pth" for name in (digest, "00000000"))
+    for path in (good, other):
+        path.write_bytes(content)
+    place = tmp_path / "torch" / "hub" / "checkpoints"
+    with pytest.raises(ValueError, match=f"its sha256 begins with {digest} and not with 00000000"):
+        fetch_file(other.as_uri())
+    monkeypatch.setattr("tinyaction.models.hub.MAX_WEIGHT_BYTES", 6)
+    with pytest.raises(ValueError, match="larger than 0 MB; nothing is kept"):
+        fetch_file(good.as_uri())
+    assert list(place.iterdir()) == []
+    monkeypatch.setattr("tinyaction.models.hub.MAX_WEIGHT_BYTES", 7)
+    assert fetch_file(good.as_uri()) == place / good.name and (place / good.name).read_bytes() == content
 
 
 def test_the_file_is_taken_from_torch_hubs_folder(tmp_path, monkeypatch):

@@ -13,10 +13,10 @@ import pytest
 from toys import bar_frames, write_clip, write_set
 
 import tinyaction.prepare.check
-from tinyaction.cli.check import main
+from tinyaction.cli.check import main, report_lines
 from tinyaction.data.annotations import find_data
 from tinyaction.data.class_folders import is_video
-from tinyaction.prepare.check import check_data, check_file, check_files
+from tinyaction.prepare.check import Check, Finding, check_data, check_file, check_files
 from tinyaction.video import open_video
 from tinyaction.video.writer import write_video
 
@@ -86,6 +86,53 @@ def test_the_table_and_the_clean_lists(troubled, capsys):
     assert main(["--data", str(troubled / "clean.csv"), "--num-workers", "1", "--clip-len", "3"]) == 0
     assert "nothing wrong was found" in capsys.readouterr().out
     assert len(find_data(troubled).train) == 7  # clean.csv is read where it is named only
+
+
+def test_the_clean_table_keeps_every_column(tmp_path, capsys):
+    """Numbers of frames hold when it is read, whether a table gave them or a text list."""
+    folder = tmp_path / "data"
+    for number in range(4):
+        write_clip(folder / f"={number}.mp4", number % 2, number)
+    (folder / "bad.mp4").write_text("no video")
+    (folder / "v.csv").write_text("path,num_frames,label,split,person\n" + "".join(
+        f"={number}.mp4,{number + 3},{'ab'[number % 2]},{'train' if number < 2 else 'val'},p {number}\n"
+        for number in range(4)) + "bad.mp4,1,a,train,@\n")
+    assert main(["--data", str(folder), "--num-workers", "1", "--clip-len", "3", "--write-clean"]) == 1
+    assert (folder / "clean.csv").read_text().splitlines() == [
+        "path,label,split,num_frames,person", "'=0.mp4,a,train,3,p 0", "'=1.mp4,b,train,4,p 1", "'=2.mp4,a,val,5,p 2",
+        "'=3.mp4,b,val,6,p 3"]
+    data = find_data(folder / "clean.csv")
+    assert [data.train.num_frames.tolist(), data.val.num_frames.tolist()] == [[3, 4], [5, 6]]
+    assert data.train[0] == (str(folder / "=0.mp4"), 0) and data.val.columns["person"] == ["p 2", "p 3"]
+
+
+def test_the_clean_table_of_lists_of_frames_keeps_their_numbers(tmp_path, frame_folder, capsys):
+    for name in ("a", "b", "c"):
+        frame_folder(num=ord(name) - ord("a") + 3, folder=name)
+    (tmp_path / "train.txt").write_text("a 3 0\nb 2 1\n")
+    (tmp_path / "val.txt").write_text("c 2 1\n")
+    assert main(["--data", str(tmp_path), "--num-workers", "1", "--clip-len", "1", "--write-clean"]) in (0, 1)
+    assert (tmp_path / "clean.csv").read_text() == (
+        "path,label,split,num_frames\na,0,train,3\nb,1,train,2\nc,1,val,2\n")
+    assert find_data(tmp_path / "clean.csv").train.num_frames.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("cell", ["x", "0", "", "9" * 30])
+def test_a_wrong_number_of_frames_is_named(cell, tmp_path):
+    (tmp_path / "v.csv").write_text("path,label,split,num_frames\na.mp4,0,train,3\nb.mp4,1,val,3\n"
+                                    f"c.mp4,1,val,{cell}\n")
+    with pytest.raises(ValueError, match=rf"v\.csv, line 4: num_frames is '{cell}'; it must be a whole number from 1"):
+        find_data(tmp_path)
+
+
+def test_videos_on_another_drive_are_named_whole(monkeypatch):
+    """As Windows does it: no path leads from one drive to another."""
+    def refuse(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", refuse)
+    check = Check({}, [Finding("missing", ["D:/a.mp4"], "no such file")], {"a": {"train": 1, "val": 1}})
+    assert report_lines(check, "C:/data")[-1] == "  D:/a.mp4: no such file"
 
 
 def test_clean_tables_of_class_folders(tmp_path, capsys):

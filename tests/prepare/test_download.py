@@ -15,9 +15,11 @@ import pytest
 
 import tinyaction.cli.prepare as prepare
 import tinyaction.prepare.download as download
-from tinyaction.prepare.download import fetch_archive, prepare_kinetics400_tiny, unpack_zip
+from tinyaction.fetch import fetch_url
+from tinyaction.prepare.download import MAX_ARCHIVE_BYTES, prepare_kinetics400_tiny, unpack_zip
 from tinyaction.prepare.synthetic import STAND_IN_TITLE, is_stand_in
 
+fetch = functools.partial(fetch_url, max_bytes=MAX_ARCHIVE_BYTES)
 CONTENT = bytes(range(256)) * 1000  # 256 kB: several chunks
 TRAIN, VAL = "kinetics_tiny_train_video.txt", "kinetics_tiny_val_video.txt"
 REAL_SET = {
@@ -116,12 +118,12 @@ def write_zip(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
     return write
 
 
-# ---- fetch_archive --------------------------------------------------------------------------------------------------
+# ---- fetch_url ------------------------------------------------------------------------------------------------------
 
 
 def test_a_file_arrives_whole_and_progress_is_told(server, tmp_path):
     counts = []
-    fetch_archive(f"{server.url}/content", tmp_path / "file", on_progress=lambda *count: counts.append(count))
+    fetch(f"{server.url}/content", tmp_path / "file", on_progress=lambda *count: counts.append(count))
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert counts[-1] == (256_000, 256_000)
     assert counts == sorted(counts) and len(counts) > 3
@@ -130,14 +132,14 @@ def test_a_file_arrives_whole_and_progress_is_told(server, tmp_path):
 
 @pytest.mark.parametrize(("path", "expected"), [("/moved", CONTENT), ("/no-length", CONTENT), ("/empty", b"")])
 def test_other_good_answers(server, tmp_path, path, expected):
-    fetch_archive(f"{server.url}{path}", tmp_path / "file")
+    fetch(f"{server.url}{path}", tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == expected
 
 
 def test_a_file_url(tmp_path):
     (tmp_path / "here").write_bytes(CONTENT)
     counts = []
-    fetch_archive((tmp_path / "here").as_uri(), tmp_path / "there", on_progress=lambda *count: counts.append(count))
+    fetch((tmp_path / "here").as_uri(), tmp_path / "there", on_progress=lambda *count: counts.append(count))
     assert (tmp_path / "there").read_bytes() == CONTENT
     assert counts[-1] == (256_000, 256_000)
 
@@ -157,14 +159,13 @@ def test_a_file_url(tmp_path):
 )
 def test_what_does_not_arrive_is_an_error_and_leaves_nothing(server, tmp_path, path, message):
     with pytest.raises(OSError, match=message):
-        fetch_archive(f"{server.url}{path}", tmp_path / "file", answer_seconds=0.3, stall_seconds=0.3,
-                      max_bytes=1_000_000)
+        fetch(f"{server.url}{path}", tmp_path / "file", answer_seconds=0.3, stall_seconds=0.3, max_bytes=1_000_000)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stall_after_the_first_byte(server, tmp_path):
     with pytest.raises(OSError, match="/stalls: the connection broke .*timed out"):
-        fetch_archive(f"{server.url}/stalls", tmp_path / "file", stall_seconds=0.3)
+        fetch(f"{server.url}/stalls", tmp_path / "file", stall_seconds=0.3)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -172,17 +173,17 @@ def test_nobody_there(tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as http:
         url = f"http://127.0.0.1:{http.server_port}/file"
     with pytest.raises(OSError, match=f"^{url}: .*refused"):  # the port is closed again
-        fetch_archive(url, tmp_path / "file")
+        fetch(url, tmp_path / "file")
     with pytest.raises(OSError, match="no-such-file"):
-        fetch_archive((tmp_path / "no-such-file").as_uri(), tmp_path / "file")
+        fetch((tmp_path / "no-such-file").as_uri(), tmp_path / "file")
     with pytest.raises(ValueError, match="unknown url type"):
-        fetch_archive("kinetics400_tiny.zip", tmp_path / "file")
+        fetch("kinetics400_tiny.zip", tmp_path / "file")
 
 
 def test_a_failed_fetch_keeps_the_old_file(server, tmp_path):
     (tmp_path / "file").write_text("old")
     with pytest.raises(OSError):
-        fetch_archive(f"{server.url}/truncated", tmp_path / "file")
+        fetch(f"{server.url}/truncated", tmp_path / "file")
     assert (tmp_path / "file").read_text() == "old"
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 import zipfile
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import av
 import cv2
@@ -20,7 +20,7 @@ from tinyaction.data.annotations import find_data
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.data.transforms import VideoResize
-from tinyaction.prepare.store import check_store, default_store, fill_store, plan_store
+from tinyaction.prepare.store import check_store, default_store, fill_store, place_elsewhere, plan_store
 from tinyaction.prepare.stored_file import StoreSettings, store_video
 from tinyaction.video import VideoError, open_video
 from tinyaction.video.frames import FORMATS, original_of
@@ -495,3 +495,12 @@ def test_all_bad_videos_are_left_out(tmp_path):
     (source / "val/clip 1.mp4").write_bytes(b"no video")
     result = make(source, tmp_path / "s", skip_bad=True)
     assert result.num_stored == 2 and len(result.bad) == 4
+
+
+@pytest.mark.parametrize("path, place", [
+    (PurePosixPath("/a/b c.mp4"), "elsewhere/a/b c.mp4"), (PureWindowsPath("C:\\a\\b.mp4"), "elsewhere/C/a/b.mp4"),
+    (PureWindowsPath("\\\\server\\videos\\a\\b.mp4"), "elsewhere/server/videos/a/b.mp4"),
+])
+def test_the_place_of_a_video_outside_the_data_is_a_name_on_every_system(path, place):
+    """Windows allows no colon in a name."""
+    assert place_elsewhere(path) == place

@@ -63,13 +63,35 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(videos, tmp_path):
 
 def test_mirrored_views_are_kept_apart(videos, tmp_path):
     plain, _ = extract(videos, tmp_path / "cache")
-    mirrored, _ = extract(videos, tmp_path / "cache", mirrored=True)
-    assert mirrored.num_computed == 3
+    both, _ = extract(videos, tmp_path / "cache", mirrored=True)
+    assert both.num_computed == 3 and extract(videos, tmp_path / "cache", mirrored=True)[0].num_computed == 0
+    assert torch.equal(both.features[:, :2], plain.features)
     pixels = PIPELINE({"filename": videos[0][0], "label": 0})["inputs"][None].flip(-1)
     with torch.inference_mode():
         expected = cell_means(network()(pixels, mode="tensor"))
-    torch.testing.assert_close(mirrored.features[0].float(), expected, rtol=1e-3, atol=1e-4)
-    assert not torch.equal(plain.features, mirrored.features)
+    torch.testing.assert_close(both.features[0, 2:].float(), expected, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(plain.features, both.features[:, 2:])
+
+
+def test_a_clip_that_cannot_be_mirrored_any_more_is_left_out_whole(videos, tmp_path, monkeypatch):
+    """Its plain views were kept when it could be read: they must not stand beside another clip's mirrored ones."""
+    monkeypatch.setattr("tinyaction.results.features.video_digest", lambda path: Path(path).stem)
+    whole, _ = extract(videos, tmp_path / "cache", mirrored=True)
+    next((tmp_path / "cache").glob("clip 1*mirrored.npz")).unlink()
+    Path(videos[1][0]).write_bytes(b"no video")
+    found, _ = extract(videos, tmp_path / "cache", mirrored=True, reading=Reading(on_error="skip", max_skipped=0.4))
+    assert found.indices == [0, 2] and torch.equal(found.features, whole.features[[0, 2]])
+    assert extract(videos, tmp_path / "cache")[0].indices == [0, 1, 2]
+
+
+def test_features_that_were_copied_from_another_network_are_named_and_computed_again(videos, tmp_path):
+    extract(videos, tmp_path / "other", model=network(1))
+    fresh, _ = extract(videos, tmp_path / "cache")
+    for path in (tmp_path / "other").iterdir():
+        (tmp_path / "cache" / path.name).write_bytes(path.read_bytes())
+    again, cache = extract(videos, tmp_path / "cache")
+    assert again.num_computed == 3 and torch.equal(again.features, fresh.features)
+    assert "clip 0" in cache.notes[0] and cache.notes[0].endswith("of another network (other), computed again")
 
 
 def test_each_network_and_pipeline_has_a_folder_of_its_own(tmp_path):
@@ -147,3 +169,15 @@ def test_a_bad_video_is_an_error_or_left_out(videos, tmp_path):
     for _ in range(2):                                                  # also where only the bad one is missing
         found, _ = extract(videos, tmp_path / "cache", reading=reading)
         assert found.indices == [0, 2] and [Path(bad.filename).name for bad in found.bad] == ["clip 1.mp4"]
+
+
+def test_segments_of_a_video_have_features_of_their_own(tmp_path):
+    write_clip(tmp_path / "long.mp4", 0, 0, num_frames=30)              # at 10 frames a second
+    (tmp_path / "s.csv").write_text("path,start,end,label,split\nlong.mp4,0,1,a,train\nlong.mp4,1,2,b,train\n"
+                                    "long.mp4,2,3,a,val\n")
+    everything = find_data(tmp_path).merged().train
+    assert [everything.item_name(index).partition("#")[2] for index in range(3)] == ["t=0,1", "t=1,2", "t=2,3"]
+    found, _ = extract(everything, tmp_path / "cache")
+    assert found.num_computed == 3 and not torch.equal(found.features[0], found.features[1])
+    again, _ = extract(everything.subset([1, 0]), tmp_path / "cache")
+    assert again.num_computed == 0 and torch.equal(again.features, found.features[[1, 0]])

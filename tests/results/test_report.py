@@ -427,3 +427,45 @@ def test_flags_that_are_on_or_off() -> None:
 def test_a_data_uri_holds_the_picture() -> None:
     assert colour_of(data_uri(np.full((8, 8, 3), (250, 0, 250), dtype=np.uint8))) == [250, 0, 250]
     assert json.dumps(data_uri(np.zeros((2, 2, 3), dtype=np.uint8))).isascii()
+
+
+# ---- probes and folds ----------------------------------------------------------------------------------------------
+
+
+def page_with(run: Path, **facts: object) -> str:
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, **facts}))
+    return Page(write_report(run)).text
+
+
+def test_the_majority_class_stands_beside_the_accuracy(run: Path) -> None:
+    assert "25.0%majority classof always saying" in page_with(run)
+
+
+@pytest.mark.parametrize(("probe", "tuned", "words"), [
+    (0.75, 0.5, "50.0%fine-tunedworse than the probe, which best.pt is"),
+    (0.5, 0.5, "50.0%fine-tunedno better than the probe"),
+    (0.5, 0.75, "75.0%fine-tunedbetter than the probe"),
+])
+def test_the_probe_stands_beside_the_fine_tuned_network(run: Path, probe: float, tuned: float, words: str) -> None:
+    text = page_with(run, method="probe-then-finetune", finetune={"val_accuracy": tuned, "epoch": 2},
+                     probe={"val_accuracy": probe, "pooling": "stats", "num_folds": 0})
+    assert f"{probe:.1%}probe" in text and words in text
+    command = f"tinyaction train --config '{run}/config.json' --method probe"
+    assert (command in text) == (tuned <= probe)
+    assert "best epoch" in text and "seconds an epoch" in text  # it has a course, as a probe alone has not
+    assert "seconds an epoch" not in page_with(run, method="probe")
+
+
+def test_folds_are_a_table_with_mean_and_spread(run: Path) -> None:
+    (run / "folds.csv").write_text(
+        "fold,videos,train_videos,accuracy,mean_class_accuracy,loss,chosen,num_groups,groups\n"
+        "1,2,2,1.0,0.75,0.5,\"stats, L2 strength 0.1\",1,'=Ann\n2,2,2,0.5,0.5,0.5,stats,2,Bo; Cy\n")
+    text = page_with(run, folds=2, num_train=4)
+    assert "4 videos in 2 folds" in text and "75.0% ± 35.4%mean of 2 folds" in text and "from 50.0% to 100.0%" in text
+    assert "=Ann" in text and "Bo; Cy" in text and "stats, L2 strength 0.1" in text
+    assert f"tinyaction train --config '{run}/config.json' --final" in text and "tinyaction evaluate" not in text
+    assert "is trained on all of them" not in text
+    text = page_with(run, final=True)
+    assert "is trained on all of them, so none is left to test it" in text
+    assert "tinyaction predict" in text and "tinyaction evaluate" not in text

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from video_files import numbered_frames, numbers, write_by_pyav
 
 from tinyaction.video import VideoError, open_video
 from tinyaction.video.containers import check_whole
@@ -79,7 +80,26 @@ def test_whole_files(content, tmp_path):
     ("avi, records", {1}), ("matroska", {4}), ("matroska, live", {4}), ("matroska, checksum", {2}), ("mp4", set()),
 ])
 def test_packets_are_counted_by_track(name, num_packets, tmp_path):
-    assert checked(WHOLE[name], tmp_path) == num_packets
+    assert checked(WHOLE[name], tmp_path) == (num_packets, False)
+
+
+def index(*names_and_sizes):
+    return chunk(b"idx1", b"".join(name + bytes(8) + size.to_bytes(4, "little") for name, size in names_and_sizes))
+
+
+PICTURES = chunk(b"00dc", bytes(9)) + chunk(b"00dc") + chunk(b"01wb", bytes(4)) + chunk(b"00dc", bytes(2))
+
+
+@pytest.mark.parametrize("entries, is_confirmed", [
+    ([(b"00dc", 9), (b"00dc", 0), (b"01wb", 4), (b"00dc", 2)], True),
+    ([(b"00dc", 9), (b"00dc", 0), (b"00dc", 2)], True),  # of the pictures
+    ([(b"00dc", 9), (b"01dc", 0), (b"00dc", 2)], True),
+    ([(b"00dc", 9), (b"00dc", 1), (b"00dc", 2)], False),
+    ([(b"00dc", 9), (b"01dc", 2)], False),
+    ([], False),
+])
+def test_whether_the_index_of_an_avi_counts_the_same(entries, is_confirmed, tmp_path):
+    assert checked(avi(PICTURES) + index(*entries), tmp_path) == ({2}, is_confirmed)
 
 
 @pytest.mark.parametrize("name, num_left_out", [
@@ -108,6 +128,57 @@ def test_what_is_in_no_part_that_may_be_there_is_damage(content, place, tmp_path
     with pytest.raises(VideoError, match=rf"clip: the file is damaged: byte {place} is in no known part") as caught:
         checked(content, tmp_path)
     assert caught.value.kind == "damaged"
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "mpeg4", "ffv1"])
+@pytest.mark.parametrize("num_more", [1, 5])
+def test_an_avi_whose_header_counts_too_many_is_read_as_players_do(codec, num_more, tmp_path):
+    """Its index and its data agree; where they do not, a frame was lost."""
+    path = write_by_pyav(tmp_path / "clip.avi", numbered_frames(20), codec,
+                         pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"strh") + 8 + 32  # dwLength
+    assert content[place] == 20
+    content[place] += num_more
+    path.write_bytes(content)
+    assert numbers(open_video(path).read(range(20))) == list(range(20))
+    place = content.index(b"00dc", content.index(b"movi") + 2000)
+    content[place : place + 4] = b"01dc"
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=f"19 packets instead of {20 + num_more}; the file is cut or damaged"):
+        open_video(path)
+
+
+def test_an_mp4_of_two_codecs_in_one_track_is_named(tmp_path):
+    """It is whole; FFmpeg shows the pictures of the first codec."""
+    path, other = (write_by_pyav(tmp_path / f"{codec}.mp4", numbered_frames(20), codec)
+                   for codec in ("libx264", "mpeg4"))
+    content, entry = path.read_bytes(), other.read_bytes()
+    place = entry.index(b"stsd") + 12
+    entry = entry[place : place + int.from_bytes(entry[place : place + 4], "big")]
+
+    def grow(content, name, new):
+        """Replace the content of a box, and count the bytes into the boxes around it."""
+        place = content.index(name) - 4
+        size = int.from_bytes(content[place : place + 4], "big")
+        for parent in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+            at = content.index(parent) - 4
+            grown = int.from_bytes(content[at : at + 4], "big") + 8 + len(new) - size
+            content = content[:at] + grown.to_bytes(4, "big") + content[at + 4 :]
+        return content[:place] + box(name, new) + content[place + size :]
+
+    def old(name, num_bytes):
+        place = content.index(name) + 4
+        return content[place : place + num_bytes]
+
+    size = int.from_bytes(content[content.index(b"stsd") - 4 :][:4], "big")
+    content = grow(content, b"stsd", bytes(7) + b"\2" + old(b"stsd", size - 8)[8:] + entry)
+    runs = [(1, 12, 1), (2, 8, 2)]  # first chunk, frames of a chunk, codec
+    content = grow(content, b"stsc", b"".join(number.to_bytes(4, "big") for number in (0, 2, *sum(runs, ()))))
+    content = grow(content, b"stco", bytes(7) + b"\2" + 2 * old(b"stco", 12)[8:])
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=r"one track has pictures of several codecs \(avc1, mp4v\), of which"):
+        open_video(path)
 
 
 def test_an_empty_file(tmp_path):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tinyaction.video.packets import PacketTable, list_packets, scanned, without_gaps
+from tinyaction.video.packets import PacketTable, _num_length_bytes, list_packets, scanned, without_gaps
 
 STEP = 2
 
@@ -183,6 +183,14 @@ def test_h264_is_decoded_from_key_frames_that_need_nothing_before(units, is_seek
     contents = [join(IDR), join(SLICE), join(*units) or b"\0", join(SLICE)]
     table = listed(in_turn([0, 2, 4, 6], keys=(0, 2), contents=contents), "h264", extradata=extradata)
     assert table.keys == ([0, 2] if is_seekable else [0])
+
+
+@pytest.mark.parametrize("codec, header", [("h264", AVCC), ("hevc", HVCC)])
+def test_a_header_that_is_cut_divides_no_packets(codec, header):
+    """That of HEVC has 23 bytes without a set, that of H.264 seven."""
+    least = {"h264": 7, "hevc": 23}[codec]
+    for num_bytes in range(len(header) + 1):
+        assert _num_length_bytes(codec, header[:num_bytes]) == (4 if num_bytes >= least else 0)
 
 
 @pytest.mark.parametrize("join, extradata", [(with_start_codes, None), (with_lengths, HVCC)])

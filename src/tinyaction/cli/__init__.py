@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
 
+from tinyaction.device import default_num_workers
 from tinyaction.text import printable
 
 COMMANDS = {
@@ -41,6 +42,13 @@ def check_at_least(least: int, arguments: argparse.Namespace, *names: str) -> No
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+
+
+def num_workers_of(given: int) -> int:
+    """What --num-workers asks for: -1 is one per core."""
+    if given < -1:
+        raise ValueError(f"--num-workers is {given}; it must be at least -1")
+    return default_num_workers() if given == -1 else given
 
 
 class Main(Protocol):

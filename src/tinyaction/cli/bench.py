@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import find_data
 from tinyaction.data.pipelines import AUGMENTATIONS, train_pipeline
-from tinyaction.device import choose_device, default_num_workers, num_cores
+from tinyaction.device import choose_device, num_cores
 from tinyaction.files import check_output, write_whole
 from tinyaction.models.checkpoint import versions
 from tinyaction.prepare.stored_file import StoreSettings, store_video
@@ -75,8 +75,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--short-side", type=int, default=256, help="of the stored frames, pixels (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, help="videos of a batch (%(default)s)")
     parser.add_argument("--model", default="conv2d", help="network of the last stages (%(default)s)")
-    parser.add_argument("--num-workers", type=int, nargs="*", default=[0, default_num_workers()],
-                        help="loaders to measure, each 0 or more (%(default)s)")
+    parser.add_argument("--num-workers", type=int, nargs="*", default=[0, -1], metavar="N",
+                        help="of the loaders to measure: 0 decodes in the main process, -1 starts one per core "
+                        "(default 0 -1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     parser.add_argument("--cpu-time", action="store_true", help="count the process's processor time, not the wall's, "
                         "where others use the machine too (not for loaders and network)")
@@ -84,8 +85,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="replace a file that tinyaction wrote before")
     arguments = parser.parse_args(argv)
     check_at_least(1, arguments, "num_videos", "repeats", "clip_len", "size", "short_side", "batch_size")
-    if any(workers < 0 for workers in arguments.num_workers):
-        raise ValueError(f"--num-workers is {min(arguments.num_workers)}; it must be at least 0")
+    arguments.num_workers = [num_workers_of(workers) for workers in arguments.num_workers]
     return arguments
 
 
@@ -94,7 +94,7 @@ def chosen_videos(data: Sequence[str], num_videos: int) -> list[str]:
     videos = []
     for place in data:
         if Path(place).is_dir():
-            found = find_data(place).val
+            found = find_data(place, keep_split=False).val
             num = min(num_videos, len(found))
             videos += [found[i * len(found) // num][0] for i in range(num)]
         else:

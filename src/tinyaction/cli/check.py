@@ -1,20 +1,19 @@
 """Decode every video of a folder to its end and say what is wrong: with files, with lists, between the splits."""
 
-import csv
-import io
 import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import CLEAN_FILE, DataFolder, find_data
-from tinyaction.device import default_num_workers
-from tinyaction.files import check_output, write_whole
-from tinyaction.prepare.check import Check, check_data, clean_lines, summary
+from tinyaction.data.segments import write_segments
+from tinyaction.files import check_output
+from tinyaction.prepare.check import Check, check_data, clean_places, summary
+from tinyaction.text import shell_line
 
 CACHE = ".check.jsonl"
 
@@ -25,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="tinyaction check", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
     parser.add_argument("--clip-len", type=int, default=8, help="frames of a clip; shorter is told (default 8)")
-    parser.add_argument("--num-workers", type=int, default=default_num_workers(), help="files that are read at once")
+    parser.add_argument("--num-workers", type=int, default=-1, help="processes that read one file each, 0 and 1 are "
+                        "one; -1 (default) starts one per core")
     parser.add_argument("--video-timeout", type=float, default=60.0, help="seconds for one file (default 60)")
     parser.add_argument("--allow-outside", action="store_true", help="lists may name videos outside the folder")
     parser.add_argument("--again", action="store_true", help=f"forget what was found before (in {CACHE})")
@@ -36,12 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="with --write-clean: without files of concealed damage, too; they can be trained on")
     parser.add_argument("--force", action="store_true", help="replace outputs that tinyaction wrote before")
     args = parser.parse_args(argv)
-    for name, least in (("clip_len", 1), ("num_workers", 1)):
-        if getattr(args, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least {least}")
+    check_at_least(1, args, "clip_len")
+    num_workers = num_workers_of(args.num_workers)
     if not args.video_timeout > 0:
         raise ValueError(f"--video-timeout is {args.video_timeout:g}; it must be above 0 seconds")
-    data = find_data(args.data, allow_outside=args.allow_outside)
+    data = find_data(args.data, allow_outside=args.allow_outside, keep_split=False)
     folder = data.folder or Path(args.data)
     if args.write_clean:
         check_output(folder / CLEAN_FILE, flag="--write-clean", inputs=[args.data], force=args.force)
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if cache is not None and args.again:
         cache.unlink(missing_ok=True)
     line = CountLine()
-    check = check_data(data, clip_len=args.clip_len, num_workers=args.num_workers, video_timeout=args.video_timeout,
+    check = check_data(data, clip_len=args.clip_len, num_workers=num_workers, video_timeout=args.video_timeout,
                        cache=cache, on_file=lambda done, total: line("videos checked", done, total))
     line.clear()
     if args.json:
@@ -84,28 +83,29 @@ def report_lines(check: Check, folder: str, unused_files: str = "") -> list[str]
     for kind, count in facts["findings"].items():
         lines += ["", f"{kind}: {count}"]
         for finding in [finding for finding in check.findings if finding.kind == kind][:20]:
-            names = " = ".join(os.path.relpath(path, folder) for path in finding.paths)
+            names = " = ".join(_shown(path, folder) for path in finding.paths)
             lines.append("  " + ": ".join(part for part in (names, finding.text) if part))
         if count > 20:
             lines.append(f"  and {count - 20} more; --json lists all")
     return lines
 
 
+def _shown(path: str, folder: str) -> str:
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # another drive of Windows
+        return path
+
+
 def write_clean(data: DataFolder, check: Check, folder: Path, *, drop_concealed: bool = False) -> list[str]:
-    """Write ``clean.csv`` into the folder: the lists without what is wrong; returns what to say."""
-    path = folder / CLEAN_FILE
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    has_groups = data.train.groups is not None and data.val.groups is not None
-    writer.writerow(["path", "label", "split", *(["group"] if has_groups else [])])
-    num_kept = 0
+    """Write ``clean.csv`` into the folder: the lists without what is wrong, all their columns; returns what to say."""
+    rows = []
     for split, videos in (("train", data.train), ("val", data.val)):
-        groups = {videos[index][0]: [group] for index, group in enumerate(videos.groups or [])} if has_groups else {}
-        for name, label in clean_lines(videos, check, drop_concealed=drop_concealed):
-            place = Path(os.path.normpath(name))
+        for index in clean_places(videos, check, drop_concealed=drop_concealed):
+            place = Path(os.path.normpath(videos[index][0]))
             inside = place.relative_to(folder) if place.is_relative_to(folder) else place
-            writer.writerow([inside.as_posix(), data.class_names[label], split, *groups.get(name, [])])
-            num_kept += 1
-    write_whole(path, table.getvalue())
-    return [f"{path}: {num_kept} of {len(data.train) + len(data.val)} videos; train with: tinyaction train --data "
-            f"{path}"]
+            rows.append(replace(videos.row(index, data.class_names), path=inside.as_posix(), split=split))
+    path = folder / CLEAN_FILE
+    write_segments(path, rows)
+    return [f"{path}: {len(rows)} of {len(data.train) + len(data.val)} videos; train with: "
+            f"{shell_line('tinyaction', 'train', '--data', path)}"]

@@ -3,14 +3,14 @@
 import argparse
 from collections.abc import Sequence
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
 from tinyaction.cli.network import add_network_flags, check_network_flags, load_network
 from tinyaction.cli.progress import ProgressLine
-from tinyaction.data.annotations import VideoList, find_data, find_unsplit
+from tinyaction.data.annotations import VAL_SHARE, VideoList, find_data
 from tinyaction.data.class_map import check_classes, match_classes, read_class_map, with_numbers
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
 from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixels
-from tinyaction.device import choose_device, default_num_workers
+from tinyaction.device import choose_device
 from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.prepare.store import check_store
 from tinyaction.results.evaluation import evaluate
@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                               max_skipped=arguments.max_skipped, video_timeout=arguments.video_timeout)
     if checkpoint.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.")
+    if checkpoint.config.get("final"):
+        print(printable(f"note: this model was trained on all videos of {checkpoint.config.get('data')}; its accuracy "
+                        "on them says nothing of others"))
     progress = ProgressLine()
     try:
         result = evaluate(model, loader, device=device, on_batch=progress)
@@ -51,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="tinyaction evaluate", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--data", required=True, help="folder of the videos and their lists")
+    parser.add_argument("--data", required=True, help="folder of the videos and their lists, or one list")
     add_network_flags(parser)
     parser.add_argument("--classes", metavar="FILE", help="the data's classes as the network calls them: lines of two "
                         "columns, between them a tab or a comma; needed where names differ")
     parser.add_argument("--split", choices=("val", "train"),
-                        help="which videos; default val, and all of class folders that have no split")
+                        help="which videos; default val, and all where there is no split")
     parser.add_argument("--num-crops", type=int, choices=NUM_CROPS, help="squares of a clip; default as in the run")
     parser.add_argument("--max-views", type=int, help="views that the network sees at once, to bound memory; 0 is all")
     parser.add_argument("--batch-size", type=int, default=8, help="videos of a batch (default 8)")
@@ -71,19 +74,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     check_network_flags(arguments)
     check_at_least(1, arguments, "num_clips", "batch_size")
     check_at_least(0, arguments, "max_views")
-    check_at_least(-1, arguments, "num_workers")
-    if arguments.num_workers == -1:
-        arguments.num_workers = default_num_workers()
+    arguments.num_workers = num_workers_of(arguments.num_workers)
     return arguments
 
 
 def chosen_videos(arguments: argparse.Namespace, checkpoint: Checkpoint) -> VideoList:
-    """The videos to evaluate, their labels those of the network: of a split, or all of class folders without one."""
-    unsplit = find_unsplit(arguments.data)
-    if unsplit is not None and arguments.split is not None:
-        raise ValueError(f"{arguments.data} has no split; leave out --split to evaluate all of its "
-                         f"{len(unsplit.val)} videos")
-    data = unsplit or find_data(arguments.data, allow_outside=arguments.allow_outside)
+    """The videos to evaluate, their labels those of the network: of a split, or all where there is none.
+
+    Where a split is asked for and there is none, it is the one that training would make.
+    """
+    data = find_data(arguments.data, allow_outside=arguments.allow_outside, keep_split=False,
+                     val_share=VAL_SHARE if arguments.split else None)
     for note in (*data.notes, data.unused_summary()):
         if note:
             print(printable(f"note: {note}"))
@@ -92,11 +93,12 @@ def chosen_videos(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Vide
     if arguments.model or arguments.classes:
         names = read_class_map(arguments.classes) if arguments.classes else {}
         return with_numbers(videos, match_classes(data.class_names, known, names=names))
-    if unsplit is None:
+    is_numbered = data.class_names == [str(number) for number in range(len(data.class_names))]
+    if data.is_split or is_numbered and len(data.class_names) == len(known):
         check_classes(known, data.class_names, source=arguments.checkpoint, data=arguments.data)
         return videos
     unknown = [name for name in data.class_names if name not in known]
     if unknown:
-        raise ValueError(f"{arguments.data}: the folder {unknown[0]!r} is named after no class of the checkpoint, "
-                         f"which knows {', '.join(known[:8])}")
+        raise ValueError(f"{arguments.data}: its class {unknown[0]!r} is none of the checkpoint, which knows "
+                         f"{', '.join(known[:8])}")
     return with_numbers(videos, [known.index(name) for name in data.class_names])

@@ -53,6 +53,8 @@ def parse_args(argv: Sequence[str] | None = None) -> RunConfig:
     if given.get("resume"):
         if path:
             parser.error("--config begins a new run and --resume goes on with one; give one of them")
+        if given.get("folds"):
+            parser.error("--folds begins a new run and --resume goes on with one; give one of them")
         return resumed_config(given)
     if path:
         flags = read_flags(path)

@@ -14,11 +14,12 @@ Class names come from the folders, from the CSV, or from a classes.txt or label_
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tinyaction.data.class_folders import VIDEO_SUFFIXES, empty_notes, videos_by_class, write_split
 from tinyaction.data.csv_lists import from_tables
-from tinyaction.data.folder import CLEAN_FILE, SPLIT_FILE, DataFolder, one_of
+from tinyaction.data.folder import DataFolder, one_of
 from tinyaction.data.groups import Split, compile_group_by, groups_of_paths
 from tinyaction.data.lists import (
     PackedTexts,
@@ -29,22 +30,27 @@ from tinyaction.data.lists import (
     read_list,
 )
 from tinyaction.data.published_lists import PublishedLists, read_published
-from tinyaction.data.segments import Segment
+from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, Segment
 from tinyaction.data.tables import read_text
+
+VAL_SHARE = 0.2  # of the videos of a class, where they have no split
 
 
 def find_data(
-    source: str | Path, *, val_share: float = 0.2, split_seed: int = 0, allow_outside: bool = False,
-    group_by: str = "",
+    source: str | Path, *, val_share: float | None = VAL_SHARE, split_seed: int = 0, allow_outside: bool = False,
+    group_by: str = "", keep_split: bool = True,
 ) -> DataFolder:
-    """Find the training and validation videos in a folder, or of a CSV file with a column "split".
+    """Find the training and validation videos in a folder, or of one file: a CSV file with a column "split", a list
+    *train*.txt with *val*.txt beside it, or a list of one of the splits of UCF101 and HMDB51.
 
     The layouts of folders are those of this module's docstring.
 
     Class folders without ``train/`` and ``val/``, and a CSV without a column "split", are split once, class by class
     (``val_share`` of each, at least one video), and the split is written to ``split.csv`` in the folder, so that every
-    later run and evaluation uses it. Where the groups of clips are known, from the column "group" of a CSV or from
-    ``group_by``, a regular expression on the paths below the folder, the split keeps them whole.
+    later run and evaluation uses it; with ``keep_split=False`` nothing is written. With ``val_share=None`` they are
+    not split: both lists have all videos, to evaluate on, and one class or one video of it is enough.
+    Where the groups of clips are known, from the column "group" of a CSV or from ``group_by``, a regular expression on
+    the paths below the folder, the split keeps them whole.
     A list that came from elsewhere may not name files outside the folder, by ``../`` or from the root, unless
     ``allow_outside``.
 
@@ -53,7 +59,7 @@ def find_data(
         FileNotFoundError: there is no such folder.
     """
     pattern = compile_group_by(group_by) if group_by else None
-    data = _find_data(Path(source), Split(val_share, split_seed, pattern), allow_outside)
+    data = _find_data(Path(source), Split(val_share, split_seed, pattern, keep_split), allow_outside)
     if pattern is not None:
         assert data.folder is not None
         for videos in (data.train, data.val):
@@ -64,19 +70,24 @@ def find_data(
 
 def _find_data(folder: Path, split: Split, allow_outside: bool) -> DataFolder:
     tables: list[Path] = []
-    if folder.is_file():
+    if published := read_published(folder):
+        return _from_published(published, allow_outside)
+    pair = _with_val_list(folder)
+    if pair:
+        folder = folder.parent
+    elif folder.is_file():
         if not {".csv", ".clean"} & set(folder.suffixes):
             raise ValueError(f"{folder}: a file; give the folder that holds the lists, the CSV file or the class "
-                             "folders, or one CSV file with columns 'path,label,split'")
+                             "folders, one CSV file with columns 'path,label,split', or a list *train*.txt that has "
+                             "*val*.txt beside it")
         tables, folder = [folder], folder.parent
     elif not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    elif published := read_published(folder):
-        return _from_published(folder, published, allow_outside)
     names_file = _one_file(folder, ("classes.txt", "label_map*.txt"))
     class_names = read_class_names(names_file) if names_file else None
-    if tables:
-        data = from_tables(folder, tables, class_names, split, allow_outside, is_named=True)
+    if tables or pair:
+        data = _from_lists(folder, *pair, class_names, allow_outside) if pair else from_tables(
+            folder, tables, class_names, replace(split, keep=False), allow_outside)
         data.folder = folder
         return data
     lists = [path for path in folder.glob("*.txt") if path != names_file]
@@ -85,7 +96,7 @@ def _find_data(folder: Path, split: Split, allow_outside: bool) -> DataFolder:
     if train_list and val_list:
         data = _from_lists(folder, train_list, val_list, class_names, allow_outside)
     elif tables:
-        data = from_tables(folder, tables, class_names, split, allow_outside, is_named=False)
+        data = from_tables(folder, tables, class_names, split, allow_outside)
     elif train_list or val_list:
         raise ValueError(f"{folder}: found {train_list or val_list} but no list for the other split")
     else:
@@ -115,7 +126,8 @@ def _from_lists(
     return DataFolder(train, val, class_names)
 
 
-def _from_published(folder: Path, lists: PublishedLists, allow_outside: bool) -> DataFolder:
+def _from_published(lists: PublishedLists, allow_outside: bool) -> DataFolder:
+    folder = lists.folder
     numbers = {name: number for number, name in enumerate(lists.class_names)}
 
     def listed(rows: list[tuple[str, str]]) -> VideoList:
@@ -163,6 +175,9 @@ def _from_class_folders(folder: Path, split: Split) -> DataFolder:
             f"{folder}: no data found; expected *train*.txt and *val*.txt with lines 'path label', a CSV file with "
             f"columns 'path,label[,split]', or folders of videos named after their classes"
         )
+    if split.val_share is None:
+        videos = _listed(classes, sorted(classes), folder)
+        return DataFolder(videos, videos, sorted(classes), left_out=empty_notes(folder), is_split=False)
     if len(classes) == 1:
         raise ValueError(f"{folder}: one class only ({next(iter(classes))!r}); a classifier needs at least two")
     class_names = sorted(classes)
@@ -173,7 +188,7 @@ def _from_class_folders(folder: Path, split: Split) -> DataFolder:
     train_ids, val_ids, splits = split.choose([name for _, name in every], groups, folder)
     rows = [Segment(paths[i], 0, math.inf, name, splits[i], groups[i] if groups else "")
             for i, (_, name) in enumerate(every)]
-    note = write_split(folder / SPLIT_FILE, rows, split.seed)
+    note = write_split(folder / SPLIT_FILE if split.keep else None, rows, split.seed)
     numbers = {name: number for number, name in enumerate(class_names)}
     train_list, val_list = (
         VideoList([str(every[i][0]) for i in ids], [numbers[every[i][1]] for i in ids], source=str(folder))
@@ -184,35 +199,19 @@ def _from_class_folders(folder: Path, split: Split) -> DataFolder:
                        f"validation, {how}; {note}"], empty_notes(folder))
 
 
-def find_unsplit(folder: str | Path) -> DataFolder | None:
-    """Class folders without a split, all their videos in both lists, to evaluate on; None for any other layout.
-
-    One class, or one video of it, is enough. Nothing is written.
-    """
-    folder = Path(folder)
-    if not folder.is_dir() or any((folder / split).is_dir() for split in ("train", "val")):
-        return None
-    if any(map(_is_list, folder.iterdir())) or not (classes := videos_by_class(folder)):
-        return None
-    class_names = sorted(classes)
-    videos = _listed(classes, class_names, folder)
-    return DataFolder(videos, videos, class_names, left_out=empty_notes(folder), folder=folder)
-
-
-def _is_list(path: Path) -> bool:
-    """Whether :func:`find_data` reads the file before it looks for class folders."""
-    name = path.name.lower()
-    if name.endswith(".csv"):
-        return name != CLEAN_FILE
-    return name.endswith((".txt", ".json")) and any(word in name for word in ("train", "val", "_test_split1"))
-
-
 def _listed(classes: dict[str, list[Path]], class_names: list[str], source: Path) -> VideoList:
     pairs = [(str(path), number) for number, name in enumerate(class_names) for path in classes.get(name, [])]
     return VideoList([path for path, _ in pairs], [number for _, number in pairs], source=str(source))
 
 
 # ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def _with_val_list(path: Path) -> tuple[Path, Path] | None:
+    """A list a_train_2.txt and a_val_2.txt beside it; None where it is another file, or alone."""
+    val_list = path.with_name("val".join(path.name.rsplit("train", maxsplit=1)))
+    is_pair = path.suffix == ".txt" and val_list != path and path.is_file() and val_list.is_file()
+    return (path, val_list) if is_pair else None
 
 
 def _one_file(folder: Path, patterns: Sequence[str]) -> Path | None:
@@ -223,5 +222,4 @@ def _one_file(folder: Path, patterns: Sequence[str]) -> Path | None:
     return None
 
 
-__all__ = ["CLEAN_FILE", "SPLIT_FILE", "VIDEO_SUFFIXES", "DataFolder", "VideoList", "find_data", "find_unsplit",
-           "read_list"]
+__all__ = ["CLEAN_FILE", "SPLIT_FILE", "VIDEO_SUFFIXES", "DataFolder", "VideoList", "find_data", "read_list"]

@@ -95,8 +95,10 @@ def split_by_class(labels: Sequence[str], val_share: float, seed: int, source: P
     return [i for i in range(len(labels)) if i not in chosen], sorted(val_ids)
 
 
-def write_split(path: Path, rows: Sequence[Segment], seed: int) -> str:
-    """Write the rows and their split down, and say where; in a read-only folder say why not."""
+def write_split(path: Path | None, rows: Sequence[Segment], seed: int) -> str:
+    """Write rows and split down, and say where; without a path, or in a read-only folder, how it comes again."""
+    if path is None:
+        return f"seed {seed} gives the same split again"
     try:
         write_segments(path, rows)
     except UnicodeEncodeError:

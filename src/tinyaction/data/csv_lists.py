@@ -5,20 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from tinyaction.data.class_folders import empty_notes, videos_by_class, write_split
-from tinyaction.data.folder import CLEAN_FILE, SPLIT_FILE, DataFolder, one_of
+from tinyaction.data.folder import DataFolder, one_of
 from tinyaction.data.groups import Split, groups_of_paths
 from tinyaction.data.lists import PackedTexts, check_within, names_of_labels, videos_of_rows
-from tinyaction.data.segments import Segment, check_segments, read_rows
+from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, Segment, check_segments, read_rows
 
 
 def from_tables(
-    folder: Path, tables: Sequence[Path], class_names: list[str] | None, split: Split, allow_outside: bool, *,
-    is_named: bool,
+    folder: Path, tables: Sequence[Path], class_names: list[str] | None, split: Split, allow_outside: bool
 ) -> DataFolder:
-    """``is_named``: the one table was given by its name, so nothing is written beside it."""
     train_table, val_table = (one_of(tables, word, folder) for word in ("train", "val"))
     notes: list[str] = []
     left_out: list[str] = []
+    is_split = True
     written = folder / SPLIT_FILE
     if written in tables:  # the other tables are what it was made of
         left_out = _left_out(folder, read_rows(written), [path for path in tables if path != written])
@@ -34,10 +33,12 @@ def from_tables(
         rows = read_rows(tables[0])
         if any(row.split for row in rows):
             _check_splits(rows, tables[0])
+        elif split.val_share is None:
+            is_split = False
         else:
-            rows, note = _split(folder, rows, split, tables[0], written=None if is_named else written)
+            rows, note = _split(folder, rows, split, tables[0], written=written if split.keep else None)
             notes.append(note)
-        train, val = ([row for row in rows if row.split == name] for name in ("train", "val"))
+        train, val = ([row for row in rows if row.split == name or not is_split] for name in ("train", "val"))
     if _is_of_class_folders(tables[0], [*train, *val]):  # a folder named "7" is a name, not the number of a class
         class_names = sorted({row.label for row in [*train, *val]})
     class_names = names_of_labels([*train, *val], class_names)
@@ -47,7 +48,7 @@ def from_tables(
         videos_of_rows(rows, class_names, prefix=str(folder), source=str(table or tables[0]))
         for rows, table in ((train, train_table), (val, val_table))
     )
-    data = DataFolder(train_list, val_list, class_names, notes, left_out)
+    data = DataFolder(train_list, val_list, class_names, notes, left_out, is_split=is_split)
     return _with_videos_as_groups(data)
 
 
@@ -67,8 +68,7 @@ def _split(
         rows = [replace(row, group=group) for row, group in zip(rows, groups, strict=True)]
     what = "videos" if rows[0].is_whole else "segments"
     how = "class by class" if groups is None else f"{len(set(groups))} {kept_whole} kept whole"
-    note = f"seed {split.seed} gives the same split again" if written is None else write_split(
-        written, rows, split.seed)
+    note = write_split(written, rows, split.seed)
     return rows, (f"{table} has no column 'split': {len(val_ids)} of {len(rows)} {what} were chosen for validation, "
                   f"{how}; {note}")
 
@@ -76,7 +76,8 @@ def _split(
 def _with_videos_as_groups(data: DataFolder) -> DataFolder:
     """Where nothing else says what belongs together, the segments of a video do; a note where both lists have some."""
     train, val = data.train, data.val
-    if train.starts is None or val.starts is None or train.groups is not None or val.groups is not None:
+    has_groups = train.groups is not None or val.groups is not None
+    if not data.is_split or has_groups or train.starts is None or val.starts is None:
         return data
     paths = [[videos.name(index) for index in range(len(videos))] for videos in (train, val)]
     both = sorted(set(paths[0]) & set(paths[1]))

@@ -6,17 +6,18 @@ Randomness: one generator, seeded by (run seed, epoch, item index), makes every 
 epoch) seeds the order of an epoch. So the batches are the same whatever the number of workers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os.path import exists, join
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from tinyaction.data.annotations import VideoList, read_list
+from tinyaction.data.annotations import VideoList, find_data, read_list
 from tinyaction.data.loader import EpochSampler, VideoLoader
+from tinyaction.data.segments import read_rows
 from tinyaction.data.transforms import Transform
 from tinyaction.sample import DataSample
 
@@ -25,24 +26,29 @@ Batch = dict[str, Any]  # {"inputs": (B, V, C, T, H, W) uint8, "data_samples": l
 
 
 class VideoDataset(Dataset[Item]):
-    """Videos of an annotation file, each run through a pipeline.
+    """Videos of an annotation list, a CSV file or a folder, each run through a pipeline.
 
     Args:
-        ann_file: a text file with lines "path label", or a CSV file "path,start,end,label", relative to ``data_root``;
-            or a :class:`VideoList`.
+        ann_file: a text file with lines "path label", or a CSV file "path,label" or "path,start,end,label", relative
+            to ``data_root``; or, of which it has one split, a CSV file with a column "split" or a folder that
+            :func:`tinyaction.data.annotations.find_data` reads; or a :class:`VideoList`.
         pipeline: a callable ``dict -> dict`` that receives ``filename``, ``label`` and ``rng``; see
             :mod:`tinyaction.data.transforms`.
-        data_root: folder of the annotation file.
-        data_prefix: folder of the videos, relative to ``data_root``.
+        data_root: folder of the list.
+        data_prefix: folder of the videos of a list without splits, relative to ``data_root``; or, as in the guide,
+            ``dict(video="train")``.
         test_mode: random transforms draw the same in every epoch.
-        class_names: names of the classes, by label; labels must be below their number.
+        class_names: names of the classes, by label; labels must be below their number. CSV files with splits and
+            folders know theirs.
+        split: "train" or "val" of a CSV file or a folder; by default, where they have a split, "val" in test mode,
+            else "train". Class folders that have none are split as by ``tinyaction train``; nothing is written.
         seed: the run's seed.
 
     ``dataset[3]`` is item 3 of epoch 0, ``dataset[2, 3]`` item 3 of epoch 2.
 
     Raises:
-        ValueError: the list is empty or a line is wrong (file and line are named).
-        FileNotFoundError: there is no such list.
+        ValueError: the list is empty or a line is wrong (file and line are named), or other class names are given.
+        FileNotFoundError: there is no such list or folder.
     """
 
     def __init__(
@@ -51,17 +57,24 @@ class VideoDataset(Dataset[Item]):
         pipeline: Transform,
         *,
         data_root: str | Path = "",
-        data_prefix: str = "",
+        data_prefix: str | Path | Mapping[str, str] = "",
         test_mode: bool = False,
         class_names: Sequence[str] | None = None,
+        split: Literal["train", "val"] | None = None,
         seed: int = 0,
     ) -> None:
-        if not isinstance(ann_file, VideoList):
+        if isinstance(ann_file, VideoList):
+            self.videos = ann_file
+        else:
             beside = join(data_root, ann_file)
-            num_classes = None if class_names is None else len(class_names)
-            ann_file = read_list(ann_file if exists(ann_file) and not exists(beside) else beside,
-                                 prefix=join(data_root, data_prefix), num_classes=num_classes, class_names=class_names)
-        self.videos = ann_file
+            place = Path(ann_file if exists(ann_file) and not exists(beside) else beside)
+            is_table = place.suffix.lower() == ".csv" and place.is_file()
+            if place.is_dir() or is_table and (split or any(row.split for row in read_rows(place))):
+                self.videos, class_names = _read_split(place, split or ("val" if test_mode else "train"), class_names)
+            else:
+                self.videos = read_list(place, prefix=join(data_root, _video_folder(data_prefix)),
+                                        num_classes=None if class_names is None else len(class_names),
+                                        class_names=class_names)
         self.pipeline = pipeline
         self.test_mode = test_mode
         self.class_names = None if class_names is None else list(class_names)
@@ -95,6 +108,25 @@ class VideoDataset(Dataset[Item]):
         num_classes = len(self.class_names or np.unique(self.videos.labels))
         return (f"VideoDataset({len(self)} videos of {num_classes} classes from {self.videos.source}, {mode} mode)\n"
                 f"{self.pipeline!r}")
+
+
+def _video_folder(data_prefix: str | Path | Mapping[str, str]) -> str | Path:
+    if not isinstance(data_prefix, Mapping):
+        return data_prefix
+    if set(data_prefix) != {"video"}:
+        raise ValueError(f"data_prefix is {dict(data_prefix)!r}; it must be a folder, or dict(video=folder)")
+    return data_prefix["video"]
+
+
+def _read_split(place: Path, split: str, class_names: Sequence[str] | None) -> tuple[VideoList, list[str]]:
+    """One list of a folder or a CSV file, and the names of its classes."""
+    if split not in ("train", "val"):
+        raise ValueError(f"split is {split!r}; it must be 'train' or 'val'")
+    data = find_data(place, keep_split=False)
+    if class_names is not None and list(class_names) != data.class_names:
+        raise ValueError(f"class_names are {', '.join(class_names[:4])} ({len(class_names)}), those of {place} are "
+                         f"{', '.join(data.class_names[:4])} ({len(data.class_names)}); leave class_names out")
+    return (data.train if split == "train" else data.val), data.class_names
 
 
 def collate(items: Sequence[Item]) -> Batch:

@@ -2,15 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tinyaction.data.class_folders import unused_files
 from tinyaction.data.lists import VideoList
 from tinyaction.text import check_class_names
-
-SPLIT_FILE = "split.csv"  # what find_data writes for class folders that have no train/ and val/
-CLEAN_FILE = "clean.csv"  # what `tinyaction check --write-clean` writes; read only where it is named
 
 
 @dataclass
@@ -21,6 +18,7 @@ class DataFolder:
         notes: what was decided, as a new split.
         left_out: sentences on videos and classes that are there and in no list, or listed and not there.
         folder: in which the data was found.
+        is_split: False where both lists have all videos.
     """
 
     train: VideoList
@@ -29,9 +27,15 @@ class DataFolder:
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     folder: Path | None = None
+    is_split: bool = True
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names, self.train.source)
+
+    def merged(self) -> "DataFolder":
+        """Training and validation videos as one list, which stands for both."""
+        videos = self.train.joined(self.val)
+        return replace(self, train=videos, val=videos)
 
     def unused_summary(self) -> str:
         """What a person should know before the data is used, in one sentence; "" where all of it is used once.

@@ -33,6 +33,11 @@ def compile_group_by(pattern: str) -> re.Pattern[str]:
         raise ValueError(f"--group-by {pattern!r} is no regular expression: {error}") from None
 
 
+def known_groups(videos: VideoList) -> list[str]:
+    """The group of each clip; where none are known its video, which a list may name more than once."""
+    return [videos[index][0] for index in range(len(videos))] if videos.groups is None else list(videos.groups)
+
+
 def check_groups_apart(train: VideoList, val: VideoList) -> None:
     """ValueError where a group has clips in training and in validation: its validation would be no test."""
     if train.groups is None or val.groups is None:
@@ -48,16 +53,21 @@ def check_groups_apart(train: VideoList, val: VideoList) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """How videos that have no split are split."""
+    """How videos that have no split are split: not at all where ``val_share`` is None.
 
-    val_share: float
+    ``keep``: write a new split down.
+    """
+
+    val_share: float | None
     seed: int
     group_by: re.Pattern[str] | None
+    keep: bool = True
 
     def choose(
         self, labels: Sequence[str], groups: Sequence[str] | None, source: Path
     ) -> tuple[list[int], list[int], list[str]]:
         """(places of training, places of validation, "train" or "val" of each)."""
+        assert self.val_share is not None
         if groups is None:
             train_ids, val_ids = split_by_class(labels, self.val_share, self.seed, source)
         else:

@@ -63,6 +63,7 @@ class VideoList:
         self.prefix = prefix
         self.source = source
         self.num_frames: npt.NDArray[np.int64] | None = None  # of each video, where the list says so
+        self.columns: dict[str, list[str]] = {}  # further columns of a table: name -> cell of each video
         self.starts: npt.NDArray[np.float64] | None = None
         self.ends: npt.NDArray[np.float64] | None = None
         self.lines: npt.NDArray[np.int64] | None = None
@@ -88,7 +89,9 @@ class VideoList:
         start, end = (0.0, math.inf) if self.starts is None or self.ends is None else (
             float(self.starts[index]), float(self.ends[index]))
         return Segment(self.name(index), start, end, class_names[self.labels[index]],
-                       group="" if self.groups is None else self.groups[index])
+                       group="" if self.groups is None else self.groups[index],
+                       others={name: cells[index] for name, cells in self.columns.items()} | (
+                           {} if self.num_frames is None else {"num_frames": str(self.num_frames[index])}))
 
     def subset(self, indices: Sequence[int]) -> "VideoList":
         """The videos of these places, in this order, with all that is known of them."""
@@ -98,6 +101,25 @@ class VideoList:
         for name in ("num_frames", "starts", "ends", "lines"):
             values = getattr(self, name)
             setattr(videos, name, None if values is None else values[list(indices)])
+        videos.columns = {name: [cells[index] for index in indices] for name, cells in self.columns.items()}
+        return videos
+
+    def joined(self, others: "VideoList") -> "VideoList":
+        """These videos and then the others; ValueError where one list only has groups, or segments."""
+        for what, is_first, is_second, advice in (
+            ("groups", self.groups is not None, others.groups is not None, "a column 'group', or --group-by"),
+            ("segments", self.starts is not None, others.starts is not None, "columns 'start' and 'end'"),
+        ):
+            if is_first != is_second:
+                has, lacks = (self, others) if is_first else (others, self)
+                raise ValueError(f"{has.source} has {what} and {lacks.source} has none; give both {advice}")
+        groups = None if self.groups is None or others.groups is None else [*self.groups, *others.groups]
+        paths = [videos[index][0] for videos in (self, others) for index in range(len(videos))]
+        source = self.source if self.source == others.source else f"{self.source} and {others.source}"
+        videos = VideoList(paths, np.concatenate([self.labels, others.labels]), source=source, groups=groups)
+        for name in ("num_frames", "starts", "ends", "lines"):
+            values = [getattr(part, name) for part in (self, others)]
+            setattr(videos, name, None if any(value is None for value in values) else np.concatenate(values))
         return videos
 
     def digest(self) -> str:
@@ -161,6 +183,7 @@ def read_list(
             known[label] = parse_label(label, f"{ann_file}, line {number}", num_classes)
         if within is not None:
             check_within(within, prefix, path, f"{ann_file}, line {number}")
+        check_slashes(prefix, path, f"{ann_file}, line {number}")
         filenames.append(path)
         labels.append(known[label])
     if not labels:
@@ -173,6 +196,8 @@ def read_list(
 def videos_of_rows(rows: Sequence[Segment], class_names: Sequence[str], *, prefix: str, source: str) -> VideoList:
     """The list of the rows of a CSV file; ValueError where a label is none of the class names, or of their numbers."""
     numbers = {name: number for number, name in enumerate(class_names)}
+    for row in rows:
+        check_slashes(prefix, row.path, row.where)
     labels = [_row_label(row, numbers) for row in rows]
     videos = VideoList([row.path for row in rows], labels, prefix=prefix, source=source,
                        groups=[row.group for row in rows] if rows and rows[0].group else None)
@@ -180,7 +205,17 @@ def videos_of_rows(rows: Sequence[Segment], class_names: Sequence[str], *, prefi
         videos.starts = np.array([row.start for row in rows])
         videos.ends = np.array([row.end for row in rows])
         videos.lines = np.array([int(row.where.rpartition(" ")[2]) for row in rows])
+    videos.columns = {name: [row.others[name] for row in rows] for name in (rows[0].others if rows else ())}
+    if any(videos.columns.get("num_frames", ())):
+        videos.num_frames = np.array([_row_num_frames(row) for row in rows], dtype=np.int64)
     return videos
+
+
+def _row_num_frames(row: Segment) -> int:
+    text = row.others["num_frames"]
+    if not is_number(text) or not 1 <= int(text[:20]) < 1 << 31:
+        raise ValueError(f"{row.where}: num_frames is {text!r}; it must be a whole number from 1 on in every line")
+    return int(text)
 
 
 def names_of_labels(rows: Sequence[Segment], class_names: Sequence[str] | None) -> list[str]:
@@ -250,3 +285,9 @@ def check_within(folder: str | Path, prefix: str, name: str, where: str) -> None
     is_absolute = isabs(name) or PureWindowsPath(name).drive != ""
     if is_absolute or relpath(join(prefix, name), folder).split(sep)[0] == "..":
         raise ValueError(f"{where}: {name!r} leaves the data folder; --allow-outside (allow_outside=True) allows it")
+
+
+def check_slashes(prefix: str, name: str, where: str) -> None:
+    """ValueError where a path was written on Windows, and this is another system."""
+    if "\\" in name and sep != "\\" and not exists(join(prefix, name)):
+        raise ValueError(f"{where}: {name!r} has backslashes, which only Windows reads; write / between folders")

@@ -12,7 +12,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from os.path import normpath
@@ -20,8 +20,11 @@ from pathlib import Path
 
 from tinyaction.data.tables import read_table
 from tinyaction.files import write_whole
+from tinyaction.text import from_cell, to_cell
 from tinyaction.video.segment import TIME_TOLERANCE
 
+SPLIT_FILE = "split.csv"  # what find_data writes for class folders that have no train/ and val/
+CLEAN_FILE = "clean.csv"  # what `tinyaction check --write-clean` writes; read only where it is named
 COLUMNS = ("path", "start", "end", "label")
 NUM_DECIMALS = 6  # of the seconds in files
 _FRAGMENT = re.compile(r"#t=[0-9.]+,[0-9.]+$")
@@ -37,6 +40,7 @@ class Segment:
         split: "train", "val" or "test"; "" where the file does not say.
         group: whose videos stay together when they are split; "" where the file does not say.
         where: "file, line n", for messages.
+        others: further columns, as written.
     """
 
     path: str
@@ -46,6 +50,7 @@ class Segment:
     split: str = ""
     group: str = ""
     where: str = field(default="", compare=False)
+    others: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def is_whole(self) -> bool:
@@ -78,10 +83,13 @@ def read_rows(path: str | Path) -> list[Segment]:
 
 def _rows_of(path: str | Path, required: Sequence[str], *, overlap: bool) -> list[Segment]:
     rows = []
+    is_ours = Path(path).name in (SPLIT_FILE, CLEAN_FILE)  # safe for spreadsheets
     for where, cells in read_table(path, required, together=("start", "end")):
+        cells = {column: from_cell(cell) for column, cell in cells.items()} if is_ours else cells
+        others = {column: cell for column, cell in cells.items() if column not in ("", *COLUMNS, "split", "group")}
         start, end = parse_range(cells["start"], cells["end"], where) if "start" in cells else (0.0, math.inf)
         rows.append(Segment(cells["path"], start, end, cells["label"], cells.get("split", "").lower(),
-                            cells.get("group", ""), where))
+                            cells.get("group", ""), where, others))
     with_group = sum(row.group != "" for row in rows)
     if 0 < with_group < len(rows):
         row = next(row for row in rows if not row.group)
@@ -93,21 +101,23 @@ def _rows_of(path: str | Path, required: Sequence[str], *, overlap: bool) -> lis
 def write_segments(path: str | Path, rows: Sequence[Segment]) -> None:
     """Write a CSV file that :func:`read_segments` or, of whole videos, :func:`read_rows` reads.
 
-    It has the columns ``split`` and ``group`` where a row has one. Raises UnicodeEncodeError where a name is not
-    UTF-8.
+    It has the columns ``split`` and ``group``, and others, where a row has one. In split.csv and clean.csv no
+    spreadsheet takes a cell for a formula. Raises UnicodeEncodeError where a name is not UTF-8.
     """
-    columns = [column for column in (*COLUMNS, "split", "group")
+    others = dict.fromkeys(name for row in rows for name in row.others)
+    columns = [column for column in (*COLUMNS, "split", "group", *others)
                if column in ("path", "label") or any(_cell(row, column) for row in rows)]
+    to_text = to_cell if Path(path).name in (SPLIT_FILE, CLEAN_FILE) else str
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
-    table.writerows([_cell(row, column) for column in columns] for row in rows)
+    table.writerows([to_text(_cell(row, column)) for column in columns] for row in rows)
     write_whole(path, text.getvalue().encode("utf-8"))
 
 
 def _cell(row: Segment, column: str) -> str:
     if column not in ("start", "end"):
-        return str(getattr(row, column))
+        return row.others.get(column, "") if column not in (*COLUMNS, "split", "group") else str(getattr(row, column))
     return "" if row.is_whole else format_seconds(getattr(row, column))
 
 

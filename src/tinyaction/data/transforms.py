@@ -73,13 +73,15 @@ MADE_BY = {  # key -> the transform that puts it in
 
 
 def _apply(transform: Transform, results: Results) -> Results:
-    """Call a transform. Raises ValueError where one before it is missing, or where it returns no dict."""
+    """Call a transform. Raises ValueError where it misses a key, or where it returns no dict."""
     try:
         changed = transform(results)
     except KeyError as error:
         key = error.args[0] if error.args else None
-        if key not in MADE_BY or key in results:
+        if key in results:
             raise
+        if key not in MADE_BY:
+            raise ValueError(f"{transform!r} looked for {key!r}; the dict has {', '.join(results)}") from error
         raise ValueError(f"{transform!r} needs {key!r}, which no transform before it has put in; add {MADE_BY[key]} "
                          "before it") from error
     if not isinstance(changed, dict):

@@ -1,12 +1,9 @@
 """Files of published networks: a folder as the Hugging Face hub has it, one file of tensors, or the hub itself."""
 
-import http.client
 import json
 import logging
 import re
-import socket
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +12,11 @@ from typing import Any
 
 import torch
 
+from tinyaction.fetch import fetch_url
 from tinyaction.models.torch_file import find_state_dict, read_torch_file
 
 SECONDS_TO_ANSWER = 15.0
-SECONDS_TO_GIVE_UP = 3600.0  # a part of a file to which nobody has written for so long is nobody's
+MAX_WEIGHT_BYTES = 32 << 30  # of a file that is fetched; the largest published ones have 4 GB
 
 # The first that is there is read. An index names the shards of a network that is cut into several files.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
@@ -151,20 +149,19 @@ def fetch_file(address: str) -> Path:
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    for part in path.parent.glob(f"{path.name}.*.partial"):            # of a download that was killed
-        if time.time() - part.stat().st_mtime > SECONDS_TO_GIVE_UP:
-            part.unlink(missing_ok=True)
     digest = re.search(r"-([a-f0-9]{8,})\.", path.name)
-    timeout_before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SECONDS_TO_ANSWER)
     try:
-        torch.hub.download_url_to_file(address, str(path), digest[1] if digest else None, progress=sys.stderr.isatty())
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        fetch_url(address, path, max_bytes=MAX_WEIGHT_BYTES, digest=digest[1] if digest else "",
+                  answer_seconds=SECONDS_TO_ANSWER, on_progress=_show_bytes if sys.stderr.isatty() else None)
+    except OSError as error:
         raise ValueError(f"the weights {path.name} are not on this machine and could not be fetched ({error}); bring "
                          f"{address} and put it into {path.parent}, or name the file with --weights") from None
-    finally:
-        socket.setdefaulttimeout(timeout_before)
     return path
+
+
+def _show_bytes(num_done: int, num_all: int | None) -> None:
+    of_all = "" if num_all is None else f" of {num_all / 1e6:.0f}"
+    sys.stderr.write(f"\r{num_done / 1e6:.0f}{of_all} MB" + "\n" * (num_done == num_all))
 
 
 def fetch_repository(repository: str) -> Path:
@@ -187,9 +184,14 @@ def fetch_repository(repository: str) -> Path:
             config = try_to_load_from_cache(repository, "config.json")
             if isinstance(config, str) and _is_whole(Path(config).parent):
                 return Path(config).parent
-            info = HfApi().model_info(repository, timeout=SECONDS_TO_ANSWER)
-            names = [file.rfilename for file in info.siblings or []]
+            info = HfApi().model_info(repository, timeout=SECONDS_TO_ANSWER, files_metadata=True)
+            sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+            names = list(sizes)
             wanted = [name for name in names if name in ("config.json", *PROCESSOR_FILES)] + _weights_among(names)
+            num_bytes = sum(sizes[name] for name in wanted)
+            if num_bytes > MAX_WEIGHT_BYTES:
+                raise ValueError(f"its files have {num_bytes / 1e9:.0f} GB, at most {MAX_WEIGHT_BYTES / 1e9:.0f} are "
+                                 "fetched")
             return Path(snapshot_download(repository, allow_patterns=wanted))
     except HFValidationError:
         raise ValueError(f"hub:{repository} is no name of a repository; it must be hub:OWNER/NAME") from None

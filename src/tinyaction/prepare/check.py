@@ -6,6 +6,7 @@ kills its process is a finding like every other, and is never opened in this pro
 
 import hashlib
 import json
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -187,8 +188,8 @@ def _of_classes(counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
             for name, count in counts.items() for split, number in count.items() if number == 0]
 
 
-def clean_lines(videos: VideoList, check: Check, *, drop_concealed: bool = False) -> list[tuple[str, int]]:
-    """(path, label) of the videos that may stay: readable, of one label, listed once, and not in training already.
+def clean_places(videos: VideoList, check: Check, *, drop_concealed: bool = False) -> list[int]:
+    """Places of the videos that may stay: readable, of one label, listed once, and not in training already.
 
     ``drop_concealed``: videos with concealed damage go, too.
     """
@@ -199,10 +200,9 @@ def clean_lines(videos: VideoList, check: Check, *, drop_concealed: bool = False
     bad |= {finding.paths[1] for finding in check.findings if finding.kind == "same content in train and val"}
     kept: dict[str, int] = {}
     for index in range(len(videos)):
-        path, label = videos[index]
-        if path not in bad:
-            kept.setdefault(path, label)
-    return list(kept.items())
+        if videos[index][0] not in bad:
+            kept.setdefault(videos.item_name(index), index)
+    return list(kept.values())
 
 
 def _listed_twice(lists: Mapping[str, VideoList]) -> list[Finding]:
@@ -210,8 +210,7 @@ def _listed_twice(lists: Mapping[str, VideoList]) -> list[Finding]:
     for split, videos in lists.items():
         labels = defaultdict(list)
         for index in range(len(videos)):
-            path, label = videos[index]
-            labels[path].append(label)
+            labels[videos.item_name(index)].append(videos[index][1])
         findings += [Finding("listed twice", [path], f"{len(given)} times in {split}, labels {given}")
                      for path, given in labels.items() if len(given) > 1]
     return findings
@@ -288,11 +287,12 @@ def _read_cache(cache: Path | None) -> dict[str, CheckedFile]:
         return {}
     files = {}
     for line in cache.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        checksum, _, text = line.partition(" ")
         try:
-            entry = json.loads(line)
+            entry = json.loads(text if checksum == _checksum(text) else "")
             if _stamp(entry["file"]["path"]) == entry["stamp"]:
                 files[entry["file"]["path"]] = CheckedFile(**entry["file"])
-        except (ValueError, KeyError, TypeError):  # a line that was cut when the check was killed
+        except (ValueError, KeyError, TypeError):  # a line that was cut when the check was killed, or is damaged
             continue
     return files
 
@@ -301,7 +301,12 @@ def _add_to_cache(cache: Path | None, result: CheckedFile) -> None:
     if cache is None:
         return
     with open(cache, "a", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(json.dumps({"stamp": _stamp(result.path), "file": asdict(result)}) + "\n")
+        text = json.dumps({"stamp": _stamp(result.path), "file": asdict(result)})
+        file.write(f"{_checksum(text)} {text}\n")
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode('utf-8', 'surrogateescape')):08x}"
 
 
 def _stamp(path: str) -> list[int]:
@@ -312,5 +317,5 @@ def _stamp(path: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-__all__ = ["Check", "CheckedFile", "Finding", "check_data", "check_file", "check_files", "clean_lines",
+__all__ = ["Check", "CheckedFile", "Finding", "check_data", "check_file", "check_files", "clean_places",
            "summary"]

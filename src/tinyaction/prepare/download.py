@@ -1,110 +1,21 @@
 """The tutorial's videos: fetched, checked and unpacked, with a bound on bytes and on waiting."""
 
 import os
-import threading
-import time
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tinyaction.data.annotations import read_list
-from tinyaction.files import new_folder, part_folder, remove_parts, whole_file
+from tinyaction.fetch import ByteProgress, fetch_url
+from tinyaction.files import new_folder, part_folder, remove_parts
 from tinyaction.prepare.synthetic import is_stand_in, make_stand_in
 
 KINETICS400_TINY_URL = "https://download.openmmlab.com/mmaction/kinetics400_tiny.zip"
 MAX_ARCHIVE_BYTES = 1 << 30
 MAX_UNPACKED_BYTES = 4 << 30
 MAX_MEMBERS = 100_000
-LEAST_BYTES_PER_STALL = 10_000  # fewer in ``stall_seconds`` count as a stall
-
-ByteProgress = Callable[[int, int | None], None]  # (bytes so far, bytes in all or None where the server does not say)
-
-
-def fetch_archive(
-    url: str,
-    target_file: str | os.PathLike[str],
-    *,
-    max_bytes: int = MAX_ARCHIVE_BYTES,
-    answer_seconds: float = 15,
-    stall_seconds: float = 30,
-    on_progress: ByteProgress | None = None,
-) -> None:
-    """Fetch a file (http, https, file) to ``target_file``, which appears only when it is complete.
-
-    By urllib and not by torch.hub.download_url_to_file, which stops neither at a size nor at a slow server.
-
-    Args:
-        answer_seconds: for the name, the connection and the header together.
-        stall_seconds: each so many seconds must bring 10 kB, or the rest of the file.
-
-    Raises:
-        OSError: the file cannot be had, is larger than ``max_bytes``, or fewer bytes came than were announced; the
-            message begins with the URL.
-        ValueError: that is no URL.
-    """
-    response = _open(url, answer_seconds, stall_seconds)
-    with response, whole_file(target_file) as part, part.open("wb") as file:
-        header = response.headers.get("Content-Length")
-        num_bytes = int(header) if header is not None and header.isdecimal() else None
-        num_done, stall_begin, stall_bytes = 0, time.monotonic(), 0
-        while chunk := _read(url, response):
-            file.write(chunk)
-            num_done += len(chunk)
-            if max(num_done, num_bytes or 0) > max_bytes:
-                raise OSError(f"{url}: larger than {max_bytes / 1e6:,.0f} MB; nothing is kept")
-            if time.monotonic() - stall_begin > stall_seconds:
-                if num_done - stall_bytes < LEAST_BYTES_PER_STALL:
-                    raise OSError(f"{url}: too slow, {num_done - stall_bytes} bytes in {stall_seconds:g} s")
-                stall_begin, stall_bytes = time.monotonic(), num_done
-            if on_progress is not None:
-                on_progress(num_done, num_bytes)
-        if num_bytes is not None and num_done != num_bytes:
-            raise OSError(f"{url}: the connection ended after {num_done} of {num_bytes} bytes")
-
-
-def _open(url: str, answer_seconds: float, stall_seconds: float) -> Any:
-    """The response of urllib, its header read.
-
-    In a thread, as a socket's timeout bounds each step alone, and the look-up of a name not at all; a thread that
-    takes too long is abandoned.
-    """
-    request = urllib.request.Request(url, headers={"User-Agent": "tinyaction"})
-    answer: Future[Any] = Future()
-
-    def open_url() -> None:
-        try:
-            answer.set_result(urllib.request.urlopen(request, timeout=stall_seconds))
-        except Exception as error:  # raised again below
-            answer.set_exception(error)
-
-    threading.Thread(target=open_url, daemon=True).start()
-    try:
-        return answer.result(timeout=answer_seconds)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise OSError(f"{url}: the server answers {error.code} {error.reason}") from None
-    except urllib.error.URLError as error:
-        raise OSError(f"{url}: {error.reason}") from None
-    except FutureTimeoutError:
-        raise OSError(f"{url}: no answer within {answer_seconds:g} s") from None
-    except (OSError, HTTPException) as error:
-        raise OSError(f"{url}: the connection broke ({str(error) or type(error).__name__})") from None
-
-
-def _read(url: str, response: Any) -> bytes:
-    """The bytes that have come, up to 64 kB; none at the end."""
-    try:
-        chunk: bytes = response.read1(1 << 16)
-        return chunk
-    except (OSError, HTTPException) as error:
-        raise OSError(f"{url}: the connection broke ({str(error) or type(error).__name__})") from None
 
 
 def unpack_zip(archive: str | os.PathLike[str], folder: str | os.PathLike[str], *,
@@ -200,7 +111,7 @@ def _fetch_set(url: str, folder: Path, replace: bool, answer_seconds: float, on_
     """Put the set of the archive at url in the place of folder, which is missing, empty, or (replace) a stand-in."""
     with part_folder(folder) as part:
         archive, unpacked, old = (part / name for name in ("archive.zip", "unpacked", "old"))
-        fetch_archive(url, archive, answer_seconds=answer_seconds, on_progress=on_progress)
+        fetch_url(url, archive, max_bytes=MAX_ARCHIVE_BYTES, answer_seconds=answer_seconds, on_progress=on_progress)
         unpack_zip(archive, unpacked)
         new = unpacked / "kinetics400_tiny"
         if not _has_lists(new):

@@ -19,11 +19,12 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 
@@ -252,11 +253,16 @@ def _targets(data: DataFolder, source: Path, settings: StoreSettings) -> dict[st
             video, _ = videos[index]
             absolute = Path(video).absolute()
             inside = Path(os.path.normpath(absolute))
-            name = str(inside.relative_to(root)) if inside.is_relative_to(root) else "elsewhere" + str(inside)
+            name = str(inside.relative_to(root)) if inside.is_relative_to(root) else place_elsewhere(inside)
             if "\n" in name or name != name.strip():
                 raise ValueError(f"{video!r}: a name with a line break, or with spaces around it, fits into no list")
             targets[video] = Path(name + FORMATS[settings.format]).as_posix()
     return targets
+
+
+def place_elsewhere(path: PurePath) -> str:
+    """The place in a store of a video outside the data: /a/b.mp4 -> elsewhere/a/b.mp4, C:\\b -> elsewhere/C/b."""
+    return "/".join(["elsewhere", *re.findall(r"[^:/\\]+", path.anchor), *path.parts[1:]])
 
 
 def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:

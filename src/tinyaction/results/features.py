@@ -38,7 +38,8 @@ Array = npt.NDArray[np.float16 | np.float32]
 class FeatureCache:
     """Features of one network and pipeline in a folder; ``notes`` are sentences about what could not be kept or read.
 
-    Without a ``folder`` nothing is kept.
+    Without a ``folder`` nothing is kept. Each file knows the name of the folder, which is that of the network, so that
+    one that was copied from another network's is not taken for its own.
     """
 
     folder: Path | None
@@ -50,20 +51,27 @@ class FeatureCache:
         data = Path(data).resolve()
         return cls(data.with_name(f"{data.name}-features") / f"{name}-{network_digest(model, pipeline)}")
 
-    def path_of(self, video: str, *, mirrored: bool) -> Path | None:
+    def path_of(self, video: str, *, segment: str = "", mirrored: bool = False) -> Path | None:
+        """``segment``: the end of the item's name, as "#t=12.5,15"; "" is the whole video."""
         if self.folder is None:
             return None
-        return self.folder / f"{Path(video).stem[:60]}-{video_digest(video)}{'-mirrored' if mirrored else ''}.npz"
+        ending = f"{segment}{'-mirrored' if mirrored else ''}.npz"
+        return self.folder / f"{Path(video).stem[:60]}-{video_digest(video)}{ending}"
 
     def read(self, path: Path | None) -> Array | None:
         """None where there is none, or it is damaged: then a note says so, and it can be computed again."""
-        if path is None or not path.is_file():
+        if path is None:
             return None
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:  # verifies its checksum
-                features = np.asarray(content["features"])
+                features, network = np.asarray(content["features"]), str(content["network"])
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return None
         except (ValueError, OSError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
             self.notes.append(f"{path}: damaged features, computed again ({' '.join(str(error).split())[:80]})")
+            return None
+        if network != path.parent.name:
+            self.notes.append(f"{path}: features of another network ({network[:80]}), computed again")
             return None
         if features.ndim != 5 or features.shape[3:] != (2, 2) or not np.isfinite(features).all():
             self.notes.append(f"{path}: no features of a video, computed again")
@@ -77,7 +85,7 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as part, open(part, "wb") as file:
-                np.savez(file, features=features)
+                np.savez(file, features=features, network=np.array(self.folder.name))
         except OSError as error:
             self.notes.append(f"{path.parent}: features are not kept ({error.strerror or error}); the next run "
                               "computes them again")
@@ -144,19 +152,20 @@ def extract_features(
     The numbers are the same whether they were in the cache or not: they are rounded as they are kept.
 
     Args:
-        mirrored: of the pictures mirrored left to right.
+        mirrored: also of the pictures mirrored left to right; these views stand behind the others, so there are 2 V.
         on_video: called with (videos done, videos to compute).
 
     Raises:
         ValueError: features are NaN or infinite (the video is named), or what the loader raises.
     """
-    paths: list[Path | None] = []
+    kinds = (False, True) if mirrored else (False,)
+    paths: list[list[Path | None]] = []
     known: dict[int, Array] = {}
     for index in range(len(videos)):
-        paths.append(_path_or_none(cache, videos[index][0], mirrored=mirrored))
-        features = cache.read(paths[index])
-        if features is not None:
-            known[index] = features
+        paths.append([_path_or_none(cache, videos, index, mirrored=kind) for kind in kinds])
+        read = [features for path in paths[index] if (features := cache.read(path)) is not None]
+        if len(read) == len(kinds):
+            known[index] = np.concatenate(read)
     missing = [index for index in range(len(videos)) if index not in known]
     bad: list[BadVideo] = []
     if missing:
@@ -167,14 +176,15 @@ def extract_features(
                                   max_skipped=max_skipped, video_timeout=reading.video_timeout)
         places: dict[str, list[int]] = {}
         for index in missing:
-            places.setdefault(videos[index][0], []).append(index)
+            places.setdefault(videos.item_name(index), []).append(index)
         model = model.to(device).eval()
         for number, batch in enumerate(loader, start=1):
             name = batch["data_samples"][0].filename
-            computed = _compute(model, batch["inputs"].to(device), name, mirrored=mirrored)
+            computed = [_compute(model, batch["inputs"].to(device), name, mirrored=kind) for kind in kinds]
             for index in places[name]:
-                known[index] = computed
-                cache.write(paths[index], computed)
+                known[index] = np.concatenate(computed)
+                for path, features in zip(paths[index], computed, strict=True):
+                    cache.write(path, features)
             if on_video is not None:
                 on_video(number, len(missing))
         bad = list(loader.bad)
@@ -182,10 +192,11 @@ def extract_features(
     return Features(_stacked([known[index] for index in indices], videos), indices, bad, len(missing) - len(bad))
 
 
-def _path_or_none(cache: FeatureCache, video: str, *, mirrored: bool) -> Path | None:
+def _path_or_none(cache: FeatureCache, videos: VideoList, index: int, *, mirrored: bool) -> Path | None:
     """None also for a video that is not there: the loader says so."""
+    video = videos[index][0]
     try:
-        return cache.path_of(video, mirrored=mirrored)
+        return cache.path_of(video, segment=videos.item_name(index).removeprefix(video), mirrored=mirrored)
     except OSError:
         return None
 

@@ -10,6 +10,7 @@ sheets read their few videos anew, through the pipelines that the run used.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -27,6 +28,7 @@ from tinyaction.results.predictions_table import predictions_section, table_orde
 from tinyaction.results.run import TIMES, Run, read_run, usage_lines
 from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, draw_strip, write_png
 from tinyaction.results.summary import confused_pairs
+from tinyaction.text import from_cell, shell_line
 from tinyaction.video.frames import FORMATS
 
 NUM_TRAIN_CLIPS = 8
@@ -117,7 +119,7 @@ def _end(filename: str) -> tuple[str, ...]:
 
 def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
     wrong = sorted((one for one in run.predictions if one.predicted != one.label), key=lambda one: -one.score)
-    intro = f"Wrong: {len(wrong)} of {len(run.predictions)} validation videos. "
+    intro = f"Wrong: {len(wrong)} of {len(run.predictions)} {'held-out' if run.folds else 'validation'} videos. "
     if len(wrong) > NUM_MISTAKES:
         intro += f"These {NUM_MISTAKES} have the highest scores. "
     if wrong:
@@ -132,7 +134,7 @@ def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
 
 def _right(run: Run, val_set: VideoDataset | None) -> Sheet:
     right = sorted((one for one in run.predictions if one.predicted == one.label), key=lambda one: one.score)
-    sheet = Sheet("right", "Right, but least sure", "The validation videos that it gets right with the lowest scores.",
+    sheet = Sheet("right", "Right, but least sure", "The videos that it gets right with the lowest scores.",
                   run.config.get("num_crops", 1))
     for one in right[:NUM_RIGHT]:
         sheet.add(val_set, f"{_name(run, one.label)} {one.score:.2f}", one.filename)
@@ -205,17 +207,17 @@ def _column(run: Run, name: str) -> list[float]:
 
 
 def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: str) -> str:
-    example = run.predictions[0].filename if run.predictions else "clip.mp4"
-    usage = "\n".join(usage_lines(run.folder, run.config["data"], example))
+    is_curve = not run.folds and run.config.get("method") != "probe"
     body = "".join([
         f"<header><h1>{escape(run.folder.name)}</h1><p>{escape(_subtitle(run))}</p></header>",
         f'<p class="notice">{escape(notice)}</p>' if notice else "",
         _tile_section(run),
-        "" if "probe" in run.config else _curve_section(run),
+        _curve_section(run) if is_curve else "",
+        _fold_section(run) if run.folds else "",
         _confusion_section(run),
         predictions_section(run, strips),
         "".join(_sheet_section(sheet) for sheet in sheets if run.predictions or sheet.strips),
-        section("Use it", f"<pre>{escape(usage)}</pre>"),
+        section("Use it", f"<pre>{escape(_usage(run))}</pre>"),
         _config_section(run),
         f"<footer>Made from the files of this folder; make it again with: tinyaction report {escape(str(run.folder))}."
         "</footer>",
@@ -227,25 +229,77 @@ def _subtitle(run: Run) -> str:
     config = run.config
     return (f"{config.get('model')} on {config.get('data')}: {config.get('clip_len')} frames of "
             f"{config.get('size')}x{config.get('size')}, {len(run.class_names)} classes, "
-            f"{config.get('num_train')} training and {config.get('num_val')} validation videos")
+            + (f"{config.get('num_train')} videos in {len(run.folds)} folds" if run.folds else
+               f"{config.get('num_train')} training and {config.get('num_val')} validation videos"))
+
+
+def _usage(run: Run) -> str:
+    if run.folds and not run.config.get("final"):
+        again = shell_line("tinyaction", "train", "--config", run.folder / "config.json", "--final")
+        return f"folds only measure; to train on all videos as well: {again}"
+    example = run.predictions[0].filename if run.predictions else "clip.mp4"
+    return "\n".join(usage_lines(run.folder, run.config["data"], example, is_tested=not run.folds))
+
+
+def _fold_section(run: Run) -> str:
+    """A row a fold, and how far they are from each other."""
+    columns = {"fold": [fold["fold"] for fold in run.folds], "videos": [fold["videos"] for fold in run.folds]}
+    columns |= {heading: [f"{float(fold[name]):.1%}" for fold in run.folds]
+                for heading, name in (("accuracy", "accuracy"), ("mean over classes", "mean_class_accuracy"))}
+    columns |= {heading: [from_cell(fold[name]) for fold in run.folds]
+                for heading, name in (("groups held out", "groups"), ("chosen", "chosen"))}
+    columns = {heading: cells for heading, cells in columns.items() if any(cells)}  # groups are not always known
+    return section("Folds", "<p>Each video is tested once, by what was trained without it and its group.</p>"
+                   + table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)]))
 
 
 def _tile_section(run: Run) -> str:
     """The run in a few numbers, each with what it means."""
     best = run.best
-    tiles = [_accuracy_tile(run)] if run.predictions else []
+    tiles = [_accuracy_tile(run), *_comparison_tiles(run), _majority_tile(run)] if run.predictions else []
     tiles.append((f"{best['val_mean_class']:.1%}", "mean over classes", "each class counts the same"))
     if "val_top5" in best:
         tiles.append((f"{best['val_top5']:.1%}", "top-5", "the class is among the five highest scores"))
     if "probe" in run.config:
         tiles += _probe_tiles(run)
-    else:
-        tiles.append((f"{best['epoch']:.0f} of {len(run.history)}", "best epoch",
+    if run.folds:
+        tiles += _fold_tiles(run)
+    elif run.config.get("method") != "probe":
+        tiles.append((f"{best['epoch']:.0f} of {run.history[-1]['epoch']:.0f}", "best epoch",
                       "chosen on these same videos, so its accuracy flatters a little"))
     tiles += _time_tiles(run)
     cells = "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(text)}</small>'
                     "</div>" for value, name, text in tiles)
     return f'<section class="tiles">{cells}</section>'
+
+
+def _comparison_tiles(run: Run) -> list[tuple[str, str, str]]:
+    """The probe and the network that was fine-tuned from it, where the run has both."""
+    probe, tuned = (run.config.get(name, {}).get("val_accuracy") for name in ("probe", "finetune"))
+    if probe is None or tuned is None:
+        return []
+    again = shell_line("tinyaction", "train", "--config", run.folder / "config.json", "--method", "probe")
+    text = "better than the probe" if tuned > probe else (
+        f"{'worse than' if tuned < probe else 'no better than'} the probe, which best.pt is; it comes in a fraction "
+        f"of the time with: {again}")
+    return [(f"{probe:.1%}", "probe", "a linear classifier on the frozen network"),
+            (f"{tuned:.1%}", "fine-tuned", text)]
+
+
+def _majority_tile(run: Run) -> tuple[str, str, str]:
+    """What a person should compare an accuracy with."""
+    label, count = Counter(one.label for one in run.predictions).most_common(1)[0]
+    return f"{count / len(run.predictions):.1%}", "majority class", f"of always saying {_name(run, label)}"
+
+
+def _fold_tiles(run: Run) -> list[tuple[str, str, str]]:
+    accuracies = [float(fold["accuracy"]) for fold in run.folds]
+    tile = (f"{np.mean(accuracies):.1%} ± {np.std(accuracies, ddof=1):.1%}", f"mean of {len(accuracies)} folds",
+            f"and standard deviation; from {min(accuracies):.1%} to {max(accuracies):.1%}")
+    if not run.config.get("final"):
+        return [tile]
+    return [tile, ("all videos", "best.pt", "is trained on all of them, so none is left to test it: the accuracy of "
+                                            "the folds stands for it")]
 
 
 def _probe_tiles(run: Run) -> list[tuple[str, str, str]]:
@@ -254,8 +308,8 @@ def _probe_tiles(run: Run) -> list[tuple[str, str, str]]:
     if not probe.get("num_folds"):
         return [(str(probe["pooling"]), "pooling", "too few training clips of a class to choose it")]
     return [(str(probe["pooling"]), "pooling",
-             f"chosen by {probe['num_folds']}-fold cross-validation of the training clips, where its accuracy was "
-             f"{probe['cv_accuracy']:.1%}")]
+             f"chosen by {probe['num_folds']}-fold cross-validation of {'all' if run.folds else 'the training'} "
+             f"clips, where its accuracy was {probe['cv_accuracy']:.1%}")]
 
 
 def _accuracy_tile(run: Run) -> tuple[str, str, str]:
@@ -265,7 +319,7 @@ def _accuracy_tile(run: Run) -> tuple[str, str, str]:
     text = f"{num_right} of {num_videos} videos; "
     text += (f"so few videos leave it between {low:.0%} and {high:.0%}" if high - low > 0.1
              else f"95 % interval {low:.1%} to {high:.1%}")
-    return f"{num_right / num_videos:.1%}", "validation accuracy", text
+    return f"{num_right / num_videos:.1%}", "held-out accuracy" if run.folds else "validation accuracy", text
 
 
 def _time_tiles(run: Run) -> list[tuple[str, str, str]]:

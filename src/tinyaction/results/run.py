@@ -6,6 +6,7 @@
     log.txt            what the terminal showed
     best.pt            the weights with the highest validation accuracy
     last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
+    folds.csv          a row a fold; only of --folds
     bad_files.txt      videos that were skipped, and why; only where there are any
     tensorboard/       the columns of metrics.csv for TensorBoard, where asked for;  mlflow_run.txt  its run in MLflow
     report.html        all of this to look at, with pictures beside it (see report.py and report.css)
@@ -38,6 +39,7 @@ T = TypeVar("T")
 PREDICTIONS = ("path", "class", "predicted", "score", "class_score")
 METRICS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_mean_class")
 TIMES = ("data_seconds", "compute_seconds")
+FOLDS = ("fold", "videos", "train_videos", "accuracy", "mean_class_accuracy", "loss", "chosen", "num_groups", "groups")
 OLD_COLUMNS = {"seconds_waiting": "data_seconds", "seconds_computing": "compute_seconds"}  # of earlier versions
 LOCK = ".lock"
 
@@ -211,6 +213,7 @@ class Run:
     history: list[dict[str, float]]  # metrics.csv; a value that is missing there is missing here
     predictions: list[SavedPrediction]  # predictions.csv; empty where there is none
     bad_files: frozenset[str] = frozenset()  # paths in bad_files.txt: videos that were skipped
+    folds: Sequence[Mapping[str, str]] = ()  # folds.csv; empty where there is none
 
     def __repr__(self) -> str:
         best = self.best
@@ -233,10 +236,14 @@ def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, float]:
     return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
 
 
-def usage_lines(folder: Path, data: str, example: str) -> list[str]:
-    """The commands that evaluate the best weights, use them on a video, and show where they found its class."""
+def usage_lines(folder: Path, data: str, example: str, *, is_tested: bool = True) -> list[str]:
+    """The commands that evaluate the best weights, use them on a video, and show where they found its class.
+
+    Without ``is_tested`` all videos were trained on, and none is left to evaluate.
+    """
     checkpoint = folder / "best.pt"
-    return ["evaluate: " + shell_line("tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint),
+    evaluate = ["evaluate: " + shell_line("tinyaction", "evaluate", "--data", data, "--checkpoint", checkpoint)]
+    return [*(evaluate if is_tested else []),
             "predict:  " + shell_line("tinyaction", "predict", example, "--checkpoint", checkpoint),
             "explain:  " + shell_line("tinyaction", "explain", example, "--checkpoint", checkpoint)]
 
@@ -267,7 +274,8 @@ def read_run(folder: str | Path) -> Run:
     predictions = _rows(path, PREDICTIONS, lambda row: SavedPrediction(
         from_cell(row["path"]), numbers[from_cell(row["class"])], numbers[from_cell(row["predicted"])],
         float(row["score"]), float(row["class_score"]))) if path.is_file() else []
-    return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")))
+    folds = _rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
+    return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")), folds)
 
 
 def _read_bad_files(path: Path) -> dict[str, str]:

@@ -52,10 +52,14 @@ class Training:
     notes: list[str]  # on the weights
 
 
-def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Training:
+def build(
+    config: RunConfig, *, data: DataFolder | None = None, on_line: OnLine | None = None,
+    on_count: OnCount | None = None,
+) -> Training:
     """Find the data; make model, loaders and updater. Every error in flags, lists and files is raised here.
 
     Args:
+        data: found already.
         on_line: receives a sentence for each download or store.
         on_count: called with its progress.
     """
@@ -66,9 +70,12 @@ def build(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount
     check_input(config.model, clip_len=config.clip_len, size=config.size)  # before anything is downloaded
     if rank() > 0:
         on_line, on_count = None, None
-    folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-    data = main_process_first(lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by))
-    check_groups_apart(data.train, data.val)
+    if data is None:
+        folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
+        data = main_process_first(
+            lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by))
+        check_groups_apart(data.train, data.val)
+    folder = data.folder or Path(config.data)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     model, notes = build_model(config, len(data.class_names))

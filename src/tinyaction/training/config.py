@@ -70,6 +70,10 @@ class RunConfig:
                                 "order: trend over time; auto is chosen by cross-validation",
                         choices=("auto", "mean", "stats", "order"))
 
+    folds: int = flag(0, "cross-validation over all videos, of training and of validation, in so many parts; groups "
+                         "are kept whole", at_least=0)
+    final: bool = flag(False, "after --folds, train on all videos as well: the best.pt of the run")
+
     epochs: int = flag(BY_MODEL, "passes over the training videos", group="training", at_least=1)
     batch_size: int = flag(8, "videos of a batch", at_least=1)
     grad_accum: int = flag(1, "batches that make one optimizer step", at_least=1)
@@ -126,6 +130,7 @@ class RunConfig:
             raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
         if self.method == "probe":
             check_probe(self)
+        check_folds(self)
 
     @property
     def trackers(self) -> list[str]:
@@ -146,12 +151,26 @@ def check_probe(config: RunConfig) -> None:
             raise ValueError(f"{name} goes with --method finetune and not with --method probe; {advice}")
 
 
+def check_folds(config: RunConfig) -> None:
+    """Raise ValueError for flags that do not go with ``--folds``, or only with it."""
+    if config.folds == 1:
+        raise ValueError("--folds is 1; it must be at least 2, as each part is tested by training on the others")
+    if config.final and not config.folds:
+        raise ValueError("--final goes with --folds; without them best.pt is trained on the training videos anyway")
+    for name, is_given, advice in (
+        ("--resume", bool(config.resume), "start it again: the features of a probe are kept"),
+        ("--patience", config.patience > 0, "it would choose the epoch on the videos that are held out: leave it out"),
+    ):
+        if config.folds and is_given:
+            raise ValueError(f"{name} does not go with --folds; {advice}")
+
+
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
               "tensorboard", "track", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe")
+         "probe", "cross_validation")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 

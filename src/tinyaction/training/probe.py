@@ -9,8 +9,8 @@ Pure functions of arrays; no file, no network. The rows are views, and each clip
 a clip are in the same fold, and together weigh as much as one clip. Nothing is drawn at random.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -108,19 +108,23 @@ def _minimize(
     x: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, strength: float,
     sample_weights: torch.Tensor, tolerance: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-    penalty = strength if len(bias) == 2 else strength / 2
-    sample_weights = sample_weights.double()
-    total = sample_weights.sum()
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=1000, tolerance_grad=tolerance, tolerance_change=1e-14,
+    N, K = len(x), len(bias)
+    shares = sample_weights.double() / sample_weights.sum()            # (N,)
+    penalty = (strength if K == 2 else strength / 2) / float(sample_weights.sum())
+    targets = F.one_hot(labels, K).double() * shares.unsqueeze(1)      # (N, K)
+    x = torch.cat([x, x.new_ones(N, 1)], dim=1)                        # (N, R + 1): the bias is a weight of ones
+    both = torch.cat([weight, bias.unsqueeze(1)], dim=1).requires_grad_()  # (K, R + 1)
+    optimizer = torch.optim.LBFGS([both], max_iter=1000, tolerance_grad=tolerance, tolerance_change=1e-14,
                                   history_size=20, line_search_fn="strong_wolfe")
 
+    @torch.no_grad()
     def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        losses = F.cross_entropy(x @ weight.T + bias, labels, reduction="none")
-        loss = (sample_weights @ losses + penalty * weight.square().sum()) / total
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        """The loss, and its slope by hand: with few clips autograd would take most of the time."""
+        logs = (x @ both.T).log_softmax(dim=1)                         # (N, K)
+        penalized = both.clone()
+        penalized[:, -1] = 0
+        both.grad = (logs.exp() * shares.unsqueeze(1) - targets).T @ x + 2 * penalty * penalized  # (K, R + 1)
+        return penalty * penalized.square().sum() - (targets * logs).sum()
 
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)                                           # thousands of small steps: others only wait
@@ -128,7 +132,7 @@ def _minimize(
         optimizer.step(closure)  # type: ignore[no-untyped-call]
     finally:
         torch.set_num_threads(num_threads)
-    return weight.detach(), bias.detach()
+    return both.detach()[:, :-1], both.detach()[:, -1]
 
 
 def balanced_weights(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -192,9 +196,21 @@ class ProbeData:
     num_classes: int
     groups: Sequence[object] | None = None
     class_weights: bool = False
+    pooled: Mapping[Pooling, torch.Tensor] = field(default_factory=dict)
+
+    def pool(self, poolings: Sequence[Pooling]) -> "ProbeData":
+        """The same with the rows of these poolings computed, for all subsets at once."""
+        return replace(self, pooled={pooling: self.rows(pooling) for pooling in poolings})
+
+    def subset(self, indices: Sequence[int]) -> "ProbeData":
+        groups = None if self.groups is None else [self.groups[index] for index in indices]
+        return replace(self, features=self.features[indices], labels=self.labels[indices], groups=groups,
+                       pooled={pooling: rows[indices] for pooling, rows in self.pooled.items()})
 
     def rows(self, pooling: Pooling) -> torch.Tensor:
         """(N, V, F') float64"""
+        if pooling in self.pooled:
+            return self.pooled[pooling]
         N, V = self.features.shape[:2]
         pooled = [pooling(clip.float()).double() for clip in self.features]  # a clip at a time: the maps are large
         return torch.stack(pooled).reshape(N, V, -1)

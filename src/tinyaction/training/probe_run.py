@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
 from tinyaction.data.dataset import check_files_exist
-from tinyaction.data.groups import check_groups_apart
+from tinyaction.data.groups import check_groups_apart, known_groups
+from tinyaction.data.loader import BadVideo
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models import PoolingHead, check_input, model_arguments
 from tinyaction.models.checkpoint import Checkpoint, versions
+from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
-from tinyaction.results.features import FeatureCache, Features, Reading, extract_features
+from tinyaction.results.features import FeatureCache, Reading, extract_features
 from tinyaction.results.report import write_report
 from tinyaction.results.run import RunFolder, usage_lines
 from tinyaction.results.summary import result_lines
@@ -37,6 +40,8 @@ from tinyaction.training.distributed import num_processes
 from tinyaction.training.probe import Probe, ProbeData, choose_and_fit, poolings_of
 from tinyaction.video.frames import original_of
 
+NO_WEIGHTS = ("note: no --weights, so these are features of a network that has learned nothing; a probe is only as "
+              "good as its features")
 NUM_SHOWN = 3  # poolings in the log
 
 
@@ -71,7 +76,8 @@ def run_probe(
     try:
         for line in [*first_lines(config, data, folder, device, run.path), *notes]:
             run.log(line)
-        result = fit_probe(config, data, folder, model, device, run, on_count=on_count)
+        result = fit_probe(config, data, folder, model, device, on_line=run.log, on_count=on_count)
+        run.add_bad_files([*result.train.bad, *result.val.bad])
         write_run(run, config, data, result, device)
     except BaseException:
         run.remove_if_empty()
@@ -84,9 +90,7 @@ def run_probe(
 def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch.device, path: Path) -> list[str]:
     lines = [STAND_IN] if is_stand_in(config.data) else []
     lines += [f"note: {note}" for note in data.notes]
-    if not config.weights:
-        lines.append("note: no --weights, so these are features of a network that has learned nothing; a probe is "
-                     "only as good as its features")
+    lines += [] if config.weights else [NO_WEIGHTS]
     return [*lines,
             f"{len(data.train)} training and {len(data.val)} validation videos of {len(data.class_names)} classes in "
             f"{folder}",
@@ -95,42 +99,77 @@ def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch
 
 
 def fit_probe(
-    config: RunConfig, data: DataFolder, folder: Path, model: Recognizer, device: torch.device, run: RunFolder, *,
+    config: RunConfig, data: DataFolder, folder: Path, model: Recognizer, device: torch.device, *, on_line: OnLine,
     on_count: OnCount | None,
 ) -> ProbeResult:
-    """Features from the cache or the network, then the classifier. Mirrored views are further views in training."""
+    """Features from the cache or the network, then the classifier."""
+    started = time.perf_counter()
+    train, val = clip_features(config, [data.train, data.val], folder, model, device, on_line=on_line,
+                               on_count=on_count)
+    data_seconds = time.perf_counter() - started
+    known = probe_data(config, train, len(data.class_names))
+    result = fit_clips(model, known, poolings_of(config.pooling), train, val)
+    result.val.data_seconds = data_seconds
+    return result
+
+
+@dataclass(frozen=True)
+class ClipFeatures:
+    """Features of the clips of a list that could be read: ``features`` (N, V, T, F, 2, 2) of its N ``videos``.
+
+    ``mirrored`` (N, V, T, F, 2, 2) are further views in training; none where clips must not be mirrored.
+    """
+
+    videos: VideoList
+    features: torch.Tensor
+    mirrored: torch.Tensor
+    bad: list[BadVideo]
+
+    def subset(self, indices: Sequence[int]) -> "ClipFeatures":
+        return ClipFeatures(self.videos.subset(indices), self.features[indices], self.mirrored[indices], [])
+
+
+def clip_features(
+    config: RunConfig, lists: Sequence[VideoList], folder: Path, model: Recognizer, device: torch.device, *,
+    on_line: OnLine, on_count: OnCount | None,
+) -> list[ClipFeatures]:
+    """Features of the clips of each list, from the cache or else the network; of the first list mirrored, too."""
     started = time.perf_counter()
     pipeline = eval_pipeline(**eval_arguments(config))
     cache = FeatureCache.beside(folder, f"{config.model}-{config.clip_len}x{config.size}", model, pipeline)
     reading = Reading(config.num_workers, "skip" if config.on_error == "skip" else "raise", config.max_skipped,
                       config.video_timeout)
-
-    def extract(videos: VideoList, *, mirrored: bool = False) -> Features:
-        return extract_features(model, videos, pipeline, cache, device=device, mirrored=mirrored, reading=reading,
-                                on_video=lambda done, total: on_count("videos", done, total) if on_count else None)
-
-    train, val = extract(data.train), extract(data.val)
-    parts = [train.features]
-    if is_mirroring(config):
-        parts.append(extract(data.train, mirrored=True).features)
-    data_seconds = time.perf_counter() - started
+    results, num_computed = [], 0
+    for number, videos in enumerate(lists):
+        mirrored = number == 0 and is_mirroring(config)
+        found = extract_features(model, videos, pipeline, cache, device=device, mirrored=mirrored, reading=reading,
+                                 on_video=lambda done, total: on_count("videos", done, total) if on_count else None)
+        V = found.features.shape[1] // (1 + mirrored)
+        results.append(ClipFeatures(videos.subset(found.indices), found.features[:, :V], found.features[:, V:],
+                                    found.bad))
+        num_computed += found.num_computed
     for note in cache.notes:
-        run.log(f"note: {note}")
-    run.add_bad_files([*train.bad, *val.bad])
-    run.log(f"features of {len(train.indices) + len(val.indices)} videos in {data_seconds:.1f} s, "
-            f"{train.num_computed + val.num_computed} of them computed now; kept in {cache.folder or 'memory only'}")
+        on_line(f"note: {note}")
+    on_line(f"features of {sum(len(one.videos) for one in results)} videos in {time.perf_counter() - started:.1f} s, "
+            f"{num_computed} of them computed now; kept in {cache.folder or 'memory only'}")
+    return results
+
+
+def probe_data(config: RunConfig, clips: ClipFeatures, num_classes: int) -> ProbeData:
+    return ProbeData(torch.cat([clips.features, clips.mirrored], dim=1), torch.from_numpy(clips.videos.labels),
+                     num_classes, known_groups(clips.videos), config.class_weights)
+
+
+def fit_clips(
+    model: Recognizer, data: ProbeData, poolings: Sequence[Pooling], train: ClipFeatures, val: ClipFeatures
+) -> ProbeResult:
+    """Choose and fit a classifier of ``data``, make it the head of the model, and evaluate it on both lists."""
     started = time.perf_counter()
-    labels = torch.from_numpy(data.train.labels)[train.indices]
-    groups = data.train.subset(train.indices).groups
-    probe = choose_and_fit(ProbeData(torch.cat(parts, dim=1), labels, len(data.class_names),
-                                     None if groups is None else list(groups), config.class_weights),
-                           poolings_of(config.pooling))
+    probe = choose_and_fit(data, poolings)
     set_head(model, probe)
-    fitted = evaluate_features(model, train, data.train)
-    evaluation = evaluate_features(model, val, data.val)
-    evaluation.data_seconds = data_seconds
+    fitted, evaluation = evaluate_features(model, train), evaluate_features(model, val)
     evaluation.compute_seconds = time.perf_counter() - started
-    trained = TrainResult(fitted.loss, fitted.top1, len(labels), 0.0, 0.0, train.bad)
+    trained = TrainResult(fitted.loss, fitted.top1, len(train.videos), 0.0, 0.0, train.bad)
     return ProbeResult(model, probe, trained, evaluation)
 
 
@@ -151,14 +190,15 @@ def set_head(model: Recognizer, probe: Probe) -> None:
 
 
 @torch.inference_mode()
-def evaluate_features(model: Recognizer, found: Features, videos: VideoList) -> Evaluation:
+def evaluate_features(model: Recognizer, clips: ClipFeatures) -> Evaluation:
     """What the head says of features; the same as of the videos themselves, but for the rounding of float16."""
     head = model.cls_head
     device = head.fc.weight.device
-    logits = torch.stack([head(features.float().to(device)) for features in found.features])  # (N, V, K)
-    labels = torch.from_numpy(videos.labels)[found.indices].to(device)
+    logits = torch.stack([head(features.float().to(device)) for features in clips.features])  # (N, V, K)
+    labels = torch.from_numpy(clips.videos.labels).to(device)          # (N,)
     return Evaluation(head.loss(logits, labels).item(), head.video_scores(logits).double().cpu().numpy(),
-                      labels.cpu().numpy(), [videos[index][0] for index in found.indices], 0.0, 0.0, found.bad)
+                      clips.videos.labels, [clips.videos.item_name(index) for index in range(len(labels))], 0.0, 0.0,
+                      clips.bad)
 
 
 def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: ProbeResult, device: torch.device) -> None:
@@ -189,8 +229,8 @@ def probe_facts(probe: Probe) -> dict[str, Any]:
 
 def probe_lines(probe: Probe) -> list[str]:
     if not probe.num_folds:
-        return [f"a class has a single training clip, so nothing could be chosen by cross-validation: pooling "
-                f"{probe.pooling}, L2 strength {probe.strength:g}"]
+        return ["a class has a single training clip or group, so nothing could be chosen by cross-validation: "
+                f"pooling {probe.pooling}, L2 strength {probe.strength:g}"]
     return [f"pooling {one.pooling}, L2 strength {one.strength:g}: log loss {one.loss:.3f}, accuracy "
             f"{one.accuracy:.3f} in {probe.num_folds}-fold cross-validation of the training clips"
             + (" (chosen)" if number == 0 else "") for number, one in enumerate(probe.candidates[:NUM_SHOWN])]

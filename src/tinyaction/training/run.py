@@ -1,10 +1,12 @@
 """A run, from its config to its result: :func:`train` builds, fits and reports."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from tinyaction.data.annotations import DataFolder
 from tinyaction.device import default_num_workers
 from tinyaction.models import model_arguments
 from tinyaction.models.checkpoint import BestEpoch, Checkpoint, load_model, versions
@@ -19,8 +21,9 @@ from tinyaction.training.build import STAND_IN, OnCount, OnLine, Training, build
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import broadcast_from_main, num_processes, rank
 from tinyaction.training.finetune import averaged_model
+from tinyaction.training.folds import FineTuning, run_folds
 from tinyaction.training.identity import RunIdentity
-from tinyaction.training.loop import Callbacks, fit
+from tinyaction.training.loop import Callbacks, TrainState, fit
 from tinyaction.training.probe_run import run_probe
 from tinyaction.training.resume import CheckpointManager, Stateful
 from tinyaction.video.frames import FORMATS, original_of
@@ -36,6 +39,7 @@ class RunResult:
     best_epoch: int  # counts from 1, as in metrics.csv
     num_epochs: int  # epochs that were trained
     evaluation: Evaluation  # of the best epoch's weights on the validation videos
+    last: EpochRecord | None = None  # the last epoch; None where it was trained before the run was resumed
 
     @property
     def accuracy(self) -> float:
@@ -52,14 +56,15 @@ class RunResult:
 
 
 def train(
-    config: RunConfig, *, on_line: OnLine | None = None, on_batch: OnBatch | None = None,
-    on_count: OnCount | None = None,
+    config: RunConfig, *, data: DataFolder | None = None, on_line: OnLine | None = None,
+    on_batch: OnBatch | None = None, on_count: OnCount | None = None,
 ) -> RunResult:
     """Train by a config and write a run folder. Raises errors in flags, lists and files before it makes the folder.
 
     Of several processes (torchrun) the main one writes the run folder; all return the same result.
 
     Args:
+        data: lists that are read already, to fine-tune on; default those of the config.
         on_line: receives each line of the log, as ``print``.
         on_batch: called with the progress after each batch.
         on_count: called with the progress of a download or a store, before the training.
@@ -68,10 +73,14 @@ def train(
         ValueError, OSError: a flag, a list or a video is wrong; the message names it.
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
+    if config.folds:
+        fine_tuning = FineTuning(partial(train_fold, on_batch=on_batch), partial(train_final, on_batch=on_batch))
+        path, evaluation = run_folds(config, fine_tuning, on_line=on_line, on_count=on_count)
+        return RunResult(path, 1, 1, evaluation)
     if config.method == "probe":
         path, evaluation = run_probe(config, on_line=on_line, on_count=on_count)
         return RunResult(path, 1, 1, evaluation)
-    training = build(config, on_line=on_line, on_count=on_count)
+    training = build(config, data=data, on_line=on_line, on_count=on_count)
     result: RunResult | None = None
     if rank() > 0:
         fit_beside_main(training)
@@ -83,6 +92,22 @@ def train(
     result = broadcast_from_main(result)
     assert result is not None
     return result
+
+
+def train_fold(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None) -> EpochRecord:
+    """An ordinary run on these lists, whose lines are in its own log only; return its last epoch."""
+    last = train(config, data=data, on_batch=on_batch).last
+    assert last is not None
+    return last
+
+
+def train_final(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None) -> Checkpoint:
+    """All epochs on the training videos, and the weights after the last: there is nothing to choose an epoch by."""
+    training = build(config, data=replace(data, val=data.train.subset([0])))  # a loop without validation has one video
+    state = TrainState()
+    fit(training.model, training.train_loader, training.val_loader, training.updater, num_epochs=config.epochs,
+        device=training.device, criterion=training.criterion, state=state, callbacks=Callbacks(on_batch))
+    return checkpoint_of(training, epoch=state.epoch, metrics={})
 
 
 def fit_beside_main(training: Training) -> None:
@@ -106,6 +131,21 @@ def fit_and_record(training: Training, recorder: "RunRecorder") -> None:
                          "(--patience)")
 
 
+def checkpoint_of(training: Training, *, epoch: int, metrics: dict[str, float]) -> Checkpoint:
+    """The part of a checkpoint that a prediction needs."""
+    average = training.updater.average
+    return Checkpoint(
+        model=model_arguments(training.config.model, training.model),
+        state_dict=(training.model if average is None else averaged_model(average)).state_dict(),
+        class_names=training.data.class_names,
+        eval_pipeline=eval_arguments(training.config),
+        epoch=epoch,
+        metrics=metrics,
+        config=asdict(training.config),
+        stand_in=is_stand_in(training.config.data),
+    )
+
+
 class RunRecorder:
     """Writes down a run as it goes: log, metrics, checkpoints, predictions of the best epoch."""
 
@@ -114,6 +154,7 @@ class RunRecorder:
         self.training = training
         self.stand_in = is_stand_in(config.data)
         self.best_evaluation: Evaluation | None = None  # None where the best epoch was before the run was resumed
+        self.last: EpochRecord | None = None
         self._show_progress = on_batch
         self._has_advised = False
         identity = RunIdentity.of(config, training.data, training.folder, training.updater.amp)
@@ -129,17 +170,7 @@ class RunRecorder:
 
     def content(self) -> Checkpoint:
         """The part of a checkpoint that a prediction needs."""
-        training, average = self.training, self.training.updater.average
-        return Checkpoint(
-            model=model_arguments(training.config.model, training.model),
-            state_dict=(training.model if average is None else averaged_model(average)).state_dict(),
-            class_names=training.data.class_names,
-            eval_pipeline=eval_arguments(training.config),
-            epoch=self.manager.state.epoch,
-            metrics=self.manager.metrics,
-            config=asdict(training.config),
-            stand_in=self.stand_in,
-        )
+        return checkpoint_of(self.training, epoch=self.manager.state.epoch, metrics=self.manager.metrics)
 
     def begin(self) -> None:
         """Go on with the run, or write down what it is."""
@@ -161,6 +192,7 @@ class RunRecorder:
 
     def on_epoch(self, record: EpochRecord) -> bool:
         """Write down an epoch; True where patience has run out."""
+        self.last = record
         manager, best = self.manager, self.manager.best
         manager.metrics = self.run.add_metrics(record)
         self.run.add_bad_files([*record.train.bad, *record.val.bad])
@@ -247,7 +279,7 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
     if recorder.stand_in:
         run.log(STAND_IN)
     run.close()
-    return RunResult(run.path, best.epoch + 1, recorder.manager.state.epoch, evaluation)
+    return RunResult(run.path, best.epoch + 1, recorder.manager.state.epoch, evaluation, recorder.last)
 
 
 def last_lines(training: Training, path: Path, best_epoch: int, evaluation: Evaluation) -> list[str]:

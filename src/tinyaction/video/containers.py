@@ -6,6 +6,7 @@ how a file is put together takes well under a millisecond for a clip, and nothin
 
 import mmap
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from tinyaction.video.base import VideoError
@@ -25,22 +26,24 @@ SYNC = b"\x47"  # the first byte of each packet of a transport stream
 FLV_TAGS = (8, 9, 15, 18)  # sound, pictures, data
 
 
-def check_whole(path: Path) -> set[int]:
+def check_whole(path: Path) -> tuple[set[int], bool]:
     """Raise VideoError where a file is cut, or a part of it is none, as far as its container says how long it is.
 
     MP4, MOV, AVI, Matroska, WebM and FLV do, and transport streams by the length of their packets.
 
-    Returns the numbers of packets (that are not empty) of its tracks, where they are counted here: AVI and Matroska.
+    Returns the numbers of packets (that are not empty) of its tracks, where they are counted here: AVI and Matroska;
+    and whether an index in the file counts the same, which is then right where the header says otherwise.
     """
     num_bytes = path.stat().st_size
     if num_bytes == 0:
         raise VideoError(path, "the file is empty (0 bytes)", kind="empty")
     num_packets: Counter[int] = Counter()
+    num_indexed: Counter[int] = Counter()
     end = 0
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
-                end = _end_of_chunks(data, num_packets)
+                end = _end_of_chunks(data, num_packets, num_indexed)
             elif data[4:8] in ISO_BOXES:
                 end = _end_of_boxes(data)
             elif int.from_bytes(data[:4], "big") == EBML:
@@ -54,7 +57,7 @@ def check_whole(path: Path) -> set[int]:
         raise VideoError(path, reason, kind="damaged") from None
     if end > num_bytes:
         raise VideoError(path, f"the file is cut: it has {num_bytes} of at least {end} bytes", kind="cut")
-    return set(num_packets.values())
+    return set(num_packets.values()), num_indexed.total() > 0 and +num_packets == +num_indexed
 
 
 class _UnknownPartError(Exception):
@@ -65,6 +68,34 @@ def is_iso(path: Path) -> bool:
     """Whether a file begins as MP4 and MOV files do."""
     with path.open("rb") as file:
         return file.read(8)[4:] in ISO_BOXES
+
+
+def several_codecs(path: Path) -> str:
+    """Names of a track's codecs, as "avc1, mp4v", in an MP4 file that has a track of several; else ""."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        todo = [(0, len(data))]
+        while todo:
+            place, end = todo.pop()
+            for name, start, stop in _boxes(data, place, end):
+                if name in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+                    todo.append((start, stop))
+                elif name == b"stsd":
+                    codecs = dict.fromkeys(entry for entry, _, _ in _boxes(data, start + 8, stop))
+                    if len(codecs) > 1:
+                        return ", ".join(codec.decode("latin-1") for codec in codecs)
+    return ""
+
+
+def _boxes(data: mmap.mmap, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(name, first byte of the content, byte after it) of the boxes from ``place`` to ``end``."""
+    while place + 8 <= end:
+        size, head = int.from_bytes(data[place : place + 4], "big"), 8
+        if size == 1:
+            size, head = int.from_bytes(data[place + 8 : place + 16], "big"), 16
+        if size < head:
+            return
+        yield data[place + 4 : place + 8], place + head, min(place + size, end)
+        place += size
 
 
 def _end_of_boxes(data: mmap.mmap) -> int:
@@ -86,8 +117,11 @@ def _end_of_boxes(data: mmap.mmap) -> int:
     return end
 
 
-def _end_of_chunks(data: mmap.mmap, num_packets: Counter[int]) -> int:
-    """The byte after an AVI file's last chunk; chunks of pictures are counted by stream. Source: Microsoft, RIFF."""
+def _end_of_chunks(data: mmap.mmap, num_packets: Counter[int], num_indexed: Counter[int]) -> int:
+    """The byte after an AVI file's last chunk; counts chunks of pictures, and entries of the index, by stream.
+
+    Source: Microsoft, RIFF and AVI.
+    """
     place = end = 0
     movie_end = 0  # byte after the list "movi", whose chunks are looked at
     while place + 8 <= len(data):
@@ -97,6 +131,9 @@ def _end_of_chunks(data: mmap.mmap, num_packets: Counter[int]) -> int:
             return 0
         if name == b"idx1":  # some writers count too much into the list before it
             movie_end = 0
+            for entry in range(place + 8, min(place + 8 + size, len(data) - 15), 16):  # name, flags, place, size
+                if data[entry : entry + 2].isdigit() and data[entry + 2 : entry + 4] in (b"dc", b"db"):
+                    num_indexed[int(data[entry : entry + 2])] += data[entry + 12 : entry + 16] != bytes(4)
         if place < movie_end and not kind and name != b"JUNK":
             if name[:2].isdigit() and name[2:] in (b"dc", b"db"):
                 num_packets[int(name[:2])] += size > 0

@@ -212,9 +212,10 @@ def _num_length_bytes(codec: str, extradata: bytes | None) -> int:
 
     Source: ISO/IEC 14496-15, 5.3.3 (H.264) and 8.3.3 (HEVC).
     """
-    if codec not in ("h264", "hevc") or not extradata or extradata[0] != 1 or len(extradata) < 7:
+    place, least = {"h264": (4, 7), "hevc": (21, 23)}.get(codec, (0, 1))  # of the byte that says it; of the header
+    if not place or not extradata or extradata[0] != 1 or len(extradata) < least:
         return 0
-    return 1 + (extradata[4 if codec == "h264" else 21] & 3)
+    return 1 + (extradata[place] & 3)
 
 
 def _units(packet: Any, num_length_bytes: int) -> Iterator[memoryview]:

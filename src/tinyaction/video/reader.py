@@ -23,7 +23,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
-from tinyaction.video.containers import check_whole, is_iso
+from tinyaction.video.containers import check_whole, is_iso, several_codecs
 from tinyaction.video.frames import open_frames
 from tinyaction.video.packets import Identity, PacketTable, list_packets, scanned
 
@@ -69,12 +69,12 @@ class VideoFile(VideoReader):
 
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS, num_threads: int = 1) -> None:
         self.path = path
-        num_promised = check_whole(path)
+        num_promised, is_indexed = check_whole(path)
         self._limits = {"max_pixels": max_pixels, "num_threads": num_threads}
         decoder = Decoder(path, is_quick=is_iso(path), **self._limits)
         self.fps = decoder.fps
         self._table = decoder.list_packets()
-        decoder.check_count(self._table, num_promised)
+        decoder.check_count(self._table, num_promised, is_indexed=is_indexed)
         if self._table.needs_scan or decoder.may_have_fields:
             self._table = decoder.scan(self._table)
         self._idle: Decoder | None = decoder  # for the next read; a second one beside it opens its own
@@ -195,11 +195,14 @@ class Decoder:
         """Whether it is interlaced H.264, in which each field of a frame may have a packet of its own."""
         return self._context.name == "h264" and int(getattr(self._context, "field_order", 0)) > 1
 
-    def check_count(self, table: PacketTable, num_promised: set[int]) -> None:
-        """Raise VideoError where there are fewer packets than the container says, or their times contradict."""
+    def check_count(self, table: PacketTable, num_promised: set[int], *, is_indexed: bool) -> None:
+        """Raise VideoError where there are fewer packets than the container says, or their times contradict.
+
+        ``num_promised`` and ``is_indexed`` are what :func:`check_whole` returns.
+        """
         num_packets = len(table.identities) + table.num_empty
         num_in_header = self._stream.frames if self._format == "avi" or "mp4" in self._format else 0
-        if num_in_header == AVI_UNKNOWN:
+        if num_in_header == AVI_UNKNOWN or is_indexed:
             num_in_header = 0
         elif self._format == "avi" and table.decode_times:
             num_packets = table.decode_times[-1] + 1  # dropped frames count, too
@@ -208,6 +211,9 @@ class Decoder:
             whole._open(ignore_editlist="1")
             listed = whole.list_packets()
             num_packets = len(listed.identities) + listed.num_empty
+        if num_packets < num_in_header and (codecs := several_codecs(self.path)):
+            raise VideoError(self.path, f"one track has pictures of several codecs ({codecs}), of which the first is "
+                                        "shown; convert the file to one codec")
         if num_packets < num_in_header or num_promised and len(table.identities) not in num_promised:
             raise VideoError(self.path, f"{num_packets} packets instead of {num_in_header or max(num_promised)}; the "
                                         "file is cut or damaged", kind="frame count")

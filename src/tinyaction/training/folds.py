@@ -1,0 +1,283 @@
+"""Cross-validation over all videos of a folder: each is tested once, by training on others: :func:`run_folds`.
+
+    RUN/folds.csv            a row a fold
+    RUN/predictions.csv      a row a video, by what was trained without it
+    RUN/fold-1/ ...          of fine-tuning: an ordinary run each
+    RUN/best.pt              with --final: trained on all videos
+
+The videos of training and of validation are one list here. Groups are held out whole. Of a fine-tuned fold the last
+epoch counts: the best one was chosen on the videos that are held out, and its accuracy would flatter.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tinyaction.data.annotations import DataFolder, VideoList, find_data
+from tinyaction.data.dataset import check_files_exist
+from tinyaction.data.groups import known_groups
+from tinyaction.device import choose_device
+from tinyaction.files import write_whole
+from tinyaction.models import check_input, model_arguments
+from tinyaction.models.checkpoint import Checkpoint, versions
+from tinyaction.prepare.synthetic import is_stand_in
+from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
+from tinyaction.results.metrics import wilson_interval
+from tinyaction.results.run import FOLDS, RunFolder, usage_lines
+from tinyaction.results.summary import result_lines
+from tinyaction.text import shell_line, to_cell
+from tinyaction.training.build import STAND_IN, OnCount, OnLine, build_model, eval_arguments, prepare_folder
+from tinyaction.training.config import RunConfig
+from tinyaction.training.distributed import num_processes
+from tinyaction.training.probe import assign_folds, poolings_of
+from tinyaction.training.probe_run import (
+    NO_WEIGHTS,
+    clip_features,
+    fit_clips,
+    majority_line,
+    probe_data,
+    probe_facts,
+    probe_lines,
+    write_page,
+)
+from tinyaction.video.frames import original_of
+
+Ids = list[int]  # places in the list of all videos
+MOST_GROUPS = 4  # named in a line
+
+
+@dataclass
+class Fold:
+    """A part of the videos that was held out: ``record.val`` is of them, ``record.train`` of the others."""
+
+    record: EpochRecord
+    groups: list[str]  # empty where none are known
+    chosen: str = ""  # pooling and strength of a probe
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How a network is trained on the training list of a folder; given by :mod:`tinyaction.training.run`."""
+
+    fold: Callable[[RunConfig, DataFolder], EpochRecord]  # an ordinary run in ``RunConfig.out``; its last epoch
+    final: Callable[[RunConfig, DataFolder], Checkpoint]  # without validation and without a folder
+
+
+@dataclass
+class CrossValidation:
+    """The folds of a run, and the final model where one was asked for: its checkpoint, and facts for config.json."""
+
+    folds: list[Fold]
+    final: Checkpoint | None
+    facts: dict[str, Any]
+
+    @property
+    def accuracies(self) -> list[float]:
+        return [fold.record.val.top1 for fold in self.folds]
+
+    def record(self) -> EpochRecord:
+        """The folds as one epoch: means over the training of all, and the scores of each video that was held out."""
+        trained, held_out = [fold.record.train for fold in self.folds], [fold.record.val for fold in self.folds]
+        sizes = [len(one.labels) for one in held_out]
+        loss, top1 = (float(np.mean([getattr(one, name) for one in trained])) for name in ("loss", "top1"))
+        train = TrainResult(loss, top1, trained[0].num_videos, sum(one.data_seconds for one in trained),
+                            sum(one.compute_seconds for one in trained))
+        val = Evaluation(
+            float(np.average([one.loss for one in held_out], weights=sizes)),
+            np.concatenate([one.scores for one in held_out]), np.concatenate([one.labels for one in held_out]),
+            [name for one in held_out for name in one.filenames], sum(one.data_seconds for one in held_out),
+            sum(one.compute_seconds for one in held_out), [bad for one in held_out for bad in one.bad])
+        return EpochRecord(0, self.folds[0].record.lr, train, val)
+
+    def summary(self, val: Evaluation) -> dict[str, float]:
+        """Mean and spread over the folds, and the interval of the accuracy over all videos."""
+        low, high = wilson_interval(int((val.scores.argmax(axis=1) == val.labels).sum()), len(val.labels))
+        return {"num_folds": len(self.folds), "accuracy": val.top1, "mean": float(np.mean(self.accuracies)),
+                "std": float(np.std(self.accuracies, ddof=1)), "low": low, "high": high}
+
+
+def run_folds(
+    config: RunConfig, fine_tuning: FineTuning, *, on_line: OnLine | None = None, on_count: OnCount | None = None
+) -> tuple[Path, Evaluation]:
+    """Cross-validate and leave a run folder; return it with the scores of each video by what was trained without it.
+
+    Raises ValueError or OSError: a flag, a list, the groups, the weights or a video is wrong; the message names it.
+    """
+    if num_processes() > 1:
+        raise ValueError("--folds goes with one process; start it without torchrun")
+    device = choose_device(config.device)
+    check_input(config.model, clip_len=config.clip_len, size=config.size)
+    folder = prepare_folder(config, on_line=on_line, on_count=on_count)
+    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by).merged()
+    if config.on_error == "raise":
+        check_files_exist(data.train)
+    divide(data.train, data.class_names, config.folds)                 # before anything is computed
+    run = RunFolder(config.out, name=f"{config.model}-folds", trackers=config.trackers, on_line=on_line)
+    try:
+        for line in first_lines(config, data, folder, device, run.path):
+            run.log(line)
+        result = (probe_folds(config, data, folder, device, run, on_count=on_count) if config.method == "probe" else
+                  fine_tuned_folds(config, data, run, fine_tuning))
+        record = result.record()
+        write_run(run, config, data, result, record, device)
+    except BaseException:
+        if (run.path / "fold-1").exists():                             # an epoch of it may be whole
+            run.close()
+        else:
+            run.remove_if_empty()
+        raise
+    write_page(run, config, data)
+    run.close()
+    return run.path, record.val
+
+
+def divide(videos: VideoList, class_names: Sequence[str], num_folds: int) -> list[tuple[Ids, Ids]]:
+    """(places of the training videos, places of those that are held out) of each fold; groups are held out whole.
+
+    Raises ValueError: a class has fewer videos, or groups, than there are folds.
+    """
+    groups, what = known_groups(videos), "video" if videos.groups is None else "group"
+    of_class: dict[int, set[str]] = {}
+    for label, group in zip(videos.labels.tolist(), groups, strict=True):
+        of_class.setdefault(label, set()).add(group)
+    for label, names in sorted(of_class.items()):
+        if len(names) < num_folds:
+            advice = f"take --folds {len(names)}" if len(names) > 1 else "it cannot be held out and trained on"
+            raise ValueError(f"--folds is {num_folds}, but class {class_names[label]!r} has {len(names)} {what}"
+                             f"{'s' if len(names) > 1 else ''}; {advice}, or add clips")
+    fold_of = assign_folds(videos.labels.tolist(), groups, num_folds=num_folds)
+    parts = [([place for place, one in enumerate(fold_of) if one != fold],
+              [place for place, one in enumerate(fold_of) if one == fold]) for fold in range(num_folds)]
+    for train, _ in parts:
+        lost = sorted(set(of_class) - set(videos.labels[train].tolist()))
+        if lost:
+            raise ValueError(f"all groups of class {class_names[lost[0]]!r} came into one of the {num_folds} folds; "
+                             "take another number of --folds")
+    return parts
+
+
+# ---- the folds -----------------------------------------------------------------------------------------------------
+
+
+def probe_folds(
+    config: RunConfig, data: DataFolder, folder: Path, device: torch.device, run: RunFolder, *,
+    on_count: OnCount | None,
+) -> CrossValidation:
+    """Features once, then a classifier a fold, and one of all videos with ``--final``."""
+    K, poolings = len(data.class_names), poolings_of(config.pooling)
+    model, notes = build_model(config, K)
+    for note in notes:
+        run.log(note)
+    clips, = clip_features(config, [data.train], folder, model, device, on_line=run.log, on_count=on_count)
+    run.add_bad_files(clips.bad)
+    known = probe_data(config, clips, K).pool(poolings)
+    folds: list[Fold] = []
+    for train, held_out in divide(clips.videos, data.class_names, config.folds):
+        result = fit_clips(model, known.subset(train), poolings, clips.subset(train), clips.subset(held_out))
+        folds.append(Fold(EpochRecord(0, 0.0, result.train, result.val), groups_of(clips.videos, held_out),
+                          f"{result.probe.pooling}, L2 strength {result.probe.strength:g}"))
+        run.log(fold_line(len(folds), config.folds, folds[-1]))
+    folds[0].record.val.bad = clips.bad
+    if not config.final:
+        return CrossValidation(folds, None, {})
+    final = fit_clips(model, known, poolings, clips, clips)
+    for line in probe_lines(final.probe):
+        run.log(f"final: {line}")
+    checkpoint = Checkpoint(model_arguments(config.model, model), model.state_dict(), data.class_names,
+                            eval_arguments(config), epoch=1, config=asdict(config), stand_in=is_stand_in(config.data))
+    return CrossValidation(folds, checkpoint, {"probe": probe_facts(final.probe)})
+
+
+def fine_tuned_folds(
+    config: RunConfig, data: DataFolder, run: RunFolder, fine_tuning: FineTuning
+) -> CrossValidation:
+    """An ordinary run a fold, and a training without validation with ``--final``."""
+    folds: list[Fold] = []
+    videos = data.train
+    ordinary = replace(config, folds=0, final=False)
+    for train, held_out in divide(videos, data.class_names, config.folds):
+        part = replace(data, train=videos.subset(train), val=videos.subset(held_out))
+        record = fine_tuning.fold(replace(ordinary, out=str(run.path / f"fold-{len(folds) + 1}")), part)
+        run.add_bad_files([*record.train.bad, *record.val.bad])
+        folds.append(Fold(record, groups_of(videos, held_out)))
+        run.log(fold_line(len(folds), config.folds, folds[-1]))
+    return CrossValidation(folds, fine_tuning.final(ordinary, data) if config.final else None, {})
+
+
+def groups_of(videos: VideoList, places: Ids) -> list[str]:
+    return [] if videos.groups is None else sorted({videos.groups[place] for place in places})
+
+
+# ---- what is said and written --------------------------------------------------------------------------------------
+
+
+def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch.device, path: Path) -> list[str]:
+    stand_in, groups = is_stand_in(config.data), data.train.groups
+    lines = [STAND_IN] if stand_in else []
+    lines += [f"note: {note}" for note in data.notes]
+    lines += [NO_WEIGHTS] if config.method == "probe" and not config.weights else []
+    of_groups = "" if groups is None else f" in {len(set(groups))} groups"
+    return [*lines,
+            f"{len(data.train)} videos of {len(data.class_names)} classes{of_groups} in {folder}: {config.folds} "
+            "folds, each of which is tested by training on the others",
+            f"{config.method} of {config.model}, {config.clip_len} frames of {config.size}x{config.size} on {device}; "
+            f"run folder {path}"]
+
+
+def fold_line(number: int, num_folds: int, fold: Fold) -> str:
+    val, groups = fold.record.val, fold.groups
+    names = ", ".join(groups) if len(groups) <= MOST_GROUPS else f"{', '.join(groups[:MOST_GROUPS])}, ..."
+    of_groups = f" of {len(groups)} group{'s' if len(groups) > 1 else ''} ({names})" if groups else ""
+    chosen = f"; {fold.chosen}" if fold.chosen else ""
+    return f"fold {number}/{num_folds}: accuracy {val.top1:.4f} over {len(val.labels)} videos{of_groups}{chosen}"
+
+
+def write_run(
+    run: RunFolder, config: RunConfig, data: DataFolder, result: CrossValidation, record: EpochRecord,
+    device: torch.device,
+) -> None:
+    val, summary = record.val, result.summary(record.val)
+    metrics = run.add_metrics(record)
+    run.write_predictions(val, data.class_names, folds=[
+        number for number, fold in enumerate(result.folds, start=1) for _ in fold.record.val.labels])
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([FOLDS, *fold_rows(result)])
+    write_whole(run.path / "folds.csv", text.getvalue())
+    if result.final is not None:
+        replace(result.final, metrics=metrics, config=asdict(config)).save(run.path / "best.pt")
+    run.write_config({
+        **asdict(config), "class_names": data.class_names, "stand_in": is_stand_in(config.data),
+        "device_used": str(device), "num_train": len(data.train), "num_val": len(data.val), "versions": versions(),
+        "cross_validation": summary, **result.facts})
+    for line in [*result_lines(val, data.class_names), summary_line(summary),
+                 majority_line(data.train, val, data.class_names), *next_lines(run.path, config, data)]:
+        run.log(line)
+
+
+def fold_rows(result: CrossValidation) -> list[list[Any]]:
+    rows: list[list[Any]] = []
+    for number, fold in enumerate(result.folds, start=1):
+        val = fold.record.val
+        rows.append([number, len(val.labels), fold.record.train.num_videos, repr(val.top1), repr(val.mean_class),
+                     repr(val.loss), to_cell(fold.chosen), len(fold.groups) or "", to_cell("; ".join(fold.groups))])
+    return rows
+
+
+def summary_line(summary: dict[str, float]) -> str:
+    return (f"{summary['num_folds']} folds: mean accuracy {summary['mean']:.4f}, standard deviation "
+            f"{summary['std']:.4f}; 95 % interval of the accuracy over all videos {summary['low']:.4f} to "
+            f"{summary['high']:.4f}")
+
+
+def next_lines(path: Path, config: RunConfig, data: DataFolder) -> list[str]:
+    if not config.final:
+        again = shell_line("tinyaction", "train", "--config", path / "config.json", "--final")
+        return [f"no best.pt, as folds only measure; to train on all videos as well: {again}"]
+    return ["best.pt is trained on all videos, so none is left to test it; the accuracy of the folds stands for it",
+            *usage_lines(path, config.data, original_of(data.train[0][0]), is_tested=False)]
