@@ -17,6 +17,7 @@ from tinyaction.inference.prediction import Prediction
 from tinyaction.inference.predictor import Predictor
 from tinyaction.inference.timeline import clock
 from tinyaction.inference.triggers import COOL_DOWN_SECONDS, Event, TriggerState, parse_trigger
+from tinyaction.models.unknown import UNKNOWN
 from tinyaction.text import printable
 
 WINDOW_SECONDS = 2.0
@@ -63,7 +64,8 @@ class Watcher:
     def __init__(self, predictor: Predictor, arguments: argparse.Namespace, output: LiveOutput) -> None:
         self.predictor, self.arguments, self.output = predictor, arguments, output
         cool_down = COOL_DOWN_SECONDS if arguments.cool_down is None else arguments.cool_down
-        self.triggers = [parse_trigger(text, class_names=predictor.class_names, cool_down_seconds=cool_down)
+        names = [*predictor.class_names, *([UNKNOWN] if predictor.unknown else [])]
+        self.triggers = [parse_trigger(text, class_names=names, cool_down_seconds=cool_down)
                          for text in arguments.on or []]
         self.clips: EventClips | None = None
         self.commands: CommandRunner | None = None
@@ -90,7 +92,7 @@ class Watcher:
                 self.clips.add(seconds, moment.frame)
             if prediction is not None:
                 self.output.add(prediction, max(0.0, seconds - window_seconds), seconds)
-                scores = dict(zip(prediction.class_names, prediction.scores, strict=True))
+                scores = trigger_scores(prediction)
                 self.tell([state.feed(seconds, scores[state.trigger.label]) for state in states], source)
             if self.arguments.seconds is not None and seconds >= self.arguments.seconds:
                 break
@@ -123,6 +125,13 @@ class Watcher:
         for part in (self.clips, self.commands):
             if part is not None:
                 part.close()
+
+
+def trigger_scores(prediction: Prediction) -> dict[str, float]:
+    """Scores by class; where it is none of them those are 0 and that of "unknown" is 1."""
+    scores = {UNKNOWN: float(prediction.is_unknown)}
+    return scores | {name: 0.0 if prediction.is_unknown else score
+                     for name, score in zip(prediction.class_names, prediction.scores, strict=True)}
 
 
 def note(text: str) -> None:

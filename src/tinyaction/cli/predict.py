@@ -30,7 +30,7 @@ SUFFIXES = {"json": ".json", "csv": ".csv", "timeline": ".csv", "overlay": ".mp4
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
-    predictor = load_predictor(arguments, device=arguments.device)
+    predictor = load_predictor(arguments, device=arguments.device, tells_unknown=not arguments.no_unknown)
     if predictor.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.", file=sys.stderr)
     output = Output(arguments)
@@ -102,6 +102,8 @@ def _parser() -> Parser:
                         help="with --window: segments of one class as CSV, and as a picture beside it")
     parser.add_argument("--overlay", metavar="FILE.mp4", help="the video with the label drawn on")
     parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
+    parser.add_argument("--no-unknown", action="store_true",
+                        help="always name a class, also where the checkpoint has a threshold for none of them")
     add_live_flags(parser)
     parser.add_argument("--skip-errors", action="store_true",
                         help="go on after a file that cannot be read, as is done within folders")
@@ -292,7 +294,9 @@ def video_line(prediction: Prediction) -> str:
 
 def window_line(prediction: Prediction, top: int, start: float, end: float) -> str:
     """The times of a window, a bar of its best score, and its two best classes; at most 80 columns."""
-    names = "  ".join(f"{shortened(name, 13)} {score:.3f}" for name, score in prediction.top(min(top, 2)))
+    best = prediction.top(1 if prediction.is_unknown else min(top, 2))
+    names = "  ".join(f"{shortened(name, 13)} {score:.3f}" for name, score in best)
+    names = f"unknown, not {names}" if prediction.is_unknown else names
     return f"{clock(start):>9} - {clock(end):<9} {'#' * round(10 * prediction.score):<10}  {names}"
 
 

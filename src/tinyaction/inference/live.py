@@ -30,6 +30,7 @@ from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.models.pooling import cell_means
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.temporal_shift import TemporalShift
+from tinyaction.models.unknown import Unknown
 from tinyaction.sample import DataSample
 from tinyaction.video import UInt8Array
 
@@ -41,6 +42,7 @@ class FramePredictor(Protocol):
     device: torch.device
     checkpoint: Checkpoint
     class_names: list[str]
+    unknown: Unknown | None
 
     def frames_to_inputs(self, frames: Sequence[UInt8Array]) -> torch.Tensor: ...
     def predict_batch(self, batch: Batch) -> list[Prediction]: ...
@@ -146,7 +148,10 @@ class LivePredictor:
             clip = torch.cat(list(self._newest), dim=1)                # (V, T, F, 2, 2)
             logits = self.model.cls_head(clip)[None]                   # (1, V, K)
             scores = self.model.cls_head.video_scores(logits)[0]       # (K,)
-        return Prediction("live", self.predictor.class_names, scores.cpu().double().tolist())
+            unknown = self.predictor.unknown
+            pooled = self.model.cls_head.pool(clip).mean(dim=0, keepdim=True)  # (1, F')
+            is_unknown = unknown is not None and unknown.is_unknown(pooled)[0]
+        return Prediction("live", self.predictor.class_names, scores.cpu().double().tolist(), is_unknown)
 
 
 def predict_moments(

@@ -27,6 +27,7 @@ from tinyaction.inference.sources import MemoryReader, check_array, checked_fram
 from tinyaction.models import Recognizer
 from tinyaction.models.checkpoint import checkpoint_of, load_model
 from tinyaction.models.pretrained import load_pretrained
+from tinyaction.models.unknown import logits_and_pooled
 from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Predictor:
             :func:`tinyaction.load_pretrained`, which is moved to the device.
         device: "auto", "cpu", "cuda", "mps".
         num_clips: views of a video whose scores are averaged; default as in the run's evaluation.
+        tells_unknown: whether a video may be "unknown", where the checkpoint has a threshold for it.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -52,7 +54,8 @@ class Predictor:
     """
 
     def __init__(
-        self, checkpoint: str | Path | Recognizer, *, device: str = "auto", num_clips: int | None = None
+        self, checkpoint: str | Path | Recognizer, *, device: str = "auto", num_clips: int | None = None,
+        tells_unknown: bool = True,
     ) -> None:
         self.device = choose_device(device)
         if isinstance(checkpoint, Recognizer):
@@ -62,6 +65,7 @@ class Predictor:
         self.model: Recognizer = model.to(self.device)
         self.class_names = self.checkpoint.class_names
         self.stand_in = self.checkpoint.stand_in
+        self.unknown = self.checkpoint.unknown if tells_unknown else None
         try:
             self.eval_arguments: dict[str, Any] = dict(self.checkpoint.eval_pipeline)
             if num_clips is not None:
@@ -167,9 +171,14 @@ class Predictor:
         """Predict what :func:`tinyaction.collate` made."""
         with torch.inference_mode():
             inputs = batch["inputs"].to(self.device)                   # (B, V, C, T, H, W) uint8
-            scores = self.model.cls_head.video_scores(self.model(inputs, mode="logits")).cpu()  # (B, K)
-        return [Prediction(sample.filename, self.class_names, of_video.double().tolist())
-                for sample, of_video in zip(batch["data_samples"], scores, strict=True)]
+            if self.unknown is None:
+                logits, is_unknown = self.model(inputs, mode="logits"), [False] * len(inputs)  # (B, V, K), B
+            else:
+                logits, pooled = logits_and_pooled(self.model, inputs)  # (B, V, K), (B, F')
+                is_unknown = self.unknown.is_unknown(pooled)           # B
+            scores = self.model.cls_head.video_scores(logits).cpu()    # (B, K)
+        return [Prediction(sample.filename, self.class_names, of_video.double().tolist(), unknown)
+                for sample, of_video, unknown in zip(batch["data_samples"], scores, is_unknown, strict=True)]
 
     def embed(self, source: Any) -> tuple[npt.NDArray[np.float32], list[str]]:
         """Compute the features that the classifier sees, averaged over views: (N, F), and the videos' names."""

@@ -109,6 +109,11 @@ class RunConfig:
                           choices=NUM_CROPS)
     max_views: int = flag(0, "views that the network sees at once, to bound memory; 0 is all", at_least=0)
 
+    unknown_rate: float = flag(0.0, "share of clips of the classes that may be told unknown, as 0.05: predict then "
+                                    "says so of clips that are far from all classes; 0 never", at_least=0, below=1)
+    background: str = flag("", "folder of clips that are none of the classes: they choose the threshold, where no "
+                               "--unknown-rate does, and show what it finds", metavar="DIR")
+
     out: str = flag("", "folder of the run; default a new one under runs/", group="run", metavar="DIR")
     resume: str = flag("", "folder of a run to continue where it stopped, with its flags; on a CPU to the bit",
                        metavar="DIR")
@@ -131,6 +136,7 @@ class RunConfig:
         if self.method == "probe":
             check_probe(self)
         check_folds(self)
+        check_unknown(self)
 
     @property
     def trackers(self) -> list[str]:
@@ -149,6 +155,16 @@ def check_probe(config: RunConfig) -> None:
     ):
         if is_given:
             raise ValueError(f"{name} goes with --method finetune and not with --method probe; {advice}")
+
+
+def check_unknown(config: RunConfig) -> None:
+    """Raise ValueError where a threshold for "unknown" cannot be stored, or not be measured."""
+    for name, is_given in (("--unknown-rate", config.unknown_rate > 0), ("--background", bool(config.background))):
+        if is_given and config.folds and not config.final:
+            raise ValueError(f"{name} is stored in best.pt, which --folds leaves only with --final; add --final")
+        if is_given and config.folds and config.method != "probe":
+            raise ValueError(f"{name} with --folds goes with --method probe; the features of a fine-tuned network are "
+                             "others in each fold")
 
 
 def check_folds(config: RunConfig) -> None:
@@ -170,7 +186,7 @@ MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_sk
               "tensorboard", "track", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe", "cross_validation")
+         "probe", "cross_validation", "unknown")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 

@@ -26,6 +26,7 @@ from tinyaction.training.identity import RunIdentity
 from tinyaction.training.loop import Callbacks, TrainState, fit
 from tinyaction.training.probe_run import run_probe
 from tinyaction.training.resume import CheckpointManager, Stateful
+from tinyaction.training.unknown import add_unknown, background_videos, is_asked_for
 from tinyaction.video.frames import FORMATS, original_of
 
 MUCH_WAITING = 1 / 3  # share of an epoch spent waiting for data above which a flag is named
@@ -73,6 +74,17 @@ def train(
         ValueError, OSError: a flag, a list or a video is wrong; the message names it.
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
+    background_videos(config)                                          # wrong ones are told before the training
+    result = _train(config, data=data, on_line=on_line, on_batch=on_batch, on_count=on_count)
+    if is_asked_for(config) and rank() == 0:
+        add_unknown(result.path, config, result.evaluation, on_line=on_line)
+    return result
+
+
+def _train(
+    config: RunConfig, *, data: DataFolder | None, on_line: OnLine | None, on_batch: OnBatch | None,
+    on_count: OnCount | None,
+) -> RunResult:
     if config.folds:
         fine_tuning = FineTuning(partial(train_fold, on_batch=on_batch), partial(train_final, on_batch=on_batch))
         path, evaluation = run_folds(config, fine_tuning, on_line=on_line, on_count=on_count)
