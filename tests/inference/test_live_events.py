@@ -211,6 +211,29 @@ def test_a_camera_that_drops_is_opened_again_with_a_sentence():
                      "camera 0: back after 7 s"]
 
 
+def test_a_slow_network_sees_what_is_now_and_every_gap():
+    """Ten frames come while the first is used, with a gap among them; then the camera is unplugged."""
+    go, is_read, frame = threading.Event(), threading.Event(), flat(1, 1)[0]
+
+    def moments():
+        yield Moment(0, frame)
+        go.wait(30)
+        for number in range(1, 11):
+            yield Moment(number, None if number == 4 else frame)
+        is_read.set()
+        raise ValueError("unplugged")
+
+    found = cameras.newest(moments(), most_waiting=3)
+    assert next(found).seconds == 0
+    go.set()
+    assert is_read.wait(30)
+    time.sleep(0.2)                                                   # the error is in line, too
+    assert [(moment.seconds, moment.frame is None) for moment in islice(found, 2)] == [(4, True), (10, False)]
+    with pytest.raises(ValueError, match="unplugged"):
+        next(found)
+    assert [moment.seconds for moment in cameras.newest(map(Moment, range(3), [frame] * 3))] == [0, 1, 2]
+
+
 def test_no_window_goes_over_a_gap_or_a_change_of_size(checkpoint):
     predictor = Predictor(checkpoint, device="cpu")
     large = np.full((64, 48, 3), 220, np.uint8)
@@ -281,6 +304,7 @@ def server(video):
 
 def test_a_stream_is_opened_again_when_it_breaks_off(server, monkeypatch):
     monkeypatch.setattr(cameras, "WAITS", (0.01,))
+    monkeypatch.setattr(cameras, "newest", lambda moments: moments)    # all of them
     lines: list[str] = []
     frames = [moment.frame for moment in islice(moments_of(server, on_line=lines.append), 200)]
     assert [number for number, frame in enumerate(frames) if frame is None] == [120]

@@ -9,7 +9,9 @@ Cameras and streams are opened again when they break off; a pipe and a file end.
 
 import re
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -25,6 +27,7 @@ from tinyaction.video import UInt8Array, open_video
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "tcp", "http", "https")
 TIMEOUT_SECONDS = 10.0  # in which a stream must open, and give its next frame
+MOST_WAITING = 8  # frames that wait for the network
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each try to open it again; then always the last one
 
 
@@ -66,9 +69,53 @@ def moments_of(source: str, *, on_line: Callable[[str], None]) -> Iterator[Momen
         return _frames_of(_opened(sys.stdin.buffer, shown_name(source)), shown_name(source))
     if is_stream(source):
         opened = (lambda: Camera(int(source))) if source.isdigit() else (lambda: Stream(source))
-        return timed_by_clock(reconnecting(opened(), opened, name=shown_name(source), on_line=on_line))
+        frames = reconnecting(opened(), opened, name=shown_name(source), on_line=on_line)
+        return newest(timed_by_clock(frames))
     reader = open_video(source)
     return map(Moment, reader.seconds.tolist(), reader.read(range(len(reader))))
+
+
+def newest(moments: Iterable[Moment], *, most_waiting: int = MOST_WAITING) -> Iterator[Moment]:
+    """Read ahead in a thread; where frames come faster than they are used, the oldest ones that wait are left out.
+
+    So the network sees what is now, also where it is slower than the camera. A gap is never left out.
+    """
+    waiting: deque[Moment | Exception | None] = deque()
+    changed = threading.Condition()
+    is_over = threading.Event()
+
+    def add(item: Moment | Exception | None) -> None:
+        with changed:
+            if len(waiting) >= most_waiting:
+                oldest = waiting.popleft()
+                if isinstance(oldest, Moment) and oldest.frame is None:
+                    waiting[0] = oldest                                # the gap takes the place of the next frame
+            waiting.append(item)
+            changed.notify()
+
+    def read() -> None:
+        try:
+            for moment in moments:
+                add(moment)
+                if is_over.is_set():
+                    return
+            add(None)
+        except Exception as error:  # told to the one who uses the frames
+            add(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        while True:
+            with changed:
+                changed.wait_for(lambda: waiting)
+                item = waiting.popleft()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                return
+            yield item
+    finally:
+        is_over.set()
 
 
 def timed_by_clock(frames: Iterable[UInt8Array | None], *, clock: Callable[[], float] = time.monotonic
