@@ -96,7 +96,7 @@ def energy(train: Tensor, labels: Tensor, rows: Tensor, linear: Linear) -> Tenso
 def distance(train: Tensor, labels: Tensor, rows: Tensor, linear: Linear) -> Tensor:
     """Plainly of the features as they are."""
     x = train.mean(dim=1)
-    means = torch.stack([x[labels == label].mean(dim=0) for label in labels.unique()])
+    means = torch.stack([x[labels == label].mean(dim=0) for label in sorted(set(labels.tolist()))])
     return torch.cdist(rows.mean(dim=1), means).min(dim=1).values
 
 
@@ -130,7 +130,7 @@ class Tested:
     def held_out(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Scores, probabilities and labels of each person by the others."""
         parts = []
-        for person in self.persons.unique():
+        for person in sorted(set(self.persons.tolist())):
             is_out = self.persons == person
             linear = self.data.fit(self.rows, ~is_out, [self.probe.strength])[0]
             parts.append((*self._scores(self.rows[~is_out], self.labels[~is_out], self.rows[is_out, : self.views],

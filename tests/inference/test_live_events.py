@@ -22,6 +22,7 @@ from tinyaction.inference.cameras import Moment, Stream, is_stream, moments_of, 
 from tinyaction.inference.commands import CommandRunner, parse_command
 from tinyaction.inference.events import EventClips
 from tinyaction.inference.live import predict_moments
+from tinyaction.models.unknown import logits_and_pooled
 from tinyaction.video.writer import write_video
 
 
@@ -35,11 +36,10 @@ def checkpoint(tmp_path_factory) -> Path:
     path = save_toy(tmp_path_factory.mktemp("model") / "model.pt", num_clips=1)
     saved = Checkpoint.load(path)
     predictor = Predictor(path, device="cpu")
-    with torch.inference_mode():
-        dark, bright = (predictor.embed([np.stack(flat(value, 4))])[0][0] for value in (20, 220))
-    direction = torch.from_numpy(bright - dark)
-    direction = direction / direction.square().sum()
-    middle = float(torch.from_numpy(bright + dark) @ direction) / 2
+    inputs = torch.stack([predictor.inputs_of(np.stack(flat(value, 4))) for value in (20, 220)])
+    dark, bright = logits_and_pooled(predictor.model, inputs)[1].clone()  # (F',) each
+    direction = (bright - dark) / (bright - dark).square().sum()
+    middle = float((bright + dark) @ direction) / 2
     saved.state_dict["cls_head.fc.weight"] = torch.stack([-20 * direction, 20 * direction])
     saved.state_dict["cls_head.fc.bias"] = torch.tensor([20 * middle, -20 * middle])
     saved.save(path)

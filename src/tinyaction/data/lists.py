@@ -85,13 +85,14 @@ class VideoList:
             path, self.starts[index], self.ends[index])
 
     def row(self, index: int, class_names: Sequence[str]) -> Segment:
-        """As the line of a CSV file."""
+        """As the line of a CSV file, without a group where that is the video itself."""
+        name = self.name(index)
+        group = "" if self.groups is None or self.groups[index] == name else self.groups[index]
         start, end = (0.0, math.inf) if self.starts is None or self.ends is None else (
             float(self.starts[index]), float(self.ends[index]))
-        return Segment(self.name(index), start, end, class_names[self.labels[index]],
-                       group="" if self.groups is None else self.groups[index],
+        return Segment(name, start, end, class_names[self.labels[index]], group=group,
                        others={name: cells[index] for name, cells in self.columns.items()} | (
-                           {} if self.num_frames is None else {"num_frames": str(self.num_frames[index])}))
+                            {} if self.num_frames is None else {"num_frames": str(self.num_frames[index])}))
 
     def subset(self, indices: Sequence[int]) -> "VideoList":
         """The videos of these places, in this order, with all that is known of them."""

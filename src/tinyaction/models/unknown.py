@@ -61,7 +61,7 @@ def class_directions(
 
 def nearest_distance(pooled: torch.Tensor, centre: torch.Tensor, class_means: torch.Tensor) -> torch.Tensor:
     """(N, F') -> (N,): how far each direction from the centre is from the nearest class mean."""
-    x = torch.nn.functional.normalize(pooled.double().cpu() - centre.double(), dim=1)  # (N, F')
+    x = torch.nn.functional.normalize(pooled.cpu().double() - centre.double(), dim=1)  # (N, F')
     return (x.unsqueeze(1) - class_means.double()).norm(dim=2).min(dim=1).values  # (N,)
 
 

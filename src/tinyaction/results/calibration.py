@@ -18,6 +18,7 @@ Array = npt.NDArray[np.float64]
 
 NUM_BINS = 15
 TEMPERATURES = (0.05, 20.0)  # lowest and highest
+PRIOR = 0.5  # standard deviation of the logarithm of a temperature, before any video is seen
 
 
 def with_temperature(scores: npt.ArrayLike, temperature: float) -> Array:
@@ -32,25 +33,24 @@ def with_temperature(scores: npt.ArrayLike, temperature: float) -> Array:
 def fit_temperature(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """The temperature at which the scores (N, K) of held-out videos are most likely, given their labels (N,).
 
-    Each label counts as (N + 1) of N + 2 observations, so that a few videos without a mistake do not make every score
-    1. Source: Platt 1999, of two classes.
+    Its logarithm has a normal prior around 0, so that it stays near 1 where a few videos say little: with no mistake
+    among them the most likely temperature alone would make every score 1.
     """
     logs = np.log(np.maximum(np.asarray(scores, np.float64), 1e-12))   # (N, K)
-    labels = np.asarray(labels, np.int64)
-    N, K = logs.shape
-    targets = np.full((N, K), 1 / (N + 2) / max(1, K - 1))
-    targets[np.arange(N), labels] = 1 - 1 / (N + 2)
+    right = logs[np.arange(len(logs)), np.asarray(labels, np.int64)]   # (N,)
 
-    def loss(sharpness: float) -> float:
-        z = sharpness * logs
+    def loss(log_temperature: float) -> float:
+        z = logs / math.exp(log_temperature)
         normalizer = z.max(axis=1) + np.log(np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1))
-        return float((normalizer - (targets * z).sum(axis=1)).mean())
+        return float((normalizer - right / math.exp(log_temperature)).sum() + (log_temperature / PRIOR)**2 / 2)
 
-    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]               # 1 / temperature: the loss is convex in it
-    while high - low > 1e-6 * high:
+    grid = np.linspace(math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]), 25).tolist()
+    best = int(np.argmin([loss(one) for one in grid]))
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    while high - low > 1e-6:
         third = (high - low) / 3
         low, high = (low, high - third) if loss(low + third) <= loss(high - third) else (low + third, high)
-    return 2 / (low + high)
+    return math.exp((low + high) / 2)
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class _Pooled:
 
     def of(self, videos: VideoList) -> _Found:
         rows = list(self._from_cache(videos) if self.config.method == "probe" else self._from_network(videos))
-        return _Found([name for name, _, _ in rows], torch.stack([x for _, x, _ in rows]).double().cpu(),
+        return _Found([name for name, _, _ in rows], torch.stack([x for _, x, _ in rows]).cpu().double(),
                       torch.tensor([label for _, _, label in rows]))
 
     @torch.inference_mode()
