@@ -15,9 +15,9 @@ from tinyaction.inference.events import BEFORE_SECONDS, EventClips
 from tinyaction.inference.live import predict_moments
 from tinyaction.inference.prediction import Prediction
 from tinyaction.inference.predictor import Predictor
-from tinyaction.inference.timeline import clock
 from tinyaction.inference.triggers import COOL_DOWN_SECONDS, Event, TriggerState, parse_trigger
 from tinyaction.models.unknown import UNKNOWN
+from tinyaction.results.timeline_picture import clock
 from tinyaction.text import printable
 
 WINDOW_SECONDS = 2.0

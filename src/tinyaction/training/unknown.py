@@ -16,7 +16,7 @@ import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
 from tinyaction.data.class_folders import is_video, walk_files
-from tinyaction.data.dataset import VideoDataset
+from tinyaction.data.dataset import VideoDataset, build_dataloader
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models.checkpoint import load_model
@@ -34,7 +34,7 @@ from tinyaction.results.calibration import (
 from tinyaction.results.evaluation import Evaluation
 from tinyaction.results.features import FeatureCache, Reading, extract_features
 from tinyaction.results.run import RunFolder
-from tinyaction.training.build import OnLine, build_loader, eval_arguments, prepare_folder
+from tinyaction.training.build import OnLine, eval_arguments, prepare_folder
 from tinyaction.training.config import RunConfig
 from tinyaction.training.probe_run import write_page
 
@@ -163,7 +163,11 @@ class _Pooled:
     def _from_network(self, videos: VideoList) -> Iterator[tuple[str, torch.Tensor, int]]:
         dataset = VideoDataset(videos, eval_pipeline(**eval_arguments(self.config)), test_mode=True)
         device = self.model.cls_head.fc.weight.device
-        for batch in build_loader(replace(self.config, batch_size=1), dataset, is_train=False, pin_memory=False):
+        config = self.config
+        loader = build_dataloader(dataset, batch_size=1, num_workers=config.num_workers, max_skipped=config.max_skipped,
+                                  on_error="skip" if config.on_error == "skip" else "raise",
+                                  video_timeout=config.video_timeout)
+        for batch in loader:
             _, pooled = logits_and_pooled(self.model, batch["inputs"].to(device))  # (1, F')
             sample = batch["data_samples"][0]
             assert sample.label is not None
