@@ -164,9 +164,9 @@ class _Pooled:
         dataset = VideoDataset(videos, eval_pipeline(**eval_arguments(self.config)), test_mode=True)
         device = self.model.cls_head.fc.weight.device
         config = self.config
-        loader = build_dataloader(dataset, batch_size=1, num_workers=config.num_workers, max_skipped=config.max_skipped,
+        loader = build_dataloader(dataset, batch_size=1, num_workers=config.num_workers,
                                   on_error="skip" if config.on_error == "skip" else "raise",
-                                  video_timeout=config.video_timeout)
+                                  max_skipped=config.max_skipped, video_timeout=config.video_timeout)
         for batch in loader:
             _, pooled = logits_and_pooled(self.model, batch["inputs"].to(device))  # (1, F')
             sample = batch["data_samples"][0]
