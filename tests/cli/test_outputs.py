@@ -15,6 +15,7 @@ OUTPUTS = [
     "predict VIDEO --checkpoint CHECKPOINT --device cpu --json OUT",
     "predict VIDEO --checkpoint CHECKPOINT --device cpu --overlay OUT",
     "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --timeline OUT",
+    "predict VIDEO --checkpoint CHECKPOINT --device cpu --on lying>0.5 --save-events OUT",
     "explain VIDEO --checkpoint CHECKPOINT --device cpu --out OUT",
     "explain VIDEO --checkpoint CHECKPOINT --device cpu --no-video --out OUT",
     "embed VIDEO --checkpoint CHECKPOINT --device cpu --out OUT",
@@ -79,7 +80,7 @@ def test_no_command_writes_to_what_is_there(place, monkeypatch, capsys, command,
 
 
 @pytest.mark.parametrize("command, sibling", [
-    (OUTPUTS[3], "new.png"), (OUTPUTS[4], "new.mp4"), (OUTPUTS[6], "new.txt"),
+    (OUTPUTS[3], "new.png"), (OUTPUTS[5], "new.mp4"), (OUTPUTS[7], "new.txt"),
 ])
 def test_what_is_written_beside_the_output_counts_too(place, tmp_path, capsys, command, sibling):
     (tmp_path / sibling).write_text("a person's own")
@@ -90,8 +91,8 @@ def test_what_is_written_beside_the_output_counts_too(place, tmp_path, capsys, c
 
 
 @pytest.mark.parametrize("command, suffix", [
-    (OUTPUTS[0], ".csv"), (OUTPUTS[1], ".json"), (OUTPUTS[2], ".mp4"), (OUTPUTS[3], ".csv"), (OUTPUTS[4], ".png"),
-    (OUTPUTS[6], ".npy"), (OUTPUTS[7], ".torchscript"),
+    (OUTPUTS[0], ".csv"), (OUTPUTS[1], ".json"), (OUTPUTS[2], ".mp4"), (OUTPUTS[3], ".csv"), (OUTPUTS[5], ".png"),
+    (OUTPUTS[7], ".npy"), (OUTPUTS[8], ".torchscript"),
 ])
 def test_a_new_name_is_written_and_replaced_only_with_force(place, tmp_path, capsys, command, suffix):
     before = snapshot(place)

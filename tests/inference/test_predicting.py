@@ -1,6 +1,5 @@
 """What can be predicted besides a file: folders, arrays, generators, long videos in windows, frames as they come."""
 
-import itertools
 import json
 import os
 import shutil
@@ -295,7 +294,7 @@ def test_the_command_writes_a_timeline_and_an_overlay(folder, long_clip, tmp_pat
     (["VIDEO", "--window", "0"], "--window is 0.0; it must be above 0 seconds"),
     (["VIDEO", "--top", "0"], "--top is 0; it must be at least 1"),
     (["987"], "camera 987: there is none"),
-    (["0", "--overlay", "out.mp4"], "--overlay is for video files, not for a camera"),
+    (["0", "--overlay", "out.mp4"], "--overlay is for video files, not for a camera or --on"),
     (["VIDEO", "--json", "--csv"], "cannot both go to the screen"),
     (["http://example.com/a.mp4"], "http://example.com/a.mp4: addresses are not read; download the video"),
     (["photo.JPG"], "photo.JPG: a picture is no video"),
@@ -352,21 +351,6 @@ def test_a_broken_file_ends_the_command_unless_it_is_skipped(folder, tmp_path, c
     assert predict([*words, "--skip-errors"]) == 2
     out, err = capsys.readouterr()
     assert "clip 0.mp4" in out and err.splitlines()[-1] == "error: 1 of 2 videos could not be read"
-
-
-def test_a_camera_is_watched_for_the_time_given(folder, capsys, monkeypatch):
-    class FakeCamera:
-        fps = 4.0
-
-        def __init__(self, number):
-            self.number = number
-
-        def __iter__(self):
-            return itertools.cycle(bar_frames(0, 3, num_frames=5))
-
-    monkeypatch.setattr("tinyaction.inference.predictor.Camera", FakeCamera)
-    assert predict(["987", "--checkpoint", str(folder / "model.pt"), "--window", "1", "--seconds", "1e-9"]) == 0
-    assert capsys.readouterr().out.splitlines()[1] == "camera 987"
 
 
 def test_windows_have_one_heading(folder, long_clip, capsys):

@@ -327,7 +327,7 @@ def test_the_page_draws_its_charts_itself(run: Path) -> None:
             "tinyaction.results.report.write_report(sys.argv[1])\n"
             "assert 'tensorboard' not in sys.modules")
     subprocess.run([sys.executable, "-c", code, str(run)], check=True)
-    assert (run / "report.html").read_text(encoding="utf-8").count('<svg class="chart"') == 4
+    assert (run / "report.html").read_text(encoding="utf-8").count('<svg class="chart"') == 5
     assert [path.name for path in run.glob("*.png")] == []  # no videos were given, so there are no sheets either
 
 

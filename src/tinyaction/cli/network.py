@@ -76,9 +76,10 @@ def load_embedder(arguments: argparse.Namespace) -> Embedder:
                                     size=arguments.size, device=arguments.device, num_clips=arguments.num_clips)
 
 
-def load_predictor(arguments: argparse.Namespace, *, device: str) -> Predictor:
+def load_predictor(arguments: argparse.Namespace, *, device: str, tells_unknown: bool = True) -> Predictor:
     """The same with the clips of ``--num-clips``, ready to predict on a device."""
     if arguments.checkpoint:
-        return Predictor(arguments.checkpoint, device=device, num_clips=arguments.num_clips)
+        return Predictor(arguments.checkpoint, device=device, num_clips=arguments.num_clips,
+                         tells_unknown=tells_unknown)
     return Predictor.from_pretrained(arguments.model, weights=arguments.weights, clip_len=arguments.clip_len,
                                      size=arguments.size, device=device, num_clips=arguments.num_clips)

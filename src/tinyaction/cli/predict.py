@@ -4,13 +4,13 @@ import argparse
 import csv
 import json
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.cli.live import Watcher, add_live_flags, check_live_flags
 from tinyaction.cli.network import (
     add_network_flags,
     check_clip_length,
@@ -20,6 +20,7 @@ from tinyaction.cli.network import (
 )
 from tinyaction.cli.timelines import predict_timelines, write_overlay, write_subtitle_files
 from tinyaction.files import check_output, part_of, put_in_place
+from tinyaction.inference.cameras import is_stream
 from tinyaction.inference.overlay import draw_timeline
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.predictor import Predictor
@@ -39,10 +40,12 @@ OF_TIMES = ("timeline", "srt", "vtt")  # outputs that need windows, or a model o
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
-    check_clip_length(arguments, [source for source in arguments.sources if not _is_camera(source)])
+    check_clip_length(arguments, [source for source in arguments.sources if not is_stream(source)])
     try:
-        predictor = load_predictor(arguments, device=arguments.device)
+        predictor = load_predictor(arguments, device=arguments.device, tells_unknown=not arguments.no_unknown)
     except TimelineModelError:
+        if arguments.on:
+            raise ValueError("--on needs a model of clips; this is one of timelines") from None
         return predict_timelines(arguments)
     if arguments.window is None and any(getattr(arguments, name) is not None for name in ("stride", *OF_TIMES)):
         raise ValueError("--stride, --timeline, --srt and --vtt are for windows; say with --window how many seconds "
@@ -50,17 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if predictor.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.", file=sys.stderr)
     output = Output(arguments)
+    watcher = Watcher(predictor, arguments, output)
     failures: list[str] = []
     try:
         for source in arguments.sources:
-            if _is_camera(source):
-                _watch(predictor, int(source), arguments, output)
+            if is_stream(source) or arguments.on:
+                for stream in [source] if is_stream(source) else list_videos(source) or [source]:
+                    watcher.watch(str(stream))
             elif arguments.window is not None:
                 for video in list_videos(source) or [source]:
                     _predict_windows(predictor, str(video), arguments, output)
             else:
                 _predict_whole(predictor, source, arguments, output, failures)
     finally:
+        watcher.close()
         output.close()
     if failures:
         print(f"error: {len(failures)} of {len(failures) + output.num_written} videos could not be read",
@@ -78,24 +84,25 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     _check_numbers(arguments)
     if arguments.json and arguments.csv == arguments.json == "-":
         raise ValueError("--json and --csv cannot both go to the screen; name a file for one of them")
+    check_live_flags(arguments)
     _check_outputs(arguments)
     if not arguments.sources:
         parser.error("the following arguments are required: SOURCE")
     arguments.many = len(arguments.sources) > 1 or (
-        not _is_camera(arguments.sources[0]) and list_videos(arguments.sources[0]) is not None)
+        not is_stream(arguments.sources[0]) and list_videos(arguments.sources[0]) is not None)
     for name in (*OF_TIMES, "overlay"):
         if getattr(arguments, name) and arguments.many:
             raise ValueError(f"--{name} is for one video; {len(arguments.sources)} sources or a folder were given")
-        if getattr(arguments, name) and _is_camera(arguments.sources[0]):
-            raise ValueError(f"--{name} is for video files, not for a camera")
+        if getattr(arguments, name) and (is_stream(arguments.sources[0]) or arguments.on):
+            raise ValueError(f"--{name} is for video files, not for a camera or --on")
     return arguments
 
 
 def _parser() -> Parser:
     parser = Parser(prog="tinyaction predict", description=__doc__, allow_abbrev=False)
     parser.add_argument("sources", nargs="*", metavar="SOURCE",
-                        help="video files, folders of videos, quoted patterns such as 'clips/*.mp4', or a camera's "
-                        "number")
+                        help="video files, folders of videos, quoted patterns such as 'clips/*.mp4', a camera's "
+                        "number, a stream such as rtsp://host/path, or - for standard input")
     add_network_flags(parser)
     parser.add_argument("--top", type=int, default=5, help="classes to show of each video (default 5)")
     parser.add_argument("--verbose", action="store_true", help="show the classes of each video of a folder, too")
@@ -115,7 +122,9 @@ def _parser() -> Parser:
     parser.add_argument("--vtt", metavar="FILE.vtt", help="the same as subtitles for browsers")
     parser.add_argument("--overlay", metavar="FILE.mp4", help="the video with the label drawn on")
     parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
-    parser.add_argument("--seconds", type=float, help="stop watching a camera after this time; default Ctrl-C")
+    parser.add_argument("--no-unknown", action="store_true",
+                        help="always name a class, also where the checkpoint has a threshold for none of them")
+    add_live_flags(parser)
     parser.add_argument("--skip-errors", action="store_true",
                         help="go on after a file that cannot be read, as is done within folders")
     parser.add_argument("--batch-size", type=int, default=1, help="videos that are computed together (default 1)")
@@ -142,10 +151,6 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         paths = [Path(path), Path(path).with_suffix(".png")] if name == "timeline" else [Path(path)]
         for each in paths:
             others.append(check_output(each, flag=f"--{name}", inputs=others, force=arguments.force))
-
-
-def _is_camera(source: str) -> bool:
-    return source.isdigit() and not Path(source).exists()
 
 
 # ---- what is predicted ---------------------------------------------------------------------------------------------
@@ -183,30 +188,19 @@ def _predict_windows(predictor: Predictor, source: str, arguments: argparse.Name
         write_overlay(arguments, source, segments)
 
 
-def _watch(predictor: Predictor, camera: int, arguments: argparse.Namespace, output: "Output") -> None:
-    """Print the scores of a camera until Ctrl-C or ``--seconds``."""
-    window_seconds = arguments.window or 2.0
-    predictions = predictor.watch(camera, window_seconds=window_seconds)
-    output.begin_windows(f"camera {camera}")
-    begin = time.monotonic()
-    for prediction in predictions:
-        now = time.monotonic() - begin
-        output.add(prediction, max(0.0, now - window_seconds), now)
-        if arguments.seconds is not None and now >= arguments.seconds:
-            break
-
-
 # ---- what is shown and written -------------------------------------------------------------------------------------
 
 
 class Output:
     """Predictions as they come: a table, JSON lines, or CSV; each to the screen or into a file.
 
-    One video is shown with a bar a class, several with a line each and a summary, windows with a line each.
+    One video is shown with a bar a class, several with a line each and a summary, windows with a line each. With
+    ``--on`` screen and JSON have the events only.
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.top = arguments.top
+        self._events_only = bool(arguments.on)
         self.one_line_each = arguments.many and not arguments.verbose
         self.num_written = 0
         self._counts: Counter[str] = Counter()
@@ -219,7 +213,7 @@ class Output:
 
     def begin_windows(self, source: str) -> None:
         """Name the source of the windows that follow."""
-        if self._to_screen:
+        if self._to_screen and not self._events_only:
             self._print_heading(f"{'from':>9} - {'to':<9} {'':<10}  best classes")
             print(printable(str(source)))
 
@@ -231,10 +225,12 @@ class Output:
             times = {"start_seconds": round(start, 3), "end_seconds": round(end, 3)}
         else:
             self._counts[prediction.label] += 1
-        if self._json:
-            self._write_json(prediction, times)
         if self._csv:
             self._write_csv(prediction, times)
+        if self._events_only:
+            return
+        if self._json:
+            self._write_json(prediction, times)
         if self._to_screen:
             if times:
                 print(printable(window_line(prediction, self.top, *times.values())), flush=True)
@@ -243,6 +239,13 @@ class Output:
                 print(printable(video_line(prediction)), flush=True)
             else:
                 print(printable(prediction.table(self.top)), flush=True)
+
+    def add_event(self, row: dict[str, Any], line: str) -> None:
+        """Show and write an event: a line for people, or its row as JSON."""
+        if self._json:
+            self._write_row(row)
+        if self._to_screen:
+            print(printable(line), flush=True)
 
     def close(self) -> None:
         """Show the summary and give the files their names, also after Ctrl-C; without a prediction there are none."""
@@ -270,6 +273,9 @@ class Output:
     def _write_json(self, prediction: Prediction, times: dict[str, float]) -> None:
         row = {"source": prediction.source, **times, "class": prediction.label, "score": prediction.score,
                "scores": dict(zip(prediction.class_names, prediction.scores, strict=True))}
+        self._write_row(row)
+
+    def _write_row(self, row: dict[str, Any]) -> None:
         is_unicode = str(getattr(self._json, "encoding", "")).lower().startswith("utf")
         print(json.dumps(row, ensure_ascii=not is_unicode), file=self._json, flush=True)
 
@@ -297,7 +303,9 @@ def video_line(prediction: Prediction) -> str:
 
 def window_line(prediction: Prediction, top: int, start: float, end: float) -> str:
     """The times of a window, a bar of its best score, and its two best classes; at most 80 columns."""
-    names = "  ".join(f"{shortened(name, 13)} {score:.3f}" for name, score in prediction.top(min(top, 2)))
+    best = prediction.top(1 if prediction.is_unknown else min(top, 2))
+    names = "  ".join(f"{shortened(name, 13)} {score:.3f}" for name, score in best)
+    names = f"unknown, not {names}" if prediction.is_unknown else names
     return f"{clock(start):>9} - {clock(end):<9} {'#' * round(10 * prediction.score):<10}  {names}"
 
 

@@ -16,19 +16,21 @@ shifts forwards only; it has no latency, but it is another network and has to be
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import nn
 
 from tinyaction.data.dataset import Batch, collate
+from tinyaction.inference.cameras import Moment
 from tinyaction.inference.prediction import Prediction
 from tinyaction.inference.sources import check_frame
 from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.models.pooling import cell_means
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.temporal_shift import TemporalShift
+from tinyaction.models.unknown import Unknown
 from tinyaction.sample import DataSample
 from tinyaction.video import UInt8Array
 
@@ -40,6 +42,7 @@ class FramePredictor(Protocol):
     device: torch.device
     checkpoint: Checkpoint
     class_names: list[str]
+    unknown: Unknown | None
 
     def frames_to_inputs(self, frames: Sequence[UInt8Array]) -> torch.Tensor: ...
     def predict_batch(self, batch: Batch) -> list[Prediction]: ...
@@ -54,25 +57,26 @@ class LivePredictor:
 
     Args:
         predictor: its network, pipeline and classes; ``num_clips`` plays no part here.
-        fps: frames per second that will be pushed.
+        fps: frames per second that will be pushed; None where each is pushed with its time.
         window_seconds: time that one score covers; ``clip_len`` frames, evenly spread over it, are sampled. Choose
             about the length of the training clips.
 
     Attributes:
         latency_frames: sampled frames by which the score is late.
-        frame_stride: pushed frames from one sampled frame to the next; need not be whole.
+        step_seconds: from one sampled frame to the next.
     """
 
-    def __init__(self, predictor: FramePredictor, *, fps: float, window_seconds: float = 2.0) -> None:
+    def __init__(self, predictor: FramePredictor, *, fps: float | None = None, window_seconds: float = 2.0) -> None:
         for name, value in (("fps", fps), ("window_seconds", window_seconds)):
-            if not 0 < value < float("inf"):
+            if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} is {value}; it must be above 0")
         self.predictor = predictor
         self.model = predictor.model
         self.clip_len: int = predictor.checkpoint.eval_pipeline["clip_len"]
-        self.frame_stride = max(1.0, fps * window_seconds / self.clip_len)
+        self.fps = fps
+        self.step_seconds = window_seconds / self.clip_len
         self.num_pushed = 0
-        self.num_sampled = 0
+        self._due_seconds = -float("inf")
         self._shape: tuple[int, ...] | None = None
         backbone = self.model.backbone
         usual = getattr(backbone, "shift", None)
@@ -85,17 +89,21 @@ class LivePredictor:
     def latency_frames(self) -> int:
         return 0 if self._shift is None else len(self._shift.places)
 
-    def push(self, frame: UInt8Array) -> Prediction | None:
+    def push(self, frame: UInt8Array, *, seconds: float | None = None) -> Prediction | None:
         """Push the next frame (H, W, 3) uint8 RGB. Returns the new score, or None where none is due yet.
 
-        Raises ValueError where the frame is of another kind or size than those before.
+        ``seconds`` is when it was shown; default by its number and ``fps``. Raises ValueError where the frame is of
+        another kind or size than those before, or its time is not known.
         """
         check_frame(frame, self.num_pushed, self._shape)
         self._shape = frame.shape
+        if seconds is None:
+            if self.fps is None:
+                raise ValueError("this live predictor has no fps; push each frame with its seconds")
+            seconds = self.num_pushed / self.fps
         self.num_pushed += 1
-        if self.num_pushed - 1 < self.num_sampled * self.frame_stride:
+        if not self._is_due(seconds):
             return None
-        self.num_sampled += 1
         inputs = self.predictor.frames_to_inputs([frame])              # (V, C, 1, H, W)
         if self._by_frame:
             features = self._features(inputs)
@@ -105,6 +113,15 @@ class LivePredictor:
         else:
             self._newest.append(inputs)
         return self._score() if len(self._newest) == self.clip_len else None
+
+    def _is_due(self, seconds: float) -> bool:
+        """Whether the frame at a time is sampled: one a step, and each where they come more slowly than that."""
+        if seconds < self._due_seconds - 1e-6:
+            return False
+        self._due_seconds = max(self._due_seconds + self.step_seconds, seconds)
+        if self._due_seconds <= seconds:                               # the first one, or some were missed
+            self._due_seconds = seconds + self.step_seconds
+        return True
 
     def _features(self, inputs: torch.Tensor) -> torch.Tensor | None:
         """Features (V, 1, F, 2, 2) of the frame that has just passed the last shift; None before the first one has."""
@@ -131,7 +148,32 @@ class LivePredictor:
             clip = torch.cat(list(self._newest), dim=1)                # (V, T, F, 2, 2)
             logits = self.model.cls_head(clip)[None]                   # (1, V, K)
             scores = self.model.cls_head.video_scores(logits)[0]       # (K,)
-        return Prediction("live", self.predictor.class_names, scores.cpu().double().tolist())
+            unknown = self.predictor.unknown
+            pooled = self.model.cls_head.pool(clip).mean(dim=0, keepdim=True)  # (1, F')
+            is_unknown = unknown is not None and unknown.is_unknown(pooled)[0]
+        return Prediction("live", self.predictor.class_names, scores.cpu().double().tolist(), is_unknown)
+
+
+def predict_moments(
+    predictor: FramePredictor, moments: Iterable[Moment], *, window_seconds: float
+) -> Iterator[tuple[Moment, Prediction | None]]:
+    """Predict what a camera sees: yield each moment, with the score of the newest window where one is due.
+
+    No window goes over a gap. A stream that goes on with frames of another size has a gap before them.
+    """
+    live: LivePredictor | None = None
+    shape: tuple[int, ...] = ()
+    for moment in moments:
+        if moment.frame is None:
+            live = None
+            yield moment, None
+            continue
+        if live is not None and moment.frame.shape != shape:
+            live = None
+            yield Moment(moment.seconds, None), None
+        if live is None:
+            live, shape = LivePredictor(predictor, window_seconds=window_seconds), moment.frame.shape
+        yield moment, live.push(moment.frame, seconds=moment.seconds)
 
 
 class NextFrameNeededError(Exception):

@@ -4,7 +4,8 @@ A file goes the way of evaluation, step by step: the same pipeline, the same for
 video is a row of windows, each predicted as if it had been cut out; see also :mod:`tinyaction.inference.live`.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ import torch
 
 from tinyaction.data.dataset import Batch, collate
 from tinyaction.device import choose_device
+from tinyaction.inference.cameras import moments_of
 from tinyaction.inference.inputs import OnSourceError, SourceInputs, is_many
-from tinyaction.inference.live import LivePredictor
+from tinyaction.inference.live import LivePredictor, predict_moments
 from tinyaction.inference.prediction import Prediction, Window
-from tinyaction.inference.sources import Camera
 from tinyaction.models import Recognizer
 from tinyaction.models.checkpoint import checkpoint_of, load_model
 from tinyaction.models.pretrained import load_pretrained
+from tinyaction.models.unknown import logits_and_pooled
 from tinyaction.video import UInt8Array
+
+logger = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -34,6 +38,7 @@ class Predictor:
             :func:`tinyaction.load_pretrained`, which is moved to the device.
         device: "auto", "cpu", "cuda", "mps".
         num_clips: views of a video whose scores are averaged; default as in the run's evaluation.
+        tells_unknown: whether a video may be "unknown", where the checkpoint has a threshold for it.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -42,7 +47,8 @@ class Predictor:
     """
 
     def __init__(
-        self, checkpoint: str | Path | Recognizer, *, device: str = "auto", num_clips: int | None = None
+        self, checkpoint: str | Path | Recognizer, *, device: str = "auto", num_clips: int | None = None,
+        tells_unknown: bool = True,
     ) -> None:
         self.device = choose_device(device)
         if isinstance(checkpoint, Recognizer):
@@ -52,6 +58,7 @@ class Predictor:
         self.model: Recognizer = model.to(self.device)
         self.class_names = self.checkpoint.class_names
         self.stand_in = self.checkpoint.stand_in
+        self.unknown = self.checkpoint.unknown if tells_unknown else None
         self.inputs = SourceInputs.of(self.checkpoint.eval_pipeline, num_clips=num_clips, source=checkpoint)
         self.pipeline, self.eval_arguments = self.inputs.pipeline, self.inputs.arguments
 
@@ -79,7 +86,7 @@ class Predictor:
             a folder, a pattern, a list of the above     -> list of Prediction
             a camera's number                            -> iterator of Prediction, without end
 
-        Other arguments are those of :meth:`predict`, or for a camera of :meth:`live`.
+        Other arguments are those of :meth:`predict`, or for a camera of :meth:`watch`.
         Raises ValueError (VideoError of a file) where a source cannot be read.
         """
         if isinstance(source, int) and not isinstance(source, bool):
@@ -109,9 +116,14 @@ class Predictor:
         """Predict what :func:`tinyaction.collate` made."""
         with torch.inference_mode():
             inputs = batch["inputs"].to(self.device)                   # (B, V, C, T, H, W) uint8
-            scores = self.model.cls_head.video_scores(self.model(inputs, mode="logits")).cpu()  # (B, K)
-        return [Prediction(sample.filename, self.class_names, of_video.double().tolist())
-                for sample, of_video in zip(batch["data_samples"], scores, strict=True)]
+            if self.unknown is None:
+                logits, is_unknown = self.model(inputs, mode="logits"), [False] * len(inputs)  # (B, V, K), B
+            else:
+                logits, pooled = logits_and_pooled(self.model, inputs)  # (B, V, K), (B, F')
+                is_unknown = self.unknown.is_unknown(pooled)           # B
+            scores = self.model.cls_head.video_scores(logits).cpu()    # (B, K)
+        return [Prediction(sample.filename, self.class_names, of_video.double().tolist(), unknown)
+                for sample, of_video, unknown in zip(batch["data_samples"], scores, is_unknown, strict=True)]
 
     def windows(
         self, source: Any, *, window_seconds: float, stride_seconds: float | None = None, fps: float | None = None
@@ -124,15 +136,19 @@ class Predictor:
                                                     stride_seconds=stride_seconds, fps=fps):
             yield Window(start, end, self.predict_batch(collate([item]))[0])
 
-    def live(self, *, fps: float, window_seconds: float = 2.0) -> LivePredictor:
+    def live(self, *, fps: float | None = None, window_seconds: float = 2.0) -> LivePredictor:
         """A predictor that is given frames one at a time; see :class:`tinyaction.inference.live.LivePredictor`."""
         return LivePredictor(self, fps=fps, window_seconds=window_seconds)
 
-    def watch(self, camera: int, *, window_seconds: float = 2.0, fps: float | None = None) -> Iterator[Prediction]:
-        """Predict what a camera sees, several times per window, until it is closed."""
-        frames = Camera(camera)
-        live = self.live(fps=fps or frames.fps or 30.0, window_seconds=window_seconds)
-        return (prediction for prediction in map(live.push, frames) if prediction is not None)
+    def watch(self, camera: int | str, *, window_seconds: float = 2.0,
+              on_line: Callable[[str], None] = logger.warning) -> Iterator[Prediction]:
+        """Predict what a camera sees, several times per window, without end; or a stream, by its address.
+
+        ``on_line`` receives a sentence when it breaks off and when it is back.
+        """
+        moments = moments_of(str(camera), on_line=on_line)
+        return (prediction for _, prediction in predict_moments(self, moments, window_seconds=window_seconds)
+                if prediction is not None)
 
     def inputs_of(self, source: Any) -> torch.Tensor:
         """What the network is given for a source, (V, C, T, H, W) uint8."""

@@ -1,4 +1,7 @@
-"""Sources of predictions besides a file: folders, patterns, arrays, generators of frames, a camera."""
+"""Sources of predictions besides a file: folders, patterns, arrays, generators of frames.
+
+Cameras and streams are in :mod:`tinyaction.inference.cameras`.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,7 +9,6 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from tinyaction.data.class_folders import VIDEO_SUFFIXES, is_video, walk_files
@@ -108,34 +110,3 @@ def checked_frames(frames: Iterable[Any]) -> Iterator[UInt8Array]:
         frame = check_frame(frame, number, shape)
         shape = frame.shape
         yield frame
-
-
-class Camera:
-    """Frames of a camera, (H, W, 3) uint8 RGB, as they come; ``fps`` is what the camera says, 0.0 where it does not.
-
-    Raises:
-        ValueError: there is no such camera, or it gives no frame.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it would print every way that it has tried
-        try:
-            self._capture = cv2.VideoCapture(number)
-        finally:
-            cv2.utils.logging.setLogLevel(level)
-        if not self._capture.isOpened():
-            raise ValueError(f"camera {number}: there is none, or another program uses it; try another number, or a "
-                             "video file")
-        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-
-    def __iter__(self) -> Iterator[UInt8Array]:
-        try:
-            while True:
-                read, frame = self._capture.read()
-                if not read:
-                    raise ValueError(f"camera {self.number}: it gives no more frames")
-                yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
-        finally:
-            self._capture.release()

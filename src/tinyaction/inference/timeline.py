@@ -24,7 +24,7 @@ def merge_windows(windows: Sequence[Window]) -> list[Segment]:
     segments: list[Segment] = []
     counts: list[int] = []
     for window, start, end in zip(windows, edges, edges[1:], strict=False):
-        label, score = window.prediction.top(1)[0]
+        label, score = window.prediction.label, window.prediction.score
         if segments and segments[-1].label == label:
             last = segments[-1]
             counts[-1] += 1

@@ -17,6 +17,7 @@ from tinyaction.models.model_card import PublishedModel
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.temporal import TemporalNetwork, TimelineModel
 from tinyaction.models.torch_file import check_finite, read_torch_file
+from tinyaction.models.unknown import Unknown
 from tinyaction.text import check_class_names
 from tinyaction.version import __version__
 
@@ -67,6 +68,7 @@ class Checkpoint:
     stand_in: bool = False  # True where the run trained on generated clips
     versions: dict[str, str] = field(default_factory=versions)
     training: SavedTraining | None = None  # in last.pt only
+    unknown: Unknown | None = None  # where ``--unknown-rate`` or ``--background`` asked for it
     timeline: dict[str, Any] = field(default_factory=dict)  # the settings of a TimelineModel; of others empty
 
     def save(self, path: str | Path, *, keep_previous: bool = False) -> None:
@@ -78,6 +80,9 @@ class Checkpoint:
         content = {"format": FORMAT, **vars(self), "training": _training_to_dict(self.training)}
         if self.training is None:
             del content["training"]
+        content["unknown"] = vars(self.unknown) if self.unknown else None
+        if self.unknown is None:
+            del content["unknown"]
         if not self.timeline:
             del content["timeline"]
         data = io.BytesIO()  # torch's own writer makes a RuntimeError, or an abort, of a full disk
@@ -107,7 +112,8 @@ class Checkpoint:
                              f"not {FORMAT!r}); use the version that wrote it, or train again")
         try:
             values = {item.name: content[item.name] for item in fields(cls) if item.name in content}
-            checkpoint = cls(**values | {"training": _training_from_dict(content.get("training"))})
+            unknown = Unknown(**content["unknown"]) if content.get("unknown") else None
+            checkpoint = cls(**values | {"training": _training_from_dict(content.get("training")), "unknown": unknown})
             _check(checkpoint)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())
@@ -139,6 +145,8 @@ def _check(checkpoint: Checkpoint) -> None:
     check_class_names(names, "its class_names")
     if not checkpoint.timeline and checkpoint.model["num_classes"] != len(names):
         raise ValueError(f"it has {len(names)} class names and {checkpoint.model['num_classes']} classes")
+    if checkpoint.unknown is not None and len(checkpoint.unknown.class_means) != len(names):
+        raise ValueError(f"it has {len(names)} class names and {len(checkpoint.unknown.class_means)} class means")
     num_bytes = 3
     for name, value in checkpoint.eval_pipeline.items():
         if type(value) is int and value < 1:
@@ -185,6 +193,8 @@ def load_model(path: str | Path) -> tuple[Recognizer, Checkpoint]:
     try:
         model = create_model(**checkpoint.model)
         model.load_state_dict(checkpoint.state_dict)
+        if checkpoint.unknown is not None:
+            model.cls_head.temperature = checkpoint.unknown.temperature
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: its model cannot be made ({reason[:160]})") from None

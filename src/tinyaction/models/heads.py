@@ -23,6 +23,8 @@ class TemporalAverageHead(nn.Module):
         average_clips: how the views of a video become one prediction: "prob" averages the softmax probabilities,
             "score" the logits, None keeps the views apart.
 
+    ``temperature`` is that of the scores of videos; with ``average_clips`` other than "prob" it plays no part.
+
     Source: the consensus of Temporal Segment Networks, Wang et al. 2016.
     """
 
@@ -35,14 +37,18 @@ class TemporalAverageHead(nn.Module):
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.average_clips = average_clips
+        self.temperature = 1.0
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(in_channels, num_classes)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
+        """(N, T, F, h, w) -> (N, F)"""
+        return features.mean(dim=(3, 4)).mean(dim=1)
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        x = features.mean(dim=(3, 4))                                  # (N, T, F)
-        x = x.mean(dim=1)                                              # (N, F)
+        x = self.pool(features)                                        # (N, F)
         try:
             return self.fc(self.dropout(x))                            # (N, K)
         except RuntimeError:
@@ -67,7 +73,11 @@ class TemporalAverageHead(nn.Module):
     def video_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits (B, V, K) to one score per video and class (B, K), also with ``average_clips=None``."""
         scores = self.average(logits)                                  # (B, K) or (B, V, K)
-        return scores if scores.ndim == 2 else scores.mean(dim=1)      # (B, K)
+        scores = scores if scores.ndim == 2 else scores.mean(dim=1)    # (B, K)
+        if self.temperature == 1 or self.average_clips != "prob":
+            return scores
+        powers = scores.pow(1 / self.temperature)                      # (B, K)
+        return powers / powers.sum(dim=1, keepdim=True)                # (B, K)
 
     def predict(self, logits: torch.Tensor, data_samples: Sequence[DataSample]) -> list[DataSample]:
         """Write ``pred_score`` and ``pred_label`` of logits (B, V, K) into the samples and return them."""
@@ -93,5 +103,5 @@ class PoolingHead(TemporalAverageHead):
         super().__init__(num_classes, pooling.num_outputs(num_features), dropout=dropout, average_clips=average_clips)
         self.pooling = pooling
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.dropout(self.pooling(features)))           # (N, K)
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
+        return self.pooling(features)                                  # (N, F')

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +112,42 @@ class Axis:
                          f'width="{self.step:.1f}" height="{HEIGHT - TOP - BOTTOM}">'
                          f"<title>epoch {epoch}: {escape(numbers)}</title></rect>")
         return "".join(parts)
+
+
+class ReliabilityBin(Protocol):
+    """What :func:`reliability_chart` draws; :class:`tinyaction.results.calibration.Bin` is one."""
+
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def accuracy(self) -> float: ...
+    @property
+    def num_videos(self) -> int: ...
+
+
+def reliability_chart(bins: Sequence[ReliabilityBin]) -> str:
+    """Draw accuracy over score as SVG: a dot a bin, the larger the more videos; on the diagonal scores are true."""
+    def x(share: float) -> float:
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    def y(share: float) -> float:
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+
+    parts = []
+    for share in (0, 0.2, 0.4, 0.6, 0.8, 1):
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(share):.1f}" y2="{y(share):.1f}"/>'
+                     f'<text class="tick" x="{LEFT - 6}" y="{y(share) + 4:.1f}" text-anchor="end">{share:g}</text>'
+                     f'<text class="tick" x="{x(share):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{share:g}'
+                     "</text>")
+    parts.append(f'<text class="tick" x="{x(0.5)}" y="{HEIGHT - 4}" text-anchor="middle">score</text>'
+                 f'<line class="best" x1="{x(0)}" y1="{y(0)}" x2="{x(1)}" y2="{y(1)}"/>')
+    most = max((part.num_videos for part in bins), default=1)
+    for part in bins:
+        says = f"{part.num_videos} videos: score {part.confidence:.3f}, accuracy {part.accuracy:.3f}"
+        parts.append(f'<circle class="dot train" cx="{x(part.confidence):.1f}" cy="{y(part.accuracy):.1f}" '
+                     f'r="{2.5 + 7.5 * math.sqrt(part.num_videos / most):.1f}" fill-opacity="0.7">'
+                     f"<title>{says}</title></circle>")
+    return _figure("".join(parts), "accuracy by score", [])
 
 
 def nice_ticks(lowest: float, highest: float) -> list[float]:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.data.segments import split_segment_name
 from tinyaction.files import write_whole
+from tinyaction.results.calibration import calibration_section
 from tinyaction.results.metrics import class_scores, confusion_matrix, wilson_interval
 from tinyaction.results.neighbors import read_neighbors
 from tinyaction.results.page import html_page, section, table
@@ -217,6 +218,7 @@ def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: 
         _curve_section(run) if is_curve else "",
         _fold_section(run) if run.folds else "",
         _confusion_section(run),
+        calibration_section(run),
         predictions_section(run, strips),
         "".join(_sheet_section(sheet) for sheet in sheets if run.predictions or sheet.strips),
         section("Use it", f"<pre>{escape(_usage(run))}</pre>"),

@@ -126,6 +126,11 @@ class RunConfig:
                           choices=NUM_CROPS)
     max_views: int = flag(0, "views that the network sees at once, to bound memory; 0 is all", at_least=0)
 
+    unknown_rate: float = flag(0.0, "share of clips of the classes that may be told unknown, as 0.05: predict then "
+                                    "says so of clips that are far from all classes; 0 never", at_least=0, below=1)
+    background: str = flag("", "folder of clips that are none of the classes: they choose the threshold, where no "
+                               "--unknown-rate does, and show what it finds", metavar="DIR")
+
     out: str = flag("", "folder of the run; default a new one under runs/", group="run", metavar="DIR")
     resume: str = flag("", "folder of a run to continue where it stopped, with its flags; on a CPU to the bit",
                        metavar="DIR")
@@ -167,6 +172,7 @@ class RunConfig:
                 raise ValueError(f"{name} is for transformers with blocks, such as videomae-small, and not for "
                                  f"{self.model}; leave it out")
         check_folds(self)
+        check_unknown(self)
 
     @property
     def trackers(self) -> list[str]:
@@ -192,6 +198,16 @@ def check_probe(config: RunConfig) -> None:
             raise ValueError(f"{name} goes with --method finetune and not with --method probe; {advice}")
 
 
+def check_unknown(config: RunConfig) -> None:
+    """Raise ValueError where a threshold for "unknown" cannot be stored, or not be measured."""
+    for name, is_given in (("--unknown-rate", config.unknown_rate > 0), ("--background", bool(config.background))):
+        if is_given and config.folds and not config.final:
+            raise ValueError(f"{name} is stored in best.pt, which --folds leaves only with --final; add --final")
+        if is_given and config.folds and config.method != "probe":
+            raise ValueError(f"{name} with --folds goes with --method probe; the features of a fine-tuned network are "
+                             "others in each fold")
+
+
 def timeline_hyperparameters(model: str) -> dict[str, Any]:
     """Defaults of ``--task timeline``, chosen on generated streams; a network on frames sees one frame a step."""
     values: dict[str, Any] = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "epochs": 60,
@@ -211,7 +227,8 @@ def check_timeline(config: RunConfig) -> None:
         *((flag_of(name), getattr(config, name) != usual, "leave it out") for name, usual in (
             ("class_weights", False), ("balanced", False), ("ema", 0), ("mixup", 0), ("patience", 0),
             ("label_smoothing", 0), ("grad_accum", 1), ("num_crops", 1), ("num_clips", 1), ("compile", False),
-            ("group_by", ""), ("folds", 0), ("layer_decay", 1), ("drop_path", 0), ("frame_interval", 0))),
+            ("group_by", ""), ("folds", 0), ("layer_decay", 1), ("drop_path", 0), ("frame_interval", 0),
+            ("unknown_rate", 0), ("background", ""))),
     ):
         if is_given:
             raise ValueError(f"{name} does not go with --task timeline; {advice}")
@@ -236,7 +253,7 @@ MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_sk
               "requeue", "checkpointing", "tensorboard", "track", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe", "finetune", "cross_validation", "timeline", "num_processes", "job")
+         "probe", "finetune", "cross_validation", "unknown", "timeline", "num_processes", "job")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 

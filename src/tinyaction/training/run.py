@@ -31,6 +31,7 @@ from tinyaction.training.probe_run import ProbeResult, majority_line, probe_fact
 from tinyaction.training.probe_start import begin_with_probe, comparison_line, finetune_facts
 from tinyaction.training.resume import CheckpointManager, Stateful
 from tinyaction.training.timeline_run import run_timeline
+from tinyaction.training.unknown import add_unknown, background_videos, is_asked_for
 from tinyaction.video.frames import FORMATS, original_of
 
 MUCH_WAITING = 1 / 3  # share of an epoch spent waiting for data above which a flag is named
@@ -79,10 +80,22 @@ def train(
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
     with one_voice():
+        background_videos(config)                                      # wrong ones are told before the training
+        config = config if config.task == "timeline" else choose_model(config, on_line=on_line)
+    result = _train(config, data=data, on_line=on_line, on_batch=on_batch, on_count=on_count)
+    if is_asked_for(config) and rank() == 0:
+        add_unknown(result.path, config, result.evaluation, on_line=on_line)
+    return result
+
+
+def _train(
+    config: RunConfig, *, data: DataFolder | None, on_line: OnLine | None, on_batch: OnBatch | None,
+    on_count: OnCount | None,
+) -> RunResult:
+    with one_voice():
         if config.task == "timeline":
             path, best_epoch, evaluation = run_timeline(config, on_line=on_line, on_count=on_count)
             return RunResult(path, best_epoch, config.epochs, evaluation)
-        config = choose_model(config, on_line=on_line)
         if config.folds:
             fine_tuning = FineTuning(partial(train_fold, on_batch=on_batch), partial(train_final, on_batch=on_batch))
             path, evaluation = run_folds(config, fine_tuning, on_line=on_line, on_count=on_count)

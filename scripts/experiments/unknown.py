@@ -1,0 +1,204 @@
+"""None of the classes, on weizmann4 (4 actions by 9 persons, 36 clips): each class in turn is left out and unknown.
+
+    python scripts/experiments/unknown.py --weizmann4 clips/weizmann4 --weights mobilenet_v2_imagenet_features.pt
+
+A person is tested by a probe and class means of the other eight and three of the classes: 108 clips of known classes
+and 36 of unknown ones are tested. The threshold of each score is of the eight: of each of them by the seven others, at
+the false-alarm rate. Temperatures likewise, with all four classes. Nothing is chosen on the person who is tested, and
+nothing is random. "far" are clips of other videos (--far), tested with all four classes known.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.data.annotations import VideoList
+from tinyaction.data.class_folders import is_video, walk_files
+from tinyaction.data.pipelines import eval_pipeline
+from tinyaction.models import create_model
+from tinyaction.models.unknown import class_directions, nearest_distance
+from tinyaction.results.calibration import (
+    auroc,
+    expected_calibration_error,
+    fit_temperature,
+    threshold_at_rate,
+    with_temperature,
+)
+from tinyaction.results.features import FeatureCache, extract_features
+from tinyaction.training.probe import Linear, ProbeData, choose_and_fit, poolings_of, video_probabilities
+
+CPU = torch.device("cpu")
+Tensor = torch.Tensor
+# Training rows (N, V, F'), their labels, rows of other clips, the classifier -> how unknown these are, higher is more.
+Score = Callable[[Tensor, Tensor, Tensor, Linear], Tensor]
+
+
+@errors_to_exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    clips = [(str(path), label, int(path.name[1]))
+             for label, name in enumerate(sorted(path.name for path in Path(arguments.weizmann4).iterdir()
+                                                 if path.is_dir()))
+             for path in sorted((Path(arguments.weizmann4) / name).glob("p*_orig.mp4"))]
+    if len(clips) != 36:
+        raise ValueError(f"{arguments.weizmann4}: {len(clips)} clips CLASS/pN_orig.mp4; weizmann4 has 36")
+    labels, persons = torch.tensor([label for _, label, _ in clips]), torch.tensor([person for *_, person in clips])
+    features = features_of(arguments, [path for path, _, _ in clips], mirrored=True)
+    far = [str(path) for path in sorted(walk_files(arguments.far)) if is_video(path)] if arguments.far else []
+    far_features = features_of(arguments, far[: arguments.num_far]) if far else None
+    for pooling in arguments.poolings:
+        measure_unknown(arguments, pooling, features, labels, persons)
+        measure_all_known(arguments, pooling, features, labels, persons, far_features)
+    return 0
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="unknown.py", description=__doc__, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weizmann4", required=True, help="the folder weizmann4")
+    parser.add_argument("--weights", required=True, help="of --model")
+    parser.add_argument("--model", default="tsn-mobilenet_v2")
+    parser.add_argument("--size", type=int, default=112, help="pixels a side (default 112)")
+    parser.add_argument("--views", type=int, default=2, help="clips of 8 frames of a video (default 2)")
+    parser.add_argument("--poolings", nargs="+", default=["stats", "mean"], help="of the probe (default stats mean)")
+    parser.add_argument("--rate", type=float, default=0.1, help="false alarms that are asked for (default 0.1)")
+    parser.add_argument("--far", default="", help="a folder of clips that are nothing like weizmann4")
+    parser.add_argument("--num-far", type=int, default=12, help="of these clips (default 12)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default 2)")
+    return parser.parse_args(argv)
+
+
+def features_of(arguments: argparse.Namespace, paths: Sequence[str], *, mirrored: bool = False) -> Tensor:
+    """(N, V, T, F, 2, 2); the mirrored views stand behind the others."""
+    model = create_model(arguments.model, 2, weights=arguments.weights)
+    pipeline = eval_pipeline(clip_len=8, size=arguments.size, num_clips=arguments.views)
+    videos = VideoList(list(paths), [0] * len(paths))
+    return torch.cat([extract_features(model, videos, pipeline, FeatureCache(None), device=CPU,
+                                       mirrored=each).features for each in (False, True)[: 1 + mirrored]], dim=1)
+
+
+# ---- scores --------------------------------------------------------------------------------------------------------
+
+
+def largest_softmax(train: Tensor, labels: Tensor, rows: Tensor, linear: Linear) -> Tensor:
+    return -video_probabilities(linear, rows).max(dim=1).values
+
+
+def energy(train: Tensor, labels: Tensor, rows: Tensor, linear: Linear) -> Tensor:
+    return -linear.logits(rows).logsumexp(dim=2).mean(dim=1)
+
+
+def distance(train: Tensor, labels: Tensor, rows: Tensor, linear: Linear) -> Tensor:
+    """Plainly of the features as they are."""
+    x = train.mean(dim=1)
+    means = torch.stack([x[labels == label].mean(dim=0) for label in sorted(set(labels.tolist()))])
+    return torch.cdist(rows.mean(dim=1), means).min(dim=1).values
+
+
+def direction(train: Tensor, labels: Tensor, rows: Tensor, linear: Linear) -> Tensor:
+    """What a checkpoint carries."""
+    return nearest_distance(rows.mean(dim=1), *class_directions(train.mean(dim=1), labels, len(linear.bias)))
+
+
+SCORES: dict[str, Score] = {"largest softmax": largest_softmax, "energy of the logits": energy,
+                            "class mean, distance": distance, "class mean, direction": direction}
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------
+
+
+class Tested:
+    """A probe of some clips, and what each score says of held-out ones."""
+
+    def __init__(self, pooling: str, views: int, features: Tensor, labels: Tensor, persons: Tensor) -> None:
+        self.views, self.labels, self.persons = views, labels, persons
+        self.data = ProbeData(features, labels, int(labels.max()) + 1, groups=persons.tolist())
+        self.probe = choose_and_fit(self.data, poolings_of(pooling))
+        self.rows = self.data.rows(self.probe.pooling)
+
+    def of(self, features: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Scores of other clips, and their probabilities."""
+        none = torch.zeros(len(features), dtype=torch.long)
+        rows = ProbeData(features[:, : self.views], none, self.data.num_classes).rows(self.probe.pooling)
+        return self._scores(self.rows, self.labels, rows, self.probe.linear)
+
+    def held_out(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Scores, probabilities and labels of each person by the others."""
+        parts = []
+        for person in sorted(set(self.persons.tolist())):
+            is_out = self.persons == person
+            linear = self.data.fit(self.rows, ~is_out, [self.probe.strength])[0]
+            parts.append((*self._scores(self.rows[~is_out], self.labels[~is_out], self.rows[is_out, : self.views],
+                                        linear), self.labels[is_out]))
+        return ({name: torch.cat([scores[name] for scores, _, _ in parts]) for name in SCORES},
+                torch.cat([one for _, one, _ in parts]), torch.cat([one for *_, one in parts]))
+
+    def _scores(self, train: Tensor, labels: Tensor, rows: Tensor, linear: Linear) -> tuple[dict[str, Tensor], Tensor]:
+        return ({name: score(train[:, : self.views], labels, rows, linear) for name, score in SCORES.items()},
+                video_probabilities(linear, rows))
+
+
+def measure_unknown(arguments: argparse.Namespace, pooling: str, features: Tensor, labels: Tensor, persons: Tensor
+                    ) -> None:
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in SCORES}  # (score above threshold, score)
+    is_unknown = []
+    for left_out in range(4):
+        for person in range(9):
+            is_train = (persons != person) & (labels != left_out)
+            as_known = labels[is_train] - (labels[is_train] > left_out).long()
+            tested = Tested(pooling, arguments.views, features[is_train], as_known, persons[is_train])
+            scores, _ = tested.of(features[persons == person])
+            inside, _, _ = tested.held_out()
+            for name in SCORES:
+                threshold = threshold_at_rate(inside[name], arguments.rate)
+                found[name].append((scores[name] > threshold, scores[name]))
+            is_unknown.append(labels[persons == person] == left_out)
+    truth = torch.cat(is_unknown)
+    print(f"\nweizmann4, one class left out, pooling {pooling}, thresholds for {arguments.rate:.0%} false alarms\n"
+          f"{'':<24}{'AUROC':>7}{'false alarms':>15}{'found':>13}", flush=True)
+    for name, parts in found.items():
+        told, score = (torch.cat([part[place] for part in parts]) for place in (0, 1))
+        alarms, finds = told[~truth], told[truth]
+        print(f"{name:<24}{auroc(truth, score):>7.3f}{f'{int(alarms.sum())} of {len(alarms)}':>15}"
+              f"{f'{int(finds.sum())} of {len(finds)}':>13}", flush=True)
+
+
+def measure_all_known(arguments: argparse.Namespace, pooling: str, features: Tensor, labels: Tensor, persons: Tensor,
+                      far: Tensor | None) -> None:
+    """Calibration of persons left out, before and after the temperature; and clips that are far from everything."""
+    scores_far: dict[str, list[float]] = {name: [] for name in SCORES}
+    truth: list[bool] = []
+    before, after, true, temperatures = [], [], [], []
+    for person in range(9):
+        is_out = persons == person
+        tested = Tested(pooling, arguments.views, features[~is_out], labels[~is_out], persons[~is_out])
+        _, inside, inside_labels = tested.held_out()
+        temperature = fit_temperature(inside, inside_labels)
+        known, probabilities = tested.of(features[is_out])
+        before.append(probabilities.numpy())
+        after.append(with_temperature(probabilities, temperature))
+        true.append(labels[is_out].numpy())
+        temperatures.append(temperature)
+        if far is not None:
+            others, _ = tested.of(far)
+            for name in SCORES:
+                scores_far[name] += [*known[name].tolist(), *others[name].tolist()]
+            truth += [False] * len(probabilities) + [True] * len(far)
+    if far is not None:
+        print(f"far clips: AUROC {', '.join(f'{name} {auroc(truth, scores_far[name]):.3f}' for name in SCORES)}")
+    answers = np.concatenate(true)
+    for what, parts in (("before", before), ("after", after)):
+        scores = np.concatenate(parts)
+        loss = -np.log(scores[np.arange(len(answers)), answers]).mean()
+        print(f"four classes, {what} the temperature: ECE {expected_calibration_error(scores, answers):.3f}, "
+              f"log loss {loss:.3f}, accuracy {(scores.argmax(axis=1) == answers).mean():.3f}")
+    print(f"temperatures {min(temperatures):.2f} to {max(temperatures):.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

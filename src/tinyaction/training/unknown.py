@@ -1,0 +1,192 @@
+"""After a run with ``--unknown-rate`` or ``--background``: best.pt learns how sure it is, and to say "unknown".
+
+The class means are of the training videos. Temperature and threshold are of the validation videos, whose labels were
+not trained on; of folds, of each video by what was trained without it. Clips of ``--background`` are no class of their
+own: such a class would learn these backgrounds and none else, and a folder of that name makes one at any time. They
+choose the threshold where no rate is named, and show how many of them it finds.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from tinyaction.data.annotations import DataFolder, VideoList, find_data
+from tinyaction.data.class_folders import is_video, walk_files
+from tinyaction.data.dataset import VideoDataset, build_dataloader
+from tinyaction.data.pipelines import eval_pipeline
+from tinyaction.device import choose_device
+from tinyaction.models.checkpoint import load_model
+from tinyaction.models.recognizer import Recognizer
+from tinyaction.models.unknown import Unknown, class_directions, logits_and_pooled, nearest_distance
+from tinyaction.results.calibration import (
+    auroc,
+    expected_calibration_error,
+    fit_temperature,
+    lowest_rate,
+    separating_threshold,
+    threshold_at_rate,
+    with_temperature,
+)
+from tinyaction.results.evaluation import Evaluation
+from tinyaction.results.features import FeatureCache, Reading, extract_features
+from tinyaction.results.run import RunFolder
+from tinyaction.training.build import OnLine, eval_arguments, prepare_folder
+from tinyaction.training.config import RunConfig
+from tinyaction.training.probe_run import write_page
+
+
+def is_asked_for(config: RunConfig) -> bool:
+    return config.unknown_rate > 0 or bool(config.background)
+
+
+def background_videos(config: RunConfig) -> VideoList | None:
+    """The clips of ``--background``; None without it. Raises ValueError where it is no folder with videos."""
+    if not config.background:
+        return None
+    folder = Path(config.background)
+    if not folder.is_dir():
+        raise ValueError(f"--background is {folder}; it must be a folder of clips that are none of the classes")
+    paths = sorted(str(path) for path in walk_files(folder) if is_video(path))
+    if not paths:
+        raise ValueError(f"--background is {folder}; there is no video in it")
+    return VideoList(paths, [0] * len(paths))
+
+
+def add_unknown(path: Path, config: RunConfig, evaluation: Evaluation, *, on_line: OnLine | None = None) -> None:
+    """Store an :class:`Unknown` in the best.pt of a finished run, and write its predictions and report again.
+
+    ``evaluation`` has the scores of the held-out videos, as predictions.csv has them.
+    """
+    run = RunFolder(path, reopen=True, on_line=on_line)
+    try:
+        folder = prepare_folder(config, on_line=on_line)
+        data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by)
+        model, checkpoint = load_model(path / "best.pt")
+        pooled = _Pooled(config, model.to(choose_device(config.device)), folder)
+        temperature = fit_temperature(evaluation.scores, evaluation.labels)
+        folds = _folds_of(run) if config.folds else None
+        found = (measure(pooled, data) if folds is None else
+                 measure_folds(pooled, data, dict(zip(evaluation.filenames, folds, strict=True))))
+        background = background_videos(config)
+        far = None if background is None else found.distances_of(pooled.of(background).features)
+        threshold = (threshold_at_rate(found.held_out, config.unknown_rate) if far is None or config.unknown_rate else
+                     separating_threshold(found.held_out, far))
+        unknown = Unknown(temperature, threshold, found.centre.float(), found.class_means.float())
+        replace(checkpoint, unknown=unknown).save(path / "best.pt")
+        after = replace(evaluation, scores=with_temperature(evaluation.scores, temperature))
+        run.write_predictions(after, checkpoint.class_names, folds=folds)
+        _write_facts(run, config, evaluation, after, unknown, found.held_out)
+        if far is not None:
+            share = float((far > threshold).double().mean())
+            is_far = torch.cat([torch.zeros(len(found.held_out)), torch.ones(len(far))])
+            run.log(f"background: {share:.1%} of {len(far)} clips are told unknown; AUROC "
+                    f"{auroc(is_far, torch.cat([found.held_out, far])):.3f}")
+        write_page(run, config, data.merged() if config.folds else data)
+    finally:
+        run.close()
+
+
+@dataclass
+class Measured:
+    """The class means of training videos, and the distances (N,) of held-out ones from what knew nothing of them."""
+
+    centre: torch.Tensor
+    class_means: torch.Tensor
+    held_out: torch.Tensor
+
+    def distances_of(self, pooled: torch.Tensor) -> torch.Tensor:
+        return nearest_distance(pooled, self.centre, self.class_means)
+
+
+def measure(pooled: "_Pooled", data: DataFolder) -> Measured:
+    train = pooled.of(data.train)
+    centre, class_means = class_directions(train.features, train.labels, len(data.class_names))
+    return Measured(centre, class_means, nearest_distance(pooled.of(data.val).features, centre, class_means))
+
+
+def measure_folds(pooled: "_Pooled", data: DataFolder, fold_of: Mapping[str, int]) -> Measured:
+    """Of each video by the class means of the other folds; the class means that stay are of all videos."""
+    found, K = pooled.of(data.merged().train), len(data.class_names)
+    folds = torch.tensor([fold_of[name] for name in found.names])
+    held_out = []
+    for fold in sorted(set(folds.tolist())):
+        train, test = found.features[folds != fold], found.features[folds == fold]
+        held_out.append(nearest_distance(test, *class_directions(train, found.labels[folds != fold], K)))
+    return Measured(*class_directions(found.features, found.labels, K), torch.cat(held_out))
+
+
+def _folds_of(run: RunFolder) -> list[int]:
+    """In which fold each video of ``predictions.csv`` was held out."""
+    with open(run.path / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return [int(row["fold"]) for row in csv.DictReader(file)]
+
+
+@dataclass
+class _Found:
+    """Pooled features (N, F') float64 and labels (N,) of the videos that could be read."""
+
+    names: list[str]
+    features: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass
+class _Pooled:
+    """Computes the pooled features of videos; those of a probe are kept beside the data already."""
+
+    config: RunConfig
+    model: Recognizer
+    folder: Path
+
+    def of(self, videos: VideoList) -> _Found:
+        rows = list(self._from_cache(videos) if self.config.method == "probe" else self._from_network(videos))
+        return _Found([name for name, _, _ in rows], torch.stack([x for _, x, _ in rows]).cpu().double(),
+                      torch.tensor([label for _, _, label in rows]))
+
+    @torch.inference_mode()
+    def _from_cache(self, videos: VideoList) -> Iterator[tuple[str, torch.Tensor, int]]:
+        config, model = self.config, self.model
+        pipeline = eval_pipeline(**eval_arguments(config))
+        cache = FeatureCache.beside(self.folder, f"{config.model}-{config.clip_len}x{config.size}", model, pipeline)
+        device = model.cls_head.fc.weight.device
+        reading = Reading(config.num_workers, "skip" if config.on_error == "skip" else "raise", config.max_skipped,
+                          config.video_timeout)
+        found = extract_features(model, videos, pipeline, cache, device=device, reading=reading)
+        for index, features in zip(found.indices, found.features, strict=True):  # (V, T, F, 2, 2)
+            pooled = model.cls_head.pool(features.float().to(device)).mean(dim=0)  # (F',)
+            yield videos.item_name(index), pooled, int(videos.labels[index])
+
+    def _from_network(self, videos: VideoList) -> Iterator[tuple[str, torch.Tensor, int]]:
+        dataset = VideoDataset(videos, eval_pipeline(**eval_arguments(self.config)), test_mode=True)
+        device = self.model.cls_head.fc.weight.device
+        config = self.config
+        loader = build_dataloader(dataset, batch_size=1, num_workers=config.num_workers,
+                                  on_error="skip" if config.on_error == "skip" else "raise",
+                                  max_skipped=config.max_skipped, video_timeout=config.video_timeout)
+        for batch in loader:
+            _, pooled = logits_and_pooled(self.model, batch["inputs"].to(device))  # (1, F')
+            sample = batch["data_samples"][0]
+            assert sample.label is not None
+            yield sample.filename, pooled[0], int(sample.label)
+
+
+def _write_facts(run: RunFolder, config: RunConfig, before: Evaluation, after: Evaluation, unknown: Unknown,
+                 held_out: torch.Tensor) -> None:
+    """Add to log and config.json what was found."""
+    eces = [expected_calibration_error(one.scores, one.labels) for one in (before, after)]
+    num_false_alarms, N = int((held_out > unknown.threshold).sum()), len(held_out)
+    content = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
+    run.write_config({**content, "unknown": {
+        "temperature": unknown.temperature, "threshold": unknown.threshold, "ece_before": eces[0], "ece": eces[1],
+        "num_false_alarms": num_false_alarms, "num_videos": N}})
+    what = "held-out videos of the folds" if config.folds else "validation videos"
+    run.log(f"temperature {unknown.temperature:.3f}, fitted on {N} {what}: calibration error (ECE) {eces[0]:.4f} "
+            f"before, {eces[1]:.4f} after, on these same videos")
+    run.log(f"unknown: farther than {unknown.threshold:.4f} from all classes, as {num_false_alarms} of {N} {what} are")
+    if 0 < config.unknown_rate < lowest_rate(N):
+        run.log(f"note: {N} videos cannot promise a false-alarm rate of {config.unknown_rate:g}, the lowest is "
+                f"{lowest_rate(N):.3f}; the threshold is their largest distance")

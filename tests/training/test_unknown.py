@@ -1,0 +1,180 @@
+"""None of the classes: from the flags of training to what predict says."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import write_set
+
+import tinyaction as ta
+from tinyaction.cli.evaluate import main as evaluate
+from tinyaction.cli.predict import main as predict
+from tinyaction.cli.train import main as train
+from tinyaction.models.unknown import Unknown, class_directions, logits_and_pooled, nearest_distance
+from tinyaction.results.calibration import expected_calibration_error, threshold_at_rate, with_temperature
+from tinyaction.video.writer import write_video
+
+
+def write_noise(path: Path, seed: int) -> Path:
+    """A video of noise: neither a lying nor a standing bar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.RandomState(seed)
+    blocks = rng.randint(0, 256, (10, 16, 16, 3)).astype(np.uint8)
+    write_video(path, blocks.repeat(4, axis=1).repeat(4, axis=2), fps=10, replace=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = write_set(tmp_path_factory.mktemp("bars") / "bars", num_train=8, num_val=6)
+    for number in range(4):
+        write_noise(folder.parent / "noise" / f"{number}.mp4", number)
+    return folder
+
+
+SMALL = "--clip-len 4 --size 32 --num-workers 0 --device cpu"
+
+
+def run(folder, out, flags) -> Path:
+    assert train(["--data", str(folder), *SMALL.split(), "--out", str(out), *flags.split()]) == 0
+    return out
+
+
+@pytest.fixture(scope="module", params=["--method probe --pooling stats", "--epochs 2"])
+def runs(request, folder, tmp_path_factory) -> tuple[Path, Path]:
+    """The same run without and with a threshold."""
+    place = tmp_path_factory.mktemp("runs")
+    return run(folder, place / "plain", request.param), run(folder, place / "run", request.param
+                                                           + " --unknown-rate 0.2")
+
+
+def test_the_threshold_is_of_the_validation_videos_and_prediction_keeps_it(runs, folder):
+    plain, path = runs
+    before, after = ta.Checkpoint.load(plain / "best.pt"), ta.Checkpoint.load(path / "best.pt")
+    assert before.unknown is None and after.unknown is not None
+    assert all(torch.equal(after.state_dict[name], before.state_dict[name]) for name in before.state_dict)
+    predictor = ta.Predictor(path, device="cpu")
+    distances, labels = [], []
+    for video in sorted((folder / "val").iterdir()):
+        _, pooled = logits_and_pooled(predictor.model, predictor.inputs_of(video)[None])
+        distances.append(float(after.unknown.distances(pooled)[0]))
+        labels.append(predictor(video).label)
+    assert after.unknown.threshold == pytest.approx(threshold_at_rate(distances, 0.2), abs=2e-3)
+    assert labels.count("unknown") <= 2
+    noise = predictor(write_noise(folder.parent / "more" / "noise.mp4", 9))
+    assert noise.label == "unknown" and noise.score == max(noise.scores) and "unknown; " in repr(noise)
+    named = ta.Predictor(path, device="cpu", tells_unknown=False)(folder.parent / "more" / "noise.mp4")
+    assert named.label in ("lying", "standing") and named.scores == noise.scores
+
+
+def test_scores_are_at_the_temperature_everywhere(runs, folder, capsys):
+    plain, path = runs
+    temperature = ta.Checkpoint.load(path / "best.pt").unknown.temperature
+    video = folder / "val" / "clip 1.mp4"
+    before, after = ta.Predictor(plain, device="cpu")(video), ta.Predictor(path, device="cpu")(video)
+    assert after.scores == pytest.approx(with_temperature([before.scores], temperature)[0].tolist(), abs=1e-6)
+    with open(path / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    written = {Path(row["path"]).name: [float(row["score_lying"]), float(row["score_standing"])] for row in rows}
+    assert written[video.name] == pytest.approx(after.scores, abs=5e-3)
+    facts = json.loads((path / "config.json").read_text())["unknown"]
+    labels = [("lying", "standing").index(row["class"]) for row in rows]
+    assert facts["ece"] == pytest.approx(expected_calibration_error(list(written.values()), labels), abs=1e-4)
+    capsys.readouterr()
+    accuracies = []
+    for one in runs:
+        words = ["--data", str(folder), "--checkpoint", str(one), "--num-workers", "0", "--device", "cpu"]
+        assert evaluate(words) == 0
+        accuracies.append(capsys.readouterr().out.splitlines()[0])
+    assert accuracies[0] == accuracies[1]                              # a temperature changes no order
+    page = (path / "report.html").read_text()
+    assert "Before the temperature of" in page and page.count("accuracy by score") == 2
+    assert "Before the temperature of" not in (plain / "report.html").read_text()
+
+
+def test_predict_says_unknown_in_every_form(runs, folder, capsys, tmp_path):
+    _, path = runs
+    noise = write_noise(tmp_path / "noise.mp4", 5)
+    words = [str(noise), "--checkpoint", str(path), "--device", "cpu"]
+    assert predict(words) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "  unknown: none of the classes; it is least unlike"
+    assert predict([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["class"] == "unknown"
+    assert predict([*words, "--json", "--no-unknown"]) == 0
+    assert json.loads(capsys.readouterr().out)["class"] in ("lying", "standing")
+    assert predict([*words, "--window", "0.5", "--timeline", str(tmp_path / "t.csv")]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert all("unknown, not " in line and len(line) <= 80 for line in lines)
+    assert [row.split(",")[2] for row in (tmp_path / "t.csv").read_text().splitlines()] == ["class", "unknown"]
+    assert predict([*words, "--window", "0.5", "--on", "unknown>0.5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["class"] == "unknown"
+    assert predict([*words, "--no-unknown", "--on", "unknown>0.5"]) == 2
+    assert "no class of the model; the model knows lying, standing" in capsys.readouterr().err
+
+
+def test_background_chooses_the_threshold_where_no_rate_does(folder, tmp_path, capsys):
+    path = run(folder, tmp_path / "run", f"--method probe --pooling stats --background {folder.parent / 'noise'}")
+    log = (path / "log.txt").read_text()
+    assert "background: 100.0% of 4 clips are told unknown; AUROC 1.000" in log
+    assert "as 0 of 6 validation videos are" in log
+
+
+def test_folds_measure_on_what_was_held_out(folder, tmp_path):
+    path = run(folder, tmp_path / "run", "--method probe --pooling stats --folds 3 --final --unknown-rate 0.05")
+    log = (path / "log.txt").read_text()
+    assert "fitted on 14 held-out videos of the folds" in log
+    assert "note: 14 videos cannot promise a false-alarm rate of 0.05, the lowest is 0.067" in log
+    with open(path / "predictions.csv", newline="") as file:
+        assert {row["fold"] for row in csv.DictReader(file)} == {"1", "2", "3"}
+    saved = ta.Checkpoint.load(path / "best.pt").unknown
+    assert saved is not None and 0 < saved.threshold < 2
+
+
+def test_distances_by_hand():
+    pooled = torch.tensor([[2.0, 1.0], [4.0, 1.0], [3.0, 2.0], [3.0, 0.0]])    # left, right, above, below (3, 1)
+    centre, means = class_directions(pooled, torch.tensor([0, 0, 1, 2]), 4)
+    assert centre.tolist() == [3, 1]
+    assert means.tolist() == [[0, 0], [0, 1], [0, -1], [0, 0]]
+    found = nearest_distance(torch.tensor([[3.0, 9.0], [9.0, 1.0]]), centre, means[1:3])
+    assert found.tolist() == pytest.approx([0, 2**0.5])
+    unknown = Unknown(1.0, 1.0, centre, means[1:3])
+    assert unknown.is_unknown(torch.tensor([[3.0, 9.0], [9.0, 1.0]])) == [False, True]
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"threshold": float("nan")}, "its threshold is nan; it must be above 0"),
+    ({"temperature": 0.0}, "its temperature is 0.0; it must be above 0"),
+    ({"centre": torch.zeros(3)}, "its class means are (2, 4) and their centre (3,)"),
+    ({"class_means": torch.full((2, 4), float("inf"))}, "its class means are NaN or infinite"),
+    ({"class_means": torch.zeros(3, 4)}, "it has 2 class names and 3 class means"),
+    ({"more": 1}, "unexpected keyword argument 'more'"),
+])
+def test_a_checkpoint_with_an_impossible_threshold_is_one_sentence(runs, tmp_path, changes, message):
+    unknown = Unknown(1.0, 1.0, torch.zeros(4), torch.zeros(2, 4))
+    good = replace(ta.Checkpoint.load(runs[1] / "best.pt"), unknown=unknown)
+    good.save(tmp_path / "good.pt")
+    assert ta.Checkpoint.load(tmp_path / "good.pt").unknown.threshold == 1.0
+    content = torch.load(tmp_path / "good.pt", weights_only=True)
+    torch.save({**content, "unknown": content["unknown"] | changes}, tmp_path / "bad.pt")
+    with pytest.raises(ValueError) as caught:
+        ta.Checkpoint.load(tmp_path / "bad.pt")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    ("--unknown-rate 1.5", "--unknown-rate is 1.5; it must be below 1"),
+    ("--background nowhere", "--background is nowhere; it must be a folder of clips"),
+    ("--background .", "--background is .; there is no video in it"),
+    ("--unknown-rate 0.1 --folds 2", "--unknown-rate is stored in best.pt, which --folds leaves only with --final"),
+    ("--unknown-rate 0.1 --folds 2 --final --method finetune", "--unknown-rate with --folds goes with --method probe"),
+])
+def test_flags_that_cannot_be_are_one_sentence(folder, tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    assert train(["--data", str(folder), *flags.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
