@@ -26,6 +26,7 @@ from tinyaction.data.lists import (
     VideoList,
     check_within,
     ends_with_count,
+    label_sets,
     read_class_names,
     read_list,
 )
@@ -38,7 +39,7 @@ VAL_SHARE = 0.2  # of the videos of a class, where they have no split
 
 def find_data(
     source: str | Path, *, val_share: float | None = VAL_SHARE, split_seed: int = 0, allow_outside: bool = False,
-    group_by: str = "", keep_split: bool = True,
+    group_by: str = "", keep_split: bool = True, multi_label: bool = False,
 ) -> DataFolder:
     """Find the training and validation videos in a folder, or of one file: a CSV file with a column "split", a list
     *train*.txt with *val*.txt beside it, or a list of one of the splits of UCF101 and HMDB51.
@@ -53,6 +54,7 @@ def find_data(
     the paths below the folder, the split keeps them whole.
     A list that came from elsewhere may not name files outside the folder, by ``../`` or from the root, unless
     ``allow_outside``.
+    Videos have sets of labels where a row of a CSV names several, as "wave;walk", or with ``multi_label``.
 
     Raises:
         ValueError: the folder is in none of the layouts, or a list has an error (file and line are named).
@@ -65,6 +67,10 @@ def find_data(
         for videos in (data.train, data.val):
             paths = (videos[index][0] for index in range(len(videos)))
             videos.groups = PackedTexts(groups_of_paths(paths, data.folder, pattern))
+    if multi_label or data.train.label_sets is not None or data.val.label_sets is not None:
+        for videos in (data.train, data.val):
+            if videos.label_sets is None:
+                videos.label_sets = label_sets(videos.labels[:, None].tolist(), len(data.class_names))
     return data
 
 

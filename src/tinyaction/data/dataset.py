@@ -91,6 +91,8 @@ class VideoDataset(Dataset[Item]):
         filename, label = self.videos[index]
         rng = np.random.RandomState([self.seed, 0 if self.test_mode else epoch, index])
         results = {"filename": filename, "label": label, "rng": rng}
+        if self.videos.label_sets is not None:
+            results["label"] = torch.from_numpy(self.videos.label_sets[index]).float()  # (K,)
         if self.videos.num_frames is not None:
             results["num_frames"] = int(self.videos.num_frames[index])
         if self.videos.starts is not None and self.videos.ends is not None and self.videos.lines is not None:

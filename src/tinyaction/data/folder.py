@@ -32,6 +32,10 @@ class DataFolder:
     def __post_init__(self) -> None:
         check_class_names(self.class_names, self.train.source)
 
+    @property
+    def is_multi_label(self) -> bool:
+        return self.train.label_sets is not None
+
     def merged(self) -> "DataFolder":
         """Training and validation videos as one list, which stands for both."""
         videos = self.train.joined(self.val)

@@ -401,7 +401,7 @@ class VideoPack:
         if "start_seconds" in results:
             name = segment_name(name, results["start_seconds"], results["end_seconds"])
         sample = DataSample(
-            label=None if label is None else torch.tensor([label]),    # (1,) int64
+            label=label if isinstance(label, torch.Tensor) else None if label is None else torch.tensor([label]),
             img_shape=tuple(results["img_shape"]),
             num_clips=results["num_clips"],
             clip_len=results["clip_len"],
