@@ -73,6 +73,16 @@ def frame_folder(tmp_path):
     return do
 
 
+@pytest.fixture(autouse=True)
+def no_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--model auto finds no weights: tests ask nothing of the network."""
+    monkeypatch.setattr("tinyaction.training.auto.fetch_file", _refuse)
+
+
+def _refuse(address: str) -> None:
+    raise ValueError(f"{address} is not fetched in tests")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the list of the outputs of these tests out of the user's cache folder."""

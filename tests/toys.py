@@ -45,6 +45,7 @@ def write_set(folder: Path, *, num_train: int = 8, num_val: int = 4, num_frames:
             lines.append(f"clip {number}.mp4 {label}\n")
         (folder / f"bars_{split}_list.txt").write_text("".join(lines))
     (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    (folder / "README.txt").write_text("Generated clips: a bar, lying or standing.\n")  # --model auto is the guide's
     return folder
 
 

@@ -37,6 +37,7 @@ from tinyaction.data.transforms import (
     VideoSample,
 )
 from tinyaction.device import choose_device
+from tinyaction.inference.embedder import Embedder
 from tinyaction.inference.prediction import Prediction
 from tinyaction.inference.predictor import Predictor
 from tinyaction.models import (
@@ -51,6 +52,7 @@ from tinyaction.models.checkpoint import Checkpoint, load_model
 from tinyaction.models.pretrained import load_pretrained
 from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
+from tinyaction.results.neighbors import ClipLibrary
 from tinyaction.results.sheets import Clip
 from tinyaction.sample import DataSample
 from tinyaction.training.config import RunConfig, default_hyperparameters
@@ -75,11 +77,12 @@ __all__ = [
     "Recognizer", "Checkpoint", "load_model", "choose_device",
     # what came out
     "evaluate", "Evaluation", "top_k_accuracy", "mean_class_accuracy", "confusion_matrix", "Clip",
+    "ClipLibrary",
     # from a config to a run
     "RunConfig", "default_hyperparameters", "train", "RunResult",
     "learning_rate", "create_optimizer", "create_average", "Updater", "Criterion", "freeze",
     "train_one_epoch", "fit", "Callbacks",
     # with a trained model
-    "Predictor", "Prediction",
+    "Predictor", "Prediction", "Embedder",
     "__version__",
 ]

@@ -166,6 +166,49 @@ def test_flags_that_name_no_network(capsys, tmp_path, monkeypatch, command, word
     assert message in refusal(capsys, command, *own, *words)
 
 
+def cut(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def foreign(folder):
+    pytest.importorskip("safetensors.torch").save_file({"conv1.weight": torch.ones(2)}, folder / "model.safetensors")
+
+
+def lacking_a_shard(folder):
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors").rename(folder / names["a"])
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+
+def of_another_architecture(folder):
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "model_type": "dinov2"}))
+
+
+@pytest.mark.parametrize("damage, words, message", [
+    (cut, [], "model.safetensors: is cut, or no .safetensors file ("),
+    (foreign, [], "of 30 tensors are missing in it, backbone.patch_embed.proj.weight first; the weights"),
+    (lacking_a_shard, [], "1 of 2 files of the weights are missing, model-00002-of-00002.safetensors first"),
+    (of_another_architecture, [], "its config.json is of model_type 'dinov2'; known are videomae, "),
+    (None, ["--clip-len", "1"], "clip_len is 1; the network takes at least 2 frames, those of one patch"),
+    (None, ["--size", "12"], "size is 12; the network takes a multiple of 8 pixels"),
+])
+@pytest.mark.parametrize("command", ["predict", "embed", "evaluate"])
+def test_files_that_do_not_fit_are_one_sentence_before_any_work(
+    named, small, clips, capsys, tmp_path, monkeypatch, command, damage, words, message
+):
+    safetensors = pytest.importorskip("safetensors.torch", reason="the extra hub is not installed")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    safetensors.save_file(small.state_dict(), tmp_path / "model.safetensors")
+    if damage is not None:
+        damage(tmp_path)
+    monkeypatch.setattr("tinyaction.video.reader.VideoReader.read", lambda *_: pytest.fail("a video was decoded"))
+    own = {"evaluate": ["--data", clips]}.get(command, [clips / "val"])
+    out = ["--out", tmp_path / "features.npy"] if command == "embed" else []
+    assert message in refusal(capsys, command, *own, "--model", "videomae-base", "--weights", tmp_path, *words, *out)
+    assert not (tmp_path / "features.npy").exists()
+
+
 def test_without_a_network_it_says_which_files_to_bring(capsys, tmp_path, monkeypatch):
     pytest.importorskip("huggingface_hub", reason="the extra hub is not installed")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
@@ -236,9 +279,11 @@ def test_transformers_are_exported_for_any_number_of_videos(tmp_path, family, fo
     assert export_model(ta.Predictor(model, device="cpu"), path, format=format, clips=clips) < 1e-5
 
 
-def test_explain_says_that_a_transformer_has_no_map(named, clips, capsys, tmp_path):
+def test_explain_shows_where_a_transformer_looked(named, clips, capsys, tmp_path):
     words = [clips / "val" / "lying" / "a.mp4", *named, "--device", "cpu", "--out", tmp_path / "why.png"]
-    assert "this network ends in one vector per clip and has no map of places" in refusal(capsys, "explain", *words)
+    text = run(capsys, "explain", *words)
+    assert (tmp_path / "why.png").is_file() and (tmp_path / "why.mp4").is_file()
+    assert text.splitlines()[0].split(": ")[1].rpartition(" ")[0] in NAMES
 
 
 def test_explain_shows_where_a_convolution_looked(clips, capsys, tmp_path):

@@ -26,7 +26,7 @@ OUTPUTS = [
     "compare RUN RUN --out OUT",
     "train --data DATA --epochs 1 --num-workers 0 --device cpu --size 16 --clip-len 2 --out OUT",
 ]
-WITHOUT_OUTPUT = {"check", "evaluate", "report", "models"}  # check --write-clean names its files itself; tested below
+WITHOUT_OUTPUT = {"check", "evaluate", "report", "models", "neighbors"}  # check names its files itself; tested below
 FORCED = ("predict", "explain", "embed", "export", "bench", "compare")
 
 

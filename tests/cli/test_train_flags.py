@@ -77,7 +77,7 @@ def test_patience_ends_a_run_that_does_not_get_better(folder, tmp_path):
 
 
 def test_flags_reach_the_pipeline_and_the_loss(folder):
-    config = parse_args(["--data", str(folder), "--augment", "color", "--crop", "multiscale",
+    config = parse_args(["--data", str(folder), "--model", "conv2d", "--augment", "color", "--crop", "multiscale",
                          "--flip-pairs", "lying=standing", "--mixup", "0.5", "--class-weights",
                          "--label-smoothing", "0.1", "--seed", "4"])
     data = find_data(folder)
@@ -88,7 +88,7 @@ def test_flags_reach_the_pipeline_and_the_loss(folder):
     goal = build_criterion(config, data)
     assert (goal.mixup, goal.label_smoothing, goal.seed) == (0.5, 0.1, 4)
     assert goal.class_weights.tolist() == [1, 1]
-    assert build_criterion(parse_args(["--data", str(folder)]), data) is None
+    assert build_criterion(parse_args(["--data", str(folder), "--model", "conv2d"]), data) is None
 
 
 def test_a_run_with_every_habit_at_once(folder, tmp_path):

@@ -12,6 +12,8 @@ from tinyaction import Predictor
 from tinyaction.cli.export import main as export
 from tinyaction.inference import export as exporting
 from tinyaction.inference.export import SUFFIXES, export_model, generated_clips
+from tinyaction.models import videomae
+from tinyaction.models.model_card import PublishedModel
 
 NETWORKS = ["conv2d", "tsn-resnet18", "tsm-resnet18", "tsm-mobilenet_v2", "r3d_18"]
 
@@ -136,6 +138,38 @@ def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="not written"):
         export_model(predictor, path, format="torchscript", clips=generated_clips(predictor))
     assert [item.name for item in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_an_error_of_another_package_is_one_sentence(tmp_path, monkeypatch):
+    """onnxruntime's are of classes of its own, and of several lines."""
+    class FailError(Exception):
+        pass
+
+    def fail(part):
+        raise FailError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an implementation\nfor Conv")
+
+    predictor = calibrated(tmp_path, "conv2d")
+    monkeypatch.setitem(exporting.OPENERS, "torchscript", fail)
+    with pytest.raises(ValueError, match=r"^conv2d cannot be exported as torchscript: \[ONNXRuntimeError\] : 9 : "
+                                         r"NOT_IMPLEMENTED : Could not find an implementation$"):
+        export_model(predictor, tmp_path / "model.torchscript", format="torchscript",
+                     clips=generated_clips(predictor))
+    assert [item.name for item in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_the_metadata_says_which_frames_and_pixels_a_published_network_takes():
+    predictor = Predictor(published_net(), device="cpu")
+    metadata = exporting.metadata_of(predictor, predictor.inputs_of(np.zeros((40, 20, 20, 3), np.uint8)))
+    assert metadata["frames"] == ("1 clips of 4 frames 2 apart at 30 frames a second, the clips spread evenly over "
+                                  "the video")
+    assert metadata["pixels"] == "short side resized to 18, bilinear with antialiasing, then the centre square of 16"
+
+
+def published_net():
+    arguments = dict(embed_dim=16, depth=1, num_heads=2, mlp_dim=32, clip_len=4, size=16, patch=8)
+    model = videomae.build(num_classes=2, **arguments)
+    model.published = PublishedModel("videomae-base", arguments, ("a", "b"), 4, 2, 16, 18, "random", antialias=True)
+    return model
 
 
 def test_the_command_compares_on_real_clips_and_says_so(tmp_path, capsys):

@@ -154,6 +154,7 @@ class Hub(BaseHTTPRequestHandler):
     """Answers as the real one: the list of a repository's files, and the files; or what ``status`` says."""
 
     status = 200
+    files_status = 200  # of the files themselves, where the list of them is public
     error_code = ""
     delay_seconds = 0.0
     folder = Path()
@@ -176,6 +177,8 @@ class Hub(BaseHTTPRequestHandler):
             entries = [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "2" * 40}
                        for path in sorted(self.folder.iterdir())]
             self.answer(json.dumps(entries if "/tree/" in self.path else content).encode())
+        elif self.files_status != 200:
+            self.answer(b"", status=self.files_status)
         else:
             self.answer((self.folder / self.path.rpartition("/")[2].partition("?")[0]).read_bytes())
 
@@ -184,7 +187,7 @@ class Hub(BaseHTTPRequestHandler):
         for name, value in (("Content-Length", len(content)), ("ETag", f'"{len(content):040d}"'),
                             ("X-Repo-Commit", "1" * 40), ("Content-Type", "application/json")):
             self.send_header(name, str(value))
-        if self.error_code:
+        if self.error_code and status != 200:
             self.send_header("X-Error-Code", self.error_code)
         self.end_headers()
         if self.command != "HEAD":
@@ -251,14 +254,25 @@ def test_a_repository_that_is_too_large_is_not_begun(monkeypatch, tmp_path):
     ({"status": 404, "error_code": "RepoNotFound"}, "hub:somebody/net is not on the hub, or only for those"),
     ({"status": 403, "error_code": "GatedRepo"}, "hub:somebody/net asks for a login: accept its terms on its page, "
                                                  "then run 'hf auth login'; or bring config.json, "),
+    ({"status": 401, "error_code": "GatedRepo"}, "hub:somebody/net asks for a login: accept its terms on its page, "),
+    ({"files_status": 403, "error_code": "GatedRepo"}, "hub:somebody/net asks for a login: accept its terms on its "),
+    ({"status": 401}, "hub:somebody/net is not on "), ({"status": 403}, "hub:somebody/net is not on this machine"),
     ({"delay_seconds": 1.0}, "hub:somebody/net is not on this machine and could not be fetched ("),
     ({"status": 500}, "hub:somebody/net is not on this machine and could not be fetched ("),
 ])
 def test_a_hub_that_does_not_give_it(monkeypatch, tmp_path, answers, rule):
-    with local_hub(monkeypatch, tmp_path, **answers):
+    with local_hub(monkeypatch, tmp_path, folder=write_folder(tmp_path / "published"), **answers):
         text = message(find_files, "hub:somebody/net")
     assert text.startswith(rule)
     assert text.endswith("/somebody/net into a folder and name the folder as weights")
+
+
+def test_a_repository_that_lacks_a_shard(monkeypatch, tmp_path):
+    published = write_folder(tmp_path / "published", shards=2)
+    (published / "model-00002-of-00002.safetensors").unlink()
+    with local_hub(monkeypatch, tmp_path, folder=published):
+        assert "1 of 2 files of the weights are missing, model-00002-of-00002.safetensors first" in message(
+            find_files, "hub:somebody/net")
 
 
 def test_a_hub_that_is_not_there(monkeypatch, tmp_path):

@@ -1,9 +1,11 @@
 """V-JEPA 2 against transformers, and its rotary positions."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from peers import compare, equal_shapes, lively, need_transformers, save
 
 from tinyaction.models import vjepa2
@@ -51,26 +53,106 @@ def test_other_clips_are_those_of_a_network_that_was_made_for_them(change, tmp_p
         torch.testing.assert_close(ours, other(x.transpose(1, 2)).logits, rtol=0, atol=1e-5)
 
 
-def test_a_pretrained_network_takes_a_new_pooler_and_classifier(tmp_path):
+def test_a_pretrained_network_averages_its_tokens(tmp_path):
     peer = peer_of(SIZES[0], "VJEPA2Model")
     with pytest.raises(ValueError, match="has no classifier, it is pretrained alone; say num_classes for a new one"):
         load_published(save(peer, tmp_path))
     model = load_published(tmp_path, num_classes=3)
     x = clips(2, 3, 4, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(model.backbone.encode(x), peer.get_vision_features(x.transpose(1, 2)), rtol=0,
-                                   atol=1e-5)
-    pooler = model.backbone.pooler
-    assert 0.015 < pooler.cross.query_proj.weight.std() < 0.025 and pooler.query.std() > 0.01
+        tokens = peer.get_vision_features(x.transpose(1, 2))           # (N, L, F)
+        torch.testing.assert_close(model.backbone.encode(x), tokens, rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.backbone(x).flatten(1), tokens.mean(dim=1), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("card", vjepa2.PUBLISHED, ids=lambda card: f"{card.name}-{card.dataset}")
 def test_published_sizes(card):
     transformers = need_transformers()
     own = card.arguments
+    if not card.num_classes:
+        pytest.skip("an encoder alone, which transformers does not have with a classifier")
     equal_shapes(card, transformers.VJEPA2ForVideoClassification, transformers.VJEPA2Config(
         hidden_size=own["embed_dim"], num_hidden_layers=own["depth"], num_attention_heads=own["num_heads"],
         mlp_ratio=own.get("mlp_ratio", 4.0), num_labels=card.num_classes or 174))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# V-JEPA 2's own files
+# ---------------------------------------------------------------------------------------------------------------------
+
+def own_file(path, *, version):
+    """A file as V-JEPA 2's own code saves it, of a random encoder; returns the tensors without their prefix."""
+    dim, depth = SMALL["embed_dim"], SMALL["depth"]
+    shapes = {"patch_embed.proj.weight": (dim, 3, 2, 8, 8), "patch_embed.proj.bias": (dim,)}
+    for block in range(depth):
+        for name, shape in [("norm1", (dim,)), ("attn.qkv", (3 * dim, dim)), ("attn.proj", (dim, dim)),
+                            ("norm2", (dim,)), ("mlp.fc1", (4 * dim, dim)), ("mlp.fc2", (dim, 4 * dim))]:
+            shapes |= {f"blocks.{block}.{name}.weight": shape, f"blocks.{block}.{name}.bias": shape[:1]}
+    if version == "2":
+        shapes |= {"norm.weight": (dim,), "norm.bias": (dim,), "pos_embed": (1, 8, dim)}
+    else:
+        shapes |= {f"norms_block.{number}.{part}": (dim,) for number in range(4) for part in ("weight", "bias")}
+        shapes |= {"img_mod_embed": (1, 1, dim), "video_mod_embed": (1, 1, dim),
+                   "patch_embed_img.proj.weight": (dim, 3, 1, 8, 8), "patch_embed_img.proj.bias": (dim,)}
+    random = torch.Generator().manual_seed(0)
+    state = {name: 0.3 * torch.randn(shape, generator=random) for name, shape in shapes.items()}
+    named = {f"module.backbone.{name}": tensor for name, tensor in state.items()}
+    key = {"2": "target_encoder", "2.1": "ema_encoder"}[version]
+    torch.save({"encoder": {}, "predictor": {"module.backbone.predictor_norm.weight": torch.ones(4)}, key: named,
+                "opt": None, "epoch": 3}, path)
+    return state
+
+
+def turned_third(x, places, *, version):
+    """One third of queries or keys (N, heads, L, d), each pair turned; the rates stand as in the version's code."""
+    d = x.shape[3]
+    angles = places[:, None] * 10000 ** -(torch.arange(d // 2) / (d / 2))
+    angles = angles.repeat_interleave(2, dim=1) if version == "2.1" else angles.repeat(1, 2)
+    other = torch.stack((-x[..., 1::2], x[..., 0::2]), dim=4).flatten(3)
+    return x * angles.cos() + other * angles.sin()
+
+
+def expected_tokens(state, clips, *, version):
+    """The encoder written down once more, step by step as in its own code: (N, L, F)."""
+    dim, heads = SMALL["embed_dim"], SMALL["num_heads"]
+    x = F.conv3d(clips, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=(2, 8, 8))
+    t, h, w = x.shape[2:]
+    x = x.flatten(2).transpose(1, 2)
+    ids = torch.arange(t * h * w)
+    places = [ids // (h * w), ids % (h * w) // w, ids % w]
+    if version == "2.1":
+        x = x + state["video_mod_embed"]
+        places[1:] = [places[1] * 15 / (h - 1), places[2] * 15 / (w - 1)]
+    third = 2 * (dim // heads // 3 // 2)
+    for block in range(SMALL["depth"]):
+        part = {name.removeprefix(f"blocks.{block}."): tensor for name, tensor in state.items()}
+        y = F.layer_norm(x, (dim,), part["norm1.weight"], part["norm1.bias"], eps=1e-6)
+        qkv = F.linear(y, part["attn.qkv.weight"], part["attn.qkv.bias"])
+        q, k, v = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = (torch.cat([turned_third(z[..., i * third : (i + 1) * third], places[i], version=version)
+                           for i in range(3)] + [z[..., 3 * third :]], dim=3) for z in (q, k))
+        y = ((q @ k.transpose(2, 3) / q.shape[3]**0.5).softmax(dim=3) @ v).transpose(1, 2).flatten(2)
+        x = x + F.linear(y, part["attn.proj.weight"], part["attn.proj.bias"])
+        y = F.layer_norm(x, (dim,), part["norm2.weight"], part["norm2.bias"], eps=1e-6)
+        y = F.gelu(F.linear(y, part["mlp.fc1.weight"], part["mlp.fc1.bias"]))
+        x = x + F.linear(y, part["mlp.fc2.weight"], part["mlp.fc2.bias"])
+    last = "norms_block.3" if version == "2.1" else "norm"
+    return F.layer_norm(x, (dim,), state[f"{last}.weight"], state[f"{last}.bias"], eps=1e-6)
+
+
+@pytest.mark.parametrize("version, name", [("2", "vjepa2-vith"), ("2.1", "vjepa2.1-vitb")])
+def test_a_file_of_its_own_code(tmp_path, monkeypatch, version, name):
+    state = own_file(tmp_path / "vit.pt", version=version)
+    card = next(card for card in vjepa2.PUBLISHED if card.name == name)
+    small_card = replace(card, arguments={**card.arguments, **SMALL, "pooler_depth": 0})
+    monkeypatch.setattr(vjepa2, "PUBLISHED", (small_card,))
+    model = load_published(name, weights=tmp_path / "vit.pt", num_classes=3, clip_len=4, size=32)
+    x = clips(2, 3, 4, 32, 16)
+    tokens = expected_tokens(state, x, version=version)
+    assert tokens.std() > 0.1
+    with torch.no_grad():
+        torch.testing.assert_close(model.backbone.encode(x), tokens, rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.backbone(x).flatten(1), tokens.mean(dim=1), rtol=0, atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

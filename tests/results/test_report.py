@@ -21,6 +21,7 @@ from tinyaction.cli.train import parse_args
 from tinyaction.results import plots
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.metrics import wilson_interval
+from tinyaction.results.neighbors import Neighbor, write_neighbors
 from tinyaction.results.plots import (
     Series,
     columns_of,
@@ -284,6 +285,16 @@ def test_the_page_shows_the_mistakes_with_their_frames_and_needs_no_other_file(r
     assert f"{NAMES[0]} → 打字" not in page.text and f"打字 → {NAMES[0]}: 1 of 1" in page.text
     for name in ("train_clips", "mistakes", "right"):
         assert cv2.imread(str(run / f"{name}.png")) is not None
+
+
+def test_a_mistake_names_the_training_clips_that_are_most_like_it(run: Path) -> None:
+    dataset = dataset_of(run)
+    near = [Neighbor("train/q.avi", "typing", 0.987), Neighbor("train/r.avi", "打字", 0.5)]
+    write_neighbors(run / "neighbors.csv", {dataset.videos[1][0]: near})
+    page = Page(write_report(run, val_set=dataset))
+    told = [heading for heading in page.headings if "nearest" in heading]
+    assert len(told) == 1 and told[0].endswith(
+        "videos/clip, 1.avi; nearest training clips: typing 0.99 (q.avi), 打字 0.50 (r.avi)")
 
 
 def test_a_report_can_be_made_again_and_names_what_is_lost(run: Path) -> None:

@@ -51,16 +51,17 @@ def test_each_flag_arrives():
         "store": "raw", "grad_accum": 2, "amp": "bf16", "compile": True}
     assert {name: value for name, value in asdict(parse_args(argv)).items() if name in expected} == expected
     assert parse_args(["--data", "d", "--balanced"]).balanced
-    assert not parse_args(["--data", "d", "--weights", "imagenet", "--no-freeze-norms"]).freeze_norms
+    assert not parse_args("--data d --model r3d_18 --weights kinetics --no-freeze-norms".split()).freeze_norms
 
 
 @pytest.mark.parametrize(("argv", "expected"), [
     ("--model conv2d", (8, 64, "sgd", 0.01, 30, 1.0, False)),
     ("--model tsm-conv2d", (8, 64, "sgd", 0.01, 30, 1.0, False)),
-    ("--model tsm-resnet18 --weights imagenet", (8, 224, "adamw", 2e-4, 20, 10.0, True)),
+    ("--model tsm-resnet18 --weights imagenet", (8, 224, "adamw", 5e-5, 20, 1.0, True)),
+    ("--model tsm-resnet18 --weights imagenet --method finetune", (8, 224, "adamw", 2e-4, 20, 10.0, True)),
     ("--model tsm-resnet18", (8, 224, "sgd", 0.01, 50, 1.0, False)),
-    ("--model r3d_18 --weights kinetics", (16, 112, "adamw", 2e-4, 20, 10.0, True)),
-    ("--model tsm-resnet18 --weights imagenet --size 112 --lr 0.1 --epochs 3", (8, 112, "adamw", 0.1, 3, 10.0, True)),
+    ("--model r3d_18 --weights kinetics", (16, 112, "adamw", 5e-5, 20, 1.0, True)),
+    ("--model tsm-resnet18 --weights imagenet --size 112 --lr 0.1 --epochs 3", (8, 112, "adamw", 0.1, 3, 1.0, True)),
 ])
 def test_what_no_flag_says_comes_from_the_recipe(argv, expected):
     config = parse_args(["--data", "d", *argv.split()])

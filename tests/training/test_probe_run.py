@@ -10,6 +10,7 @@ from toys import write_set
 import tinyaction as ta
 from tinyaction.cli.evaluate import main as evaluate
 from tinyaction.cli.train import main
+from tinyaction.results.neighbors import read_neighbors
 from tinyaction.results.run import read_run
 from tinyaction.training.build import build_datasets
 from tinyaction.training.config import RunConfig
@@ -61,6 +62,17 @@ def test_the_run_folder_is_an_ordinary_one(result, folder):
         **checkpoint.eval_pipeline))
 
 
+def test_the_nearest_training_clips_of_each_validation_video(result, folder):
+    """Those that the checkpoint finds."""
+    written = read_neighbors(result.path / "neighbors.csv")
+    library = ta.ClipLibrary.build(result.checkpoint, device="cpu")
+    for name, found in written.items():
+        again = library.nearest(name, num=3)[0]
+        assert [one.filename for one in found] == [one.filename for one in again]
+        assert [one.similarity for one in found] == pytest.approx([one.similarity for one in again], abs=1e-3)
+    assert len(written) == 3
+
+
 def test_a_second_run_computes_nothing_and_says_the_same(result, folder, tmp_path):
     lines = []
     again = ta.train(config(folder, tmp_path / "again", pooling="stats"), on_line=lines.append)
@@ -87,7 +99,7 @@ def test_a_run_that_fails_leaves_no_folder(folder, tmp_path):
 @pytest.mark.parametrize(("flags", "message"), [
     ("--pooling max", "--pooling is 'max'; it must be auto, mean, stats or order"),
     ("--probe-views 0", "--probe-views is 0; it must be at least 1"),
-    ("--method knn", "--method is 'knn'; it must be finetune or probe"),
+    ("--method knn", "--method is 'knn'; it must be finetune, probe or probe-then-finetune"),
     ("--method probe --num-clips 3", "--num-clips goes with --method finetune and not with --method probe; the views"),
     ("--method probe --mixup 0.2", "--mixup goes with --method finetune and not with --method probe; leave it out"),
 ])

@@ -1,40 +1,132 @@
-"""One feature vector a video, as a ``.npy`` file with the names beside it."""
+"""One feature vector a video, or a window of a long video, by any network; nothing is trained."""
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
-from tinyaction.cli.network import add_network_flags, check_network_flags, load_predictor, network_inputs
+from tinyaction.cli.network import add_network_flags, check_network_flags, load_embedder, network_inputs
+from tinyaction.data.annotations import find_data
+from tinyaction.device import default_num_workers
 from tinyaction.files import check_output, whole_file, write_whole
+from tinyaction.inference.embedder import Embedder, Vector
+from tinyaction.inference.inputs import flat_sources
+
+
+@dataclass
+class Videos:
+    """What to embed; of ``--data`` also the class of each video."""
+
+    names: list[str]
+    labels: list[int] = field(default_factory=list)
+    class_names: list[str] = field(default_factory=list)
 
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="tinyaction embed", description=__doc__, allow_abbrev=False)
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folders of videos, files, or quoted patterns")
-    add_network_flags(parser)
-    parser.add_argument("--out", default="features.npy",
-                        help="(N, F) float32; the names go into the same name with .txt (default features.npy)")
-    parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
-    arguments = parser.parse_args(argv)
-    check_network_flags(arguments)
-    check_at_least(1, arguments, "num_clips")
+    arguments = parse_args(argv)
     path = Path(arguments.out)
     names_path = path.with_suffix(".txt")
-    if path.suffix != ".npy":
-        raise ValueError(f"--out is {path}; it must end in .npy")
-    for output in (path, names_path):
-        check_output(output, flag="--out", inputs=[*arguments.sources, *network_inputs(arguments)],
-                     force=arguments.force)
-    predictor = load_predictor(arguments, device=arguments.device)
-    features, names = predictor.embed(arguments.sources)
-    broken = [name for name in names if "\n" in name]
-    if broken:
-        raise ValueError(f"{broken[0]!r}: a name with a line break cannot stand in a list of names; rename the file")
-    with whole_file(path) as part, open(part, "wb") as file:
-        np.save(file, features)
-    write_whole(names_path, "".join(f"{name}\n" for name in names))
-    print(f"{path}: {len(features)} videos of {features.shape[1]} features; names in {names_path}")
+    inputs = [*arguments.sources, *network_inputs(arguments), *([arguments.data] if arguments.data else [])]
+    for output in [path] if path.suffix == ".npz" else [path, names_path]:
+        check_output(output, flag="--out", inputs=inputs, force=arguments.force)
+    videos = chosen_videos(arguments)
+    embedder = load_embedder(arguments)
+    rows, times, features = [], [], []
+    for index, start, end, vector in embed(embedder, videos.names, arguments):
+        rows.append(index)
+        times.append((start, end))
+        features.append(vector)
+    arrays: dict[str, Any] = {"features": np.stack(features), "names": np.array([videos.names[i] for i in rows])}
+    if arguments.windows is not None:
+        arrays |= {"start_seconds": np.array(times)[:, 0], "end_seconds": np.array(times)[:, 1]}
+    if videos.labels:
+        arrays |= {"labels": np.array(videos.labels)[rows], "class_names": np.array(videos.class_names)}
+    write(path, names_path, arrays)
+    what = "videos" if arguments.windows is None else f"windows of {len(videos.names)} videos"
+    where = "" if path.suffix == ".npz" else f"; names in {names_path}"
+    print(f"{path}: {len(features)} {what}, {arrays['features'].shape[1]} features each{where}")
     return 0
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="tinyaction embed", description=__doc__, allow_abbrev=False)
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="folders of videos, files, or quoted patterns")
+    parser.add_argument("--data", help="in place of sources: all videos of a folder or list as for training; "
+                        "a .npz file holds their labels, too")
+    add_network_flags(parser)
+    parser.add_argument("--windows", type=float, metavar="SECONDS", help="one vector for each window of this length")
+    parser.add_argument("--stride", type=float, metavar="SECONDS",
+                        help="from one window to the next; default the window itself")
+    parser.add_argument("--num-workers", type=int, default=-1,
+                        help="processes that decode; 0 decodes in the main process, -1 (default) starts one per core")
+    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
+    parser.add_argument("--out", default="features.npy",
+                        help="FILE.npy, (N, F) float32, and the names in FILE.txt (default features.npy); or FILE.npz "
+                        "with arrays features, names, start_seconds, end_seconds, labels, class_names")
+    parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
+    arguments = parser.parse_args(argv)
+    if bool(arguments.sources) == bool(arguments.data):
+        raise ValueError("name what to embed: either sources (files, folders, patterns) or --data")
+    check_network_flags(arguments)
+    check_at_least(1, arguments, "num_clips")
+    check_at_least(-1, arguments, "num_workers")
+    if arguments.stride is not None and arguments.windows is None:
+        raise ValueError("--stride is for windows; say with --windows how many seconds one has")
+    for name in ("windows", "stride"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"--{name} is {value}; it must be above 0 seconds")
+    if Path(arguments.out).suffix not in (".npy", ".npz"):
+        raise ValueError(f"--out is {arguments.out}; it must end in .npy or .npz")
+    if arguments.num_workers == -1:
+        arguments.num_workers = default_num_workers()
+    return arguments
+
+
+def chosen_videos(arguments: argparse.Namespace) -> Videos:
+    """The files to embed. Raises ValueError where one could not be named in a list of names."""
+    if arguments.data:
+        data = find_data(arguments.data, val_share=None, allow_outside=arguments.allow_outside)
+        lists = [data.train, data.val] if data.is_split else [data.val]
+        pairs = [videos[index] for videos in lists for index in range(len(videos))]
+        videos = Videos([path for path, _ in pairs], [label for _, label in pairs], data.class_names)
+    else:
+        videos = Videos(list(map(str, flat_sources(arguments.sources))))
+    broken = [name for name in videos.names if any(letter in name for letter in "\n\t")]
+    if broken:
+        raise ValueError(f"{broken[0]!r}: a name with a line break or a tab cannot stand in a list of names; rename "
+                         "the file")
+    return videos
+
+
+def embed(
+    embedder: Embedder, names: Sequence[str], arguments: argparse.Namespace
+) -> Iterator[tuple[int, float, float, Vector]]:
+    """(which video, start, end, features); without windows start and end mean nothing."""
+    if arguments.windows is None:
+        for index, (_, vector) in enumerate(embedder.stream(list(names), num_workers=arguments.num_workers)):
+            yield index, 0.0, 0.0, vector
+        return
+    for index, name in enumerate(names):
+        for start, end, vector in embedder.windows(name, window_seconds=arguments.windows,
+                                                   stride_seconds=arguments.stride):
+            yield index, start, end, vector
+
+
+def write(path: Path, names_path: Path, arrays: dict[str, Any]) -> None:
+    if path.suffix == ".npz":
+        with whole_file(path) as part, open(part, "wb") as file:
+            np.savez(file, **arrays)
+        return
+    with whole_file(path) as part, open(part, "wb") as file:
+        np.save(file, arrays["features"])
+    lines = [str(name) for name in arrays["names"]]
+    if "start_seconds" in arrays:
+        lines = [f"{name}\t{start:.3f}\t{end:.3f}" for name, start, end in
+                 zip(lines, arrays["start_seconds"], arrays["end_seconds"], strict=True)]
+    write_whole(names_path, "".join(f"{line}\n" for line in lines))

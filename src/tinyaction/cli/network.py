@@ -3,6 +3,7 @@
 import argparse
 
 from tinyaction.cli import check_at_least
+from tinyaction.inference.embedder import Embedder
 from tinyaction.inference.predictor import Predictor
 from tinyaction.models.checkpoint import Checkpoint, checkpoint_of, load_model
 from tinyaction.models.pretrained import load_pretrained
@@ -50,6 +51,14 @@ def load_network(arguments: argparse.Namespace) -> tuple[Recognizer, Checkpoint]
     model = load_pretrained(arguments.model, weights=arguments.weights, clip_len=arguments.clip_len,
                             size=arguments.size)
     return model, checkpoint_of(model)
+
+
+def load_embedder(arguments: argparse.Namespace) -> Embedder:
+    """The network for its features alone: also one on frames, or published without a classifier."""
+    if arguments.checkpoint:
+        return Embedder(arguments.checkpoint, device=arguments.device, num_clips=arguments.num_clips)
+    return Embedder.from_pretrained(arguments.model, weights=arguments.weights, clip_len=arguments.clip_len,
+                                    size=arguments.size, device=arguments.device, num_clips=arguments.num_clips)
 
 
 def load_predictor(arguments: argparse.Namespace, *, device: str) -> Predictor:

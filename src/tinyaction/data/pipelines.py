@@ -40,6 +40,9 @@ def train_pipeline(
     area: tuple[float, float] = (0.5, 1.0),
     augment: str = "basic",
     crop: str = "resized",
+    frame_interval: int | None = None,
+    short_side: int | None = None,
+    antialias: bool = False,
 ) -> Compose:
     """Random frames, a random box, mirrored with probability ``flip_ratio``.
 
@@ -52,6 +55,8 @@ def train_pipeline(
         area: range of the random box's share of the frame.
         augment: "basic" crops and mirrors, "randaugment" and "color" also change colours, "none" takes the centre.
         crop: "resized" takes a box of any area and shape, "multiscale" one of TSN's few.
+        frame_interval, short_side, antialias: as in :func:`eval_pipeline`; a random box is cut from frames that are
+            larger than the square, whatever ``short_side`` says.
 
     Raises:
         ValueError: ``augment`` or ``crop`` is none of these.
@@ -69,11 +74,13 @@ def train_pipeline(
     }
     change["randaugment"] = [*change["basic"], TorchvisionAugment(v2.RandAugment(num_ops=2, magnitude=7))]
     change["color"] = [*change["basic"], TorchvisionAugment(v2.ColorJitter(0.4, 0.4, 0.4, 0.1))]
+    pixels = short_side if short_side is not None and augment == "none" else short_side_pixels(size)
     return Compose([
         VideoInit(),
-        UniformSample(clip_len, num_clips),
+        UniformSample(clip_len, num_clips) if frame_interval is None else
+        TimedSample(clip_len, frame_interval, num_clips, test_mode=False),
         VideoDecode(),
-        VideoResize(short_side_pixels(size)),
+        VideoAntialiasResize(pixels) if antialias else VideoResize(pixels),
         *change[augment],
         VideoFormat(),
         VideoPack(),

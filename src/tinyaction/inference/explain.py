@@ -1,8 +1,12 @@
-"""Explain a prediction with Grad-CAM: the places of the frames that speak for the class."""
+"""Explain a prediction with Grad-CAM: the places of the frames that speak for the class.
+
+Of a network with feature maps these are what its head averages, of a transformer the tokens that its last block sees.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,26 +50,60 @@ class Explanation:
 def class_heat(model: Recognizer, inputs: torch.Tensor, label: int) -> torch.Tensor:
     """Grad-CAM of a class for clips (V, C, T, H, W) uint8: (V, T, H, W) float, 0..1 over all of them.
 
-    The feature maps before the head are weighted with the mean gradient of the class's logit, summed, cut at 0, and
-    enlarged to the frames. Source: Selvaraju et al. 2017. Maps of clips with fewer steps in time are spread over T.
+    Maps of clips with fewer steps in time are spread over T.
 
     Raises:
         ValueError: the network gives one vector and no map.
     """
+    has_tokens = hasattr(model.backbone, "token_maps")
+    heat = (token_heat if has_tokens else map_heat)(model, inputs, label).relu()  # (V, t, h, w)
+    size = (inputs.shape[2], inputs.shape[3], inputs.shape[4])
+    heat = F.interpolate(heat.unsqueeze(1), size=size, mode="trilinear", align_corners=False)[:, 0]  # (V, T, H, W)
+    return heat / heat.max().clamp(min=1e-12)
+
+
+def map_heat(model: Recognizer, inputs: torch.Tensor, label: int) -> torch.Tensor:
+    """What places add to a class's logit, (V, t, h, w): the maps before the head times their mean gradients.
+
+    Source: Selvaraju et al. 2017.
+    """
     with torch.no_grad():
-        features = model(inputs[None], mode="tensor")                  # (V, t, F, h, w)
+        features = model(inputs[None], mode="tensor").float()          # (V, t, F, h, w)
     if features.shape[3] * features.shape[4] == 1:
         raise ValueError("this network ends in one vector per clip and has no map of places; explain needs a network "
                          "with feature maps, such as conv2d, tsn-resnet18 or tsm-mobilenet_v2, or larger frames")
     with torch.enable_grad():
-        features = features.detach().float().requires_grad_()
-        model.cls_head(features)[:, label].sum().backward()            # of (V, K)
-    assert features.grad is not None
-    weights = features.grad.mean(dim=(3, 4), keepdim=True)             # (V, t, F, 1, 1)
-    heat = (weights * features.detach()).sum(dim=2, keepdim=True).relu()  # (V, t, 1, h, w)
-    size = (inputs.shape[2], inputs.shape[3], inputs.shape[4])
-    heat = F.interpolate(heat.transpose(1, 2), size=size, mode="trilinear", align_corners=False)[:, 0]  # (V, T, H, W)
-    return heat / heat.max().clamp(min=1e-12)
+        features.requires_grad_()
+        gradient, = torch.autograd.grad(model.cls_head(features)[:, label].sum(), features)
+    return (gradient.mean(dim=(3, 4), keepdim=True) * features.detach()).sum(dim=2)
+
+
+def token_heat(model: Recognizer, inputs: torch.Tensor, label: int) -> torch.Tensor:
+    """How a class's logit would fall if the last block saw the mean token in a token's place: (V, t, h, w).
+
+    It is the first-order estimate, gradient times difference. A token's own gradient, unlike the mean of all, knows
+    how much the last attention looks at it; and zero has no meaning for a token, as it has for a map behind a ReLU.
+    """
+    backbone: Any = model.backbone
+    seen: list[torch.Tensor] = []
+
+    def watch(block: torch.nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        torch.set_grad_enabled(True)                                   # the blocks before it need no memory for that
+        seen.append(arguments[0].detach().requires_grad_())
+        return (seen[0], *arguments[1:])
+
+    handle = backbone.blocks[-1].register_forward_pre_hook(watch)
+    try:
+        with torch.no_grad():
+            logits = model.cls_head(model.extract_features(inputs[None]))  # (V, K)
+    finally:
+        handle.remove()
+    gradient, = torch.autograd.grad(logits[:, label].sum(), seen[0])   # (V, L, F)
+    grid = backbone.patch_embed.grid_of(inputs)
+    tokens, gradient = (backbone.token_maps(part, grid) for part in (seen[0].detach(), gradient))  # (V, t, h, w, F)
+    heat = (gradient * (tokens - tokens.mean(dim=(1, 2, 3), keepdim=True))).sum(dim=4)
+    is_rounding = heat.abs() < 1e-5 * (gradient * tokens).abs().sum(dim=4)  # as where all tokens are alike
+    return heat.masked_fill(is_rounding, 0.0)
 
 
 def explain(predictor: Predictor, path: str | Path, *, class_name: str | None = None) -> Explanation:

@@ -19,6 +19,7 @@ from torch import nn
 
 from tinyaction.data.augment import view_order
 from tinyaction.data.pipelines import short_side_pixels
+from tinyaction.data.timed import FRAMES_PER_SECOND
 from tinyaction.files import whole_file
 from tinyaction.inference.predictor import Predictor
 from tinyaction.models import Recognizer
@@ -72,7 +73,9 @@ def export_model(
                 WRITERS[format](model, part, clips[0], metadata)
                 run = OPENERS[format](part)
                 difference = largest_difference(model, run, clips)
-            except (RuntimeError, TypeError, NotImplementedError, torch.onnx.errors.OnnxExporterError) as error:
+            except OSError:                                            # such as a full disk
+                raise
+            except Exception as error:  # of torch's exporters and onnxruntime, each in classes of its own
                 raise ValueError(f"{predictor.checkpoint.model['name']} cannot be exported as {format}: "
                                  f"{_first_line(error)}") from None
         if not difference <= TOLERANCE:
@@ -112,8 +115,12 @@ def metadata_of(predictor: Predictor, clip: torch.Tensor) -> dict[str, str]:
         "class_names": checkpoint.class_names,
         "input": f"{INPUT}: uint8 RGB 0..255, (B, V, C, T, H, W) = (any, {V}, {C}, {T}, {H}, {W})",
         "output": f"{OUTPUT}: float32 (B, {len(checkpoint.class_names)}), in the order of class_names",
-        "frames": f"{num_clips} clips of {T} frames spread evenly over the whole video",
-        "pixels": PIXELS[num_crops].format(size=W, short_side=short_side_pixels(pipeline["size"])),
+        "frames": f"{num_clips} clips of {T} frames " + (
+            f"{interval} apart at {FRAMES_PER_SECOND} frames a second, the clips spread evenly over the video"
+            if (interval := pipeline.get("frame_interval")) else "spread evenly over the whole video"),
+        "pixels": PIXELS[num_crops].format(
+            size=W, short_side=pipeline.get("short_side") or short_side_pixels(pipeline["size"]),
+            how="bilinear with antialiasing" if pipeline.get("antialias") else "bilinear"),
         "views": [view._asdict() for view in view_order(num_clips, num_crops)],
         "shape": [V, C, T, H, W],
         "model": checkpoint.model,
@@ -126,9 +133,9 @@ def metadata_of(predictor: Predictor, clip: torch.Tensor) -> dict[str, str]:
 
 
 PIXELS = {  # number of crops -> what is done to a frame
-    1: "short side resized to {short_side}, bilinear, then the centre square of {size}",
-    3: "short side resized to {size}, bilinear, then three squares of {size} along the long side, see views",
-    10: "short side resized to {short_side}, bilinear, then five squares of {size}, each also mirrored, see views",
+    1: "short side resized to {short_side}, {how}, then the centre square of {size}",
+    3: "short side resized to {size}, {how}, then three squares of {size} along the long side, see views",
+    10: "short side resized to {short_side}, {how}, then five squares of {size}, each also mirrored, see views",
 }
 
 

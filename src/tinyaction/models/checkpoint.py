@@ -13,6 +13,7 @@ import torch
 
 from tinyaction.files import whole_file
 from tinyaction.models.create import create_model, model_arguments
+from tinyaction.models.model_card import PublishedModel
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.torch_file import check_finite, read_torch_file
 from tinyaction.text import check_class_names
@@ -187,6 +188,11 @@ def checkpoint_of(model: Recognizer) -> Checkpoint:
     if known is None or not known.class_names:
         raise ValueError("this recognizer has no published class names, as tinyaction.load_pretrained gives without "
                          "num_classes; train it first, and use the checkpoint of the run")
-    pipeline = {"clip_len": known.clip_len, "size": known.size, "num_clips": 1, "short_side": known.short_side,
-                "frame_interval": known.frame_interval, "antialias": known.antialias}
-    return Checkpoint(model_arguments(known.name, model), model.state_dict(), list(known.class_names), pipeline)
+    return Checkpoint(model_arguments(known.name, model), model.state_dict(), list(known.class_names),
+                      published_pipeline(known))
+
+
+def published_pipeline(known: PublishedModel) -> dict[str, Any]:
+    """The arguments of data.pipelines.eval_pipeline for the clips that were published."""
+    return {"clip_len": known.clip_len, "size": known.size, "num_clips": 1, "short_side": known.short_side,
+            "frame_interval": known.frame_interval, "antialias": known.antialias}

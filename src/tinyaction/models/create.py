@@ -79,15 +79,19 @@ def create_model(
     if published_card(name) is not None:
         from tinyaction.models.published import create_published
 
-        return create_published(name, num_classes, weights=weights, arguments=arguments, dropout=dropout,
-                                average_clips=average_clips, mean=mean, std=std, max_views=max_views)
+        model = create_published(name, num_classes, weights=weights, arguments=arguments, dropout=dropout,
+                                 average_clips=average_clips, mean=mean, std=std, max_views=max_views)
+        if pooling is not None:
+            use_pooling(model, Pooling(pooling, signed_sqrt))
+        return model
     backbone = create_backbone(name)
     num_features = int(backbone.out_channels)  # type: ignore[arg-type]
-    make_head = TemporalAverageHead if pooling is None else partial(PoolingHead, pooling=Pooling(pooling, signed_sqrt))
-    head = make_head(num_classes, num_features, dropout=dropout, average_clips=average_clips)
+    head = TemporalAverageHead(num_classes, num_features, dropout=dropout, average_clips=average_clips)
     own_mean, own_std = normalization(name)
     preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
     model = Recognizer(backbone, head, preprocessor, max_views=max_views)
+    if pooling is not None:
+        use_pooling(model, Pooling(pooling, signed_sqrt))
     if weights is not None:
         from tinyaction.models.weights import load_weights
 
@@ -95,6 +99,20 @@ def create_model(
         if mean is not None or std is not None:
             model.data_preprocessor = preprocessor
     return model
+
+
+def use_pooling(model: Recognizer, pooling: Pooling) -> None:
+    """Give a recognizer a fresh :class:`PoolingHead` in place of its head, for the same classes."""
+    old, num_features = model.cls_head, give_maps(model)
+    head = PoolingHead(old.num_classes, num_features, pooling, dropout=old.dropout.p, average_clips=old.average_clips)
+    model.cls_head = head.to(old.fc.weight.device)
+
+
+def give_maps(model: Recognizer) -> int:
+    """Let a transformer give features of its patches, as :class:`PoolingHead` reads them; returns their number, F."""
+    if hasattr(model.backbone, "gives_maps"):
+        model.backbone.gives_maps = True  # type: ignore[assignment]
+    return int(model.backbone.out_channels)  # type: ignore[arg-type]
 
 
 def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
@@ -128,13 +146,23 @@ def create_backbone(name: str) -> nn.Module:
     return (GUIDE_MODELS.get(name) or all_models()[name])()
 
 
-def published_card(name: str) -> ModelCard | None:
-    """Return the first card of a published network; None for others and torchvision's."""
+def published_card(name: str, weights: str = "") -> ModelCard | None:
+    """Return the card of a published network, of ``weights`` or its first; None for others and torchvision's."""
     if name in GUIDE_MODELS or name in all_models():
         return None
     from tinyaction.models.published import all_cards
 
-    return next((card for card in all_cards() if card.name == name), None)
+    cards = [card for card in all_cards() if card.name == name]
+    return next((card for card in cards if card.dataset == weights), cards[0] if cards else None)
+
+
+def is_transformer(name: str) -> bool:
+    """Whether it is a published transformer, with layers and patches: a :class:`VideoTransformer`."""
+    if published_card(name) is None:
+        return False
+    from tinyaction.models.published import family_of
+
+    return hasattr(family_of(name), "MODEL_TYPES")
 
 
 def check_name(name: str) -> None:
@@ -147,25 +175,25 @@ def check_name(name: str) -> None:
         raise ValueError(f"model {name!r} is not known; did you mean {' or '.join(near)}?")
 
 
-def input_rule(name: str) -> InputRule:
-    """Return which clips a recognizer takes. Raises ValueError for an unknown name."""
+def input_rule(name: str, weights: str = "") -> InputRule:
+    """Return which clips a recognizer takes, by its card for ``weights``. Raises ValueError for an unknown name."""
     check_name(name)
     if name in GUIDE_MODELS:
         return InputRule(clip_len=8, size=112)
-    card = published_card(name)
+    card = published_card(name, weights)
     if card is not None:
         return card
     from tinyaction.models.torchvision import VIDEO_NETS, default_weights, net_name
 
     net = net_name(name)
     assert net is not None
-    weights = default_weights(net)
+    best = default_weights(net)
     is_video = net in VIDEO_NETS
     return InputRule(
         clip_len=16 if is_video else 8,
-        size=weights.transforms().crop_size[0],
-        least_clip_len=weights.meta.get("min_temporal_size", 1),
-        least_size=max(weights.meta["min_size"]),
+        size=best.transforms().crop_size[0],
+        least_clip_len=best.meta.get("min_temporal_size", 1),
+        least_size=max(best.meta["min_size"]),
         exact_clip_len=net.startswith("mvit"),
         exact_size=net.startswith(("mvit", "vit", "maxvit")),
     )

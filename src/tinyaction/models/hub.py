@@ -118,7 +118,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read names and tensors of one file, .safetensors or of ``torch.save``, without running code in it."""
     if path.suffix != ".safetensors":
         content = read_torch_file(path, stand_ins=True)
-        for key in ("module", "model_state"):                          # VideoMAE's and SlowFast's own files
+        for key in ("module", "model_state", "ema_encoder", "target_encoder"):  # VideoMAE, SlowFast, V-JEPA 2.1 and 2
             if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
                 content = {"state_dict": content[key]}
         return find_state_dict(content, path)

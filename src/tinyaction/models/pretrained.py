@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tinyaction.models.heads import AverageClips
+from tinyaction.models.model_card import PublishedModel
 from tinyaction.models.recognizer import Recognizer
 
 
@@ -50,3 +51,32 @@ def load_pretrained(
                             max_views=max_views).eval()
     return load_torchvision(name_or_folder, weights=words, clip_len=clip_len, size=size, average_clips=average_clips,
                             max_views=max_views)
+
+
+def load_encoder(
+    name_or_folder: str | Path, *, weights: str | Path | None = None, clip_len: int | None = None,
+    size: int | None = None,
+) -> Recognizer:
+    """Any pretrained network for its features alone, in evaluation mode; its ``published`` says which clips it takes.
+
+    As :func:`load_pretrained`, and also the networks on frames such as "tsn-mobilenet_v2" or "tsm-resnet50", whose
+    weights are "imagenet" (the default) or a file, and those that are published without a classifier. The classifier
+    of the recognizer means nothing.
+    """
+    from tinyaction.models.create import all_models, check_input, create_model, input_rule
+    from tinyaction.models.torchvision import VIDEO_NETS, net_name
+
+    name = str(name_or_folder)
+    if name in VIDEO_NETS:
+        return load_pretrained(name, weights=weights, clip_len=clip_len, size=size)
+    if isinstance(name_or_folder, Path) or name not in all_models():
+        return load_pretrained(name_or_folder, weights=weights, clip_len=clip_len, size=size, num_classes=2)
+    if weights is None and net_name(name) is None:
+        raise ValueError(f"there are no pretrained weights for {name}; name a file of weights")
+    rule = input_rule(name)
+    clip_len, size = clip_len or rule.clip_len, size or rule.size
+    check_input(name, clip_len=clip_len, size=size)
+    words = "imagenet" if weights is None else str(weights)
+    model = create_model(name, 2, weights=words)
+    model.published = PublishedModel(name, {}, (), clip_len, None, size, size * 256 // 224, words)
+    return model.eval()

@@ -48,13 +48,16 @@ def load_published(
     names = () if num_classes else class_names(files)                  # before the tensors, which take their time
     tensors = read_network(files, name, arguments, rule)
     num_published = len(tensors.state["cls_head.fc.weight"]) if "cls_head.fc.weight" in tensors.state else 0
-    if num_classes is None:
+    if num_classes is None and num_published:
         names = _check_classes(files, names, num_published) or _names_without_config(where, rule, num_published)
-    build = partial(family_of(name).build, num_classes=num_classes or num_published, average_clips=average_clips,
-                    max_views=max_views, mean=tensors.mean, std=tensors.std, **tensors.arguments)
+    build = partial(family_of(name).build, num_classes=num_classes or num_published or 2, mean=tensors.mean,
+                    std=tensors.std, average_clips=average_clips, max_views=max_views, **tensors.arguments)
     state = {key: tensor for key, tensor in tensors.state.items()
              if not (num_classes and key.startswith("cls_head.fc."))}
-    model = fill(build, state, name=name, source=files.source, new_classifier=num_classes is not None)
+    is_new = num_classes is not None or not num_published
+    model = fill(build, state, name=name, source=files.source, new_classifier=is_new)
+    if num_classes is None and not num_published:
+        raise ValueError(f"{files.source} has no classifier, it is pretrained alone; say num_classes for a new one")
     model.data_preprocessor = VideoPreprocessor(tensors.mean, tensors.std)  # built without memory, as all else
     alike = next((known for known in cards_of(name) if known.num_classes == num_published), None)
     model.published = PublishedModel(name, tensors.arguments, names, rule.clip_len,
@@ -93,9 +96,7 @@ def read_network(files: NetworkFiles, name: str, arguments: Mapping[str, Any], r
 
 
 def _check_classes(files: NetworkFiles, names: tuple[str, ...], num_published: int) -> tuple[str, ...]:
-    """Return the names; ValueError where the file has no classifier, or one of another number of classes."""
-    if not num_published:
-        raise ValueError(f"{files.source} has no classifier, it is pretrained alone; say num_classes for a new one")
+    """Return the names; ValueError where the file has a classifier of another number of classes."""
     if names and len(names) != num_published:
         raise ValueError(f"{files.source}: its config.json names {len(names)} classes, its classifier has "
                          f"{num_published}; one of the files is of another network")

@@ -112,6 +112,14 @@ class TimeSformer(VideoTransformer):
         """The norm of the class token: (N, 1+S*T, F) -> (N, F)."""
         return self.norm(tokens[:, 0])
 
+    def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        return super().maps(self.norm(tokens), grid)
+
+    def token_maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """(N, 1+S*T, F) -> (N, T, h, w, F), without the class token."""
+        t, h, w = grid
+        return torch.unflatten(tokens[:, 1:], 1, (h, w, t)).permute(0, 3, 1, 2, 4)
+
     def positions(self, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
         """Return positions of class token and patches (1, 1+S, F) and of frames (1, T, F), nearest-neighbour resized.
 

@@ -68,6 +68,9 @@ class VideoMAE(VideoTransformer):
         """The norm of the mean of all tokens, or of the first token: (N, L, F) -> (N, F)."""
         return self.norm(tokens.mean(dim=1) if self.config.mean_pooling else tokens[:, 0])
 
+    def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        return super().maps(self.norm(tokens), grid)
+
     def positions(self, grid: Grid) -> torch.Tensor:
         """Return the table for a grid, (1, L, F), resized: bicubic over space, linear over time.
 

@@ -50,7 +50,8 @@ class PatchEmbed(nn.Module):
         return T // tubelet, H // patch, W // patch
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        return self.proj(clips).flatten(2).transpose(1, 2)             # (N, L, F)
+        # In order, or every norm and sum behind it would work on a transposed tensor, at several times the cost.
+        return self.proj(clips).flatten(2).transpose(1, 2).contiguous()  # (N, L, F)
 
 
 def check_clip(num_frames: int, size: tuple[int, int], *, patch: int, tubelet: int) -> None:
@@ -137,28 +138,37 @@ def sinusoidal_positions(num_tokens: int, embed_dim: int) -> torch.Tensor:
 RotaryTable = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, (L, D) each
 
 
-def rotary_positions(grid: Grid, head_dim: int, device: torch.device) -> RotaryTable:
+def rotary_positions(grid: Grid, head_dim: int, device: torch.device, *, trained_side: int = 0) -> RotaryTable:
     """Angles by which V-JEPA 2 turns queries and keys, as cosines and sines (L, D).
 
         features of a head    [0, d)      [d, 2d)      [2d, 3d)    the rest      d = 2 * (D // 3 // 2)
         turned by             time        row          column      not at all
 
     Within a third the d/2 rates stand twice one after the other, although neighbouring features are turned as pairs.
-    The published weights were trained so. Source: Assran et al. 2025 and their code.
+    The published weights were trained so. Version 2.1 has ``trained_side``: each rate stands beside itself, and rows
+    and columns are spread over as many as a frame had in training. Source: Assran et al. 2025 and their code.
     """
     third = 2 * (head_dim // 3 // 2)
     rates = 10000 ** -(torch.arange(third // 2, device=device) / (third / 2))                 # (d/2,)
-    places = torch.cartesian_prod(*(torch.arange(side, device=device) for side in grid))      # (L, 3)
-    angles = (places.unsqueeze(2) * rates).repeat(1, 1, 2).flatten(1)                         # (L, 3d)
-    angles = F.pad(angles, (0, head_dim - 3 * third))                                         # (L, D)
+    sides = [torch.arange(side, device=device, dtype=torch.float32) for side in grid]
+    if trained_side:
+        sides[1:] = [side * (trained_side - 1) / max(1, len(side) - 1) for side in sides[1:]]
+    places = torch.cartesian_prod(*sides)                                                     # (L, 3)
+    rates = rates.repeat_interleave(2) if trained_side else rates.repeat(2)                   # (d,)
+    angles = F.pad((places.unsqueeze(2) * rates).flatten(1), (0, head_dim - 3 * third))       # (L, D)
     return angles.cos(), angles.sin()
 
 
 def rotate(x: torch.Tensor, rotary: RotaryTable) -> torch.Tensor:
-    """Turn neighbouring features of queries or keys (N, heads, L, D) as pairs: (a, b) -> (a cos - b sin, ...)."""
+    """Turn neighbouring features of queries or keys (N, heads, L, D) as pairs: (a, b) -> (a cos - b sin, ...).
+
+    In place on the result: on CPUs each further large tensor costs more than the turning.
+    """
     cos, sin = (part.to(x.dtype) for part in rotary)
-    a, b = torch.unflatten(x, 3, (-1, 2)).unbind(4)                          # (N, heads, L, D/2) each
-    return torch.addcmul(x * cos, torch.stack((-b, a), dim=4).flatten(3), sin)
+    turned = x * cos
+    turned[..., 0::2].addcmul_(x[..., 1::2], sin[..., 0::2], value=-1)
+    turned[..., 1::2].addcmul_(x[..., 0::2], sin[..., 1::2])
+    return turned
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -168,10 +178,12 @@ def rotate(x: torch.Tensor, rotary: RotaryTable) -> torch.Tensor:
 class VideoTransformer(nn.Module):
     """Patches, blocks and a pooling that ends in one vector of a clip: (N, 3, T, H, W) -> (N, F, 1, 1, 1).
 
-    A family gives ``patch_embed``, ``blocks``, ``encode`` and ``pool``.
+    A family gives ``patch_embed``, ``blocks``, ``encode``, ``pool`` and ``maps``. With ``gives_maps`` the output is
+    the features of each patch, (N, F, t, h, w), as a probe pools them.
     """
 
     takes_clips = True
+    gives_maps = False
     patch_embed: PatchEmbed
     blocks: nn.ModuleList
 
@@ -187,9 +199,22 @@ class VideoTransformer(nn.Module):
         """Tokens (N, L, F) to features of clips (N, F)."""
         raise NotImplementedError
 
+    def maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Tokens (N, L, F), each behind the last norm, to the features of each patch (N, F, t, h, w)."""
+        return self.token_maps(tokens, grid).movedim(4, 1)
+
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        features = self.pool(self.encode(clips))                       # (N, F)
-        return torch.unflatten(features, 1, (-1, 1, 1, 1))             # (N, F, 1, 1, 1)
+        tokens = self.encode(clips)                                    # (N, L, F)
+        if self.gives_maps:
+            return self.maps(tokens, self.patch_embed.grid_of(clips))  # (N, F, t, h, w)
+        return torch.unflatten(self.pool(tokens), 1, (-1, 1, 1, 1))    # (N, F, 1, 1, 1)
+
+    def extra_repr(self) -> str:
+        return "gives_maps" if self.gives_maps else ""                 # features of either kind are kept apart by it
+
+    def token_maps(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Tokens (N, L, F) within the network as they lie in the clip, (N, t, h, w, F)."""
+        return torch.unflatten(tokens, 1, grid)
 
     @property
     def num_layers(self) -> int:

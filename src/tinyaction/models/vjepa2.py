@@ -1,6 +1,7 @@
 """V-JEPA 2: a vision transformer with rotary positions in time, height and width, and an attentive pooler.
 
-Source: Assran et al. 2025 (arXiv 2506.09985) and their code.
+Source: Assran et al. 2025 (arXiv 2506.09985), of version 2.1 Mur-Labadia et al. 2026 (arXiv 2603.14482), and their
+code. Networks that are published without a classifier have no pooler either: there, the mean of all tokens is taken.
 """
 
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ from tinyaction.models.vit import (
 
 @dataclass(frozen=True)
 class VJEPA2Config(TransformerConfig):
+    """``pooler_depth`` 0 is no pooler. ``trained_side`` is of version 2.1, see :func:`rotary_positions`."""
+
     embed_dim: int = 1024
     depth: int = 24
     num_heads: int = 16
@@ -39,6 +42,7 @@ class VJEPA2Config(TransformerConfig):
     clip_len: int = 64
     size: int = 256
     pooler_depth: int = 3
+    trained_side: int = 0
 
 
 class CrossAttention(nn.Module):
@@ -90,20 +94,22 @@ class VJEPA2(VideoTransformer):
             Block(config.embed_dim, config.num_heads, int(config.embed_dim * config.mlp_ratio),
                   norm_eps=config.norm_eps, qkv_bias=config.qkv_bias) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
-        self.pooler = AttentivePooler(config)
+        self.pooler = AttentivePooler(config) if config.pooler_depth else None
         init_transformer(self)
-        nn.init.trunc_normal_(self.pooler.query, std=0.02)
+        if self.pooler is not None:
+            nn.init.trunc_normal_(self.pooler.query, std=0.02)
 
     def encode(self, clips: torch.Tensor) -> torch.Tensor:
         grid = self.patch_embed.grid_of(clips)
         x = self.patch_embed(clips)                                    # (N, L, F)
-        rotary = rotary_positions(grid, self.config.embed_dim // self.config.num_heads, x.device)
+        rotary = rotary_positions(grid, self.config.embed_dim // self.config.num_heads, x.device,
+                                  trained_side=self.config.trained_side)
         for block in self.blocks:
             x = block(x, rotary)
         return self.norm(x)
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.pooler(tokens)
+        return tokens.mean(dim=1) if self.pooler is None else self.pooler(tokens)
 
 
 build = partial(build_recognizer, VJEPA2, VJEPA2Config)
@@ -122,10 +128,14 @@ FIELDS = {"hidden_size": "embed_dim", "num_hidden_layers": "depth", "num_attenti
 
 
 def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of :class:`VJEPA2Config` as a published ``config.json`` gives them."""
-    return asdict(VJEPA2Config(**take_fields(config, FIELDS)))
+    """The fields of :class:`VJEPA2Config` as a published ``config.json`` gives them, of an encoder alone no pooler."""
+    fields = take_fields(config, FIELDS)
+    if "VJEPA2ForVideoClassification" not in config.get("architectures", ()):
+        fields["pooler_depth"] = 0
+    return asdict(VJEPA2Config(**fields))
 
 
+# From transformers, then of version 2.1; what is left is as V-JEPA 2's own code has it, and so do we.
 RENAMES: list[Rename] = [
     (r"^encoder\.embeddings\.patch_embeddings\.proj\.", "patch_embed.proj."),
     (r"^encoder\.layer\.", "blocks."),
@@ -140,15 +150,26 @@ RENAMES: list[Rename] = [
     (r"self_attn\.([qkv])_proj\.", r"attn.\1."),
     (r"self_attn\.out_proj\.", "attn.proj."),
     (r"cross_attn\.([qkv])_proj\.", lambda match: {"q": "query", "k": "key", "v": "value"}[match[1]] + "_proj."),
+    (r"^norms_block\.3\.", "norm."),
 ]
+# Of pretraining, of single pictures, norms of earlier depths, and positions where rotary ones are.
+DROPPED = r"(predictor|patch_embed_img|img_mod_embed|norms_block|pos_embed)\b"
 
 
 def convert(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of transformers by our names; the predictor, of pretraining alone, is left out."""
-    return convert_names(state, RENAMES, prefixes=r"^vjepa2\.", dropped=r"predictor\.")
+    """Tensors of transformers, or of V-JEPA 2's own code (versions 2 and 2.1), by our names.
+
+    What version 2.1 adds to each token of a video goes into the bias of the patches, which is the same.
+    """
+    new = convert_names(state, RENAMES, prefixes=r"^(module\.|backbone\.|vjepa2\.)+", dropped=DROPPED)
+    added = new.pop("backbone.video_mod_embed", None)
+    if added is not None:
+        new["backbone.patch_embed.proj.bias"] = new["backbone.patch_embed.proj.bias"] + added.flatten()
+    return new
 
 
 _SIZES: dict[str, dict[str, Any]] = {
+    "vitb": {"embed_dim": 768, "depth": 12, "num_heads": 12},
     "vitl": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
     "vith": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
     "vitg": {"embed_dim": 1408, "depth": 40, "num_heads": 22, "mlp_ratio": 48 / 11},
@@ -161,28 +182,38 @@ _MORE_THAN_HERE = {
 
 
 def _card(
-    network: str, dataset: str, repository: str, *, clip_len: int, frame_interval: int | None, size: int,
-    num_classes: int, top1: float | None, views: str, num_parameters: int, gflops: float,
+    name: str, dataset: str, address: str, *, clip_len: int, frame_interval: int | None, size: int, num_classes: int,
+    num_parameters: int, gflops: float, top1: float | None = None, views: str = "", trained_side: int = 0,
 ) -> ModelCard:
+    arguments = _SIZES[name.rpartition("-")[2]] | {"clip_len": clip_len, "size": size}
+    if not num_classes:
+        arguments |= {"pooler_depth": 0}
+    if trained_side:
+        arguments |= {"trained_side": trained_side}
     return ModelCard(
-        name=f"vjepa2-{network}", arguments=_SIZES[network] | {"clip_len": clip_len, "size": size}, dataset=dataset,
-        num_classes=num_classes, clip_len=clip_len, frame_interval=frame_interval, size=size,
-        short_side=size * 256 // 224, test_size=size, mean=MEAN, std=STD, licence="MIT", top1=top1, top5=None,
-        views=views, source="V-JEPA 2's README" if top1 else "", num_parameters=num_parameters, gflops=gflops,
-        address=f"hub:facebook/{repository}", least_clip_len=2, least_size=16,
+        name=name, arguments=arguments, dataset=dataset, num_classes=num_classes, clip_len=clip_len,
+        frame_interval=frame_interval, size=size, short_side=size * 256 // 224, test_size=size, mean=MEAN, std=STD,
+        licence="MIT", top1=top1, top5=None, views=views, source="V-JEPA 2's README" if top1 else "",
+        num_parameters=num_parameters, gflops=gflops, address=address, least_clip_len=2, least_size=16,
         notes=(_MORE_THAN_HERE[dataset],) if top1 else ())
 
 
-# Without classes: pretrained alone, for a head of one's own; counted with a pooler and 174 classes.
+_HUB, _OWN = "hub:facebook/", "https://dl.fbaipublicfiles.com/vjepa2/"
+
+# Without classes: pretrained alone, for a head of one's own; counted with 174 classes.
 PUBLISHED = (
-    _card("vitl", "ssv2", "vjepa2-vitl-fpc16-256-ssv2", clip_len=16, frame_interval=4, size=256, num_classes=174,
-          top1=73.7, views="2 clips x 3 crops", num_parameters=353_399_982, gflops=935.2),
-    _card("vitl", "diving48", "vjepa2-vitl-fpc32-256-diving48", clip_len=32, frame_interval=2, size=256,
+    _card("vjepa2-vitl", "ssv2", f"{_HUB}vjepa2-vitl-fpc16-256-ssv2", clip_len=16, frame_interval=4, size=256,
+          num_classes=174, top1=73.7, views="2 clips x 3 crops", num_parameters=353_399_982, gflops=935.2),
+    _card("vjepa2-vitl", "diving48", f"{_HUB}vjepa2-vitl-fpc32-256-diving48", clip_len=32, frame_interval=2, size=256,
           num_classes=48, top1=89.0, views="4 clips x 3 crops", num_parameters=353_270_832, gflops=2334.3),
-    _card("vith", "pretrained", "vjepa2-vith-fpc64-256", clip_len=64, frame_interval=None, size=256, num_classes=0,
-          top1=None, views="", num_parameters=708_942_254, gflops=11693.1),
-    _card("vitg", "ssv2", "vjepa2-vitg-fpc64-384-ssv2", clip_len=64, frame_interval=2, size=384, num_classes=174,
-          top1=77.3, views="2 clips x 3 crops", num_parameters=1_105_668_142, gflops=61169.3),
-    _card("vitg", "diving48", "vjepa2-vitg-fpc32-384-diving48", clip_len=32, frame_interval=2, size=384,
+    _card("vjepa2-vith", "pretrained", f"{_HUB}vjepa2-vith-fpc64-256", clip_len=64, frame_interval=None, size=256,
+          num_classes=0, num_parameters=631_870_894, gflops=10667.6),
+    _card("vjepa2-vitg", "ssv2", f"{_HUB}vjepa2-vitg-fpc64-384-ssv2", clip_len=64, frame_interval=2, size=384,
+          num_classes=174, top1=77.3, views="2 clips x 3 crops", num_parameters=1_105_668_142, gflops=61169.3),
+    _card("vjepa2-vitg", "diving48", f"{_HUB}vjepa2-vitg-fpc32-384-diving48", clip_len=32, frame_interval=2, size=384,
           num_classes=48, top1=90.2, views="4 clips x 3 crops", num_parameters=1_105_490_608, gflops=20300.1),
+    _card("vjepa2.1-vitb", "pretrained", f"{_OWN}vjepa2_1_vitb_dist_vitG_384.pt", clip_len=64, frame_interval=None,
+          size=384, num_classes=0, trained_side=16, num_parameters=86_370_222, gflops=7849.3),
+    _card("vjepa2.1-vitl", "pretrained", f"{_OWN}vjepa2_1_vitl_dist_vitG_384.pt", clip_len=64, frame_interval=None,
+          size=384, num_classes=0, trained_side=16, num_parameters=304_063_662, gflops=22294.1),
 )

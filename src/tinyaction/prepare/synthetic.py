@@ -194,6 +194,13 @@ def is_stand_in(folder: str | os.PathLike[str]) -> bool:
     return readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(STAND_IN_TITLE)
 
 
+def is_generated(folder: str | os.PathLike[str]) -> bool:
+    """Whether a set was generated here: the stand-in, or one whose README says so in its first words."""
+    readme = Path(folder) / "README.txt"
+    return is_stand_in(folder) or readme.is_file() and readme.read_text(
+        encoding="utf-8", errors="replace").startswith("Generated clips")
+
+
 def _stand_in_names(rng: np.random.Generator) -> Iterator[str]:
     """Names of eleven characters, as the tutorial's clips have."""
     yield "D32_1gwq35E.mp4"  # the clip that the guide opens by name; its label is 0 there and here

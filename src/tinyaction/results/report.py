@@ -22,6 +22,7 @@ import numpy.typing as npt
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.files import write_whole
 from tinyaction.results.metrics import class_scores, confusion_matrix, wilson_interval
+from tinyaction.results.neighbors import read_neighbors
 from tinyaction.results.page import html_page, section, table
 from tinyaction.results.plots import Series, class_bars, confusion_chart, isolated, line_chart, shortened, stacked_bars
 from tinyaction.results.predictions_table import predictions_section, table_order
@@ -83,7 +84,7 @@ class Sheet:
     lost: list[str] = field(default_factory=list)
 
     def add(self, dataset: VideoDataset | None, caption: str, filename: str, *, epoch: int = 0,
-            index: int | None = None) -> None:
+            index: int | None = None, note: str = "") -> None:
         """Read a video through the dataset's pipeline and add its strip; a video that cannot be read is named."""
         if dataset is None:
             self.lost = [NOT_AT_HAND]
@@ -99,7 +100,8 @@ class Sheet:
             self.lost.append(str(error))
             return
         frames = clip_frames(inputs, num_crops=self.num_crops)
-        self.strips.append(Strip(frames, caption, "/".join(Path(filename).parts[-2:])))
+        notes = ["/".join(Path(filename).parts[-2:]), note]
+        self.strips.append(Strip(frames, caption, "; ".join(filter(None, notes))))
 
 
 def find_video(dataset: VideoDataset, filename: str) -> int | None:
@@ -125,10 +127,13 @@ def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
     if wrong:
         intro += "Look for a wrong label, an action between the frames, a background that two classes share."
     sheet = Sheet("mistakes", "Most confident mistakes", intro, run.config.get("num_crops", 1))
+    neighbors = read_neighbors(run.folder / "neighbors.csv")
     for one in wrong[:NUM_MISTAKES]:
+        near = ", ".join(f"{found.class_name} {found.similarity:.2f} ({Path(found.filename).name})"
+                         for found in neighbors.get(one.filename, []))
         caption = (f"predicted {_name(run, one.predicted)} {one.score:.2f}, true {_name(run, one.label)} "
                    f"{one.label_score:.2f}")
-        sheet.add(val_set, caption, one.filename)
+        sheet.add(val_set, caption, one.filename, note=f"nearest training clips: {near}" if near else "")
     return sheet
 
 
@@ -143,7 +148,7 @@ def _right(run: Run, val_set: VideoDataset | None) -> Sheet:
 
 def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
     """Training videos of as many classes as there is room for, in the random draw of the last epoch."""
-    epoch = int(run.history[-1]["epoch"]) - 1
+    epoch = max(0, int(run.history[-1]["epoch"]) - 1)
     sheet = Sheet("train_clips", "Training clips as the network sees them",
                   "Sampled, cropped and mirrored as in the last epoch. Look here first where training does not work: "
                   "can you tell the classes apart on these frames?")
@@ -227,7 +232,8 @@ def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: 
 
 def _subtitle(run: Run) -> str:
     config = run.config
-    return (f"{config.get('model')} on {config.get('data')}: {config.get('clip_len')} frames of "
+    weights = "" if not config.get("weights") else f", weights: {config['weights']},"
+    return (f"{config.get('model')}{weights} on {config.get('data')}: {config.get('clip_len')} frames of "
             f"{config.get('size')}x{config.get('size')}, {len(run.class_names)} classes, "
             + (f"{config.get('num_train')} videos in {len(run.folds)} folds" if run.folds else
                f"{config.get('num_train')} training and {config.get('num_val')} validation videos"))
@@ -264,6 +270,8 @@ def _tile_section(run: Run) -> str:
         tiles += _probe_tiles(run)
     if run.folds:
         tiles += _fold_tiles(run)
+    elif best["epoch"] == 0:
+        tiles.append(("the probe", "is kept", f"none of {len(run.history) - 1} epochs of fine-tuning is better"))
     elif run.config.get("method") != "probe":
         tiles.append((f"{best['epoch']:.0f} of {run.history[-1]['epoch']:.0f}", "best epoch",
                       "chosen on these same videos, so its accuracy flatters a little"))

@@ -3,6 +3,7 @@
     config.json        the flags, the classes, the versions, the data
     metrics.csv        a row an epoch
     predictions.csv    a row a validation video: what best.pt says of it, with the scores of all classes
+    neighbors.csv      of each validation video the training clips most like it; only of a probe
     log.txt            what the terminal showed
     best.pt            the weights with the highest validation accuracy
     last.pt            the newest weights and all that a resumed run needs;  last.previous.pt  those before
@@ -111,7 +112,8 @@ class RunFolder:
     def remove_if_empty(self) -> None:
         """Remove a run that stopped before its first step, so that the same command can be given again."""
         self.close()
-        for name in ("config.json", "log.txt", "last.pt", "bad_files.txt"):
+        for name in ("config.json", "log.txt", "last.pt", "bad_files.txt", "best.pt", "metrics.csv",
+                     "predictions.csv", "neighbors.csv"):              # the last four are of a probe
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's file is in it
             self.path.rmdir()
@@ -119,6 +121,12 @@ class RunFolder:
     def write_config(self, config: Mapping[str, Any]) -> None:
         text = json.dumps(config, indent=2, ensure_ascii=False)
         write_whole(self.path / "config.json", text + "\n")
+
+    def add_to_config(self, facts: Mapping[str, Any]) -> None:
+        """Add what a run found out to its ``config.json``; one that was damaged meanwhile stays as it is."""
+        with suppress(OSError, ValueError):
+            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            self.write_config({**content, **facts})
 
     def write_predictions(
         self, evaluation: Evaluation, class_names: Sequence[str], *, folds: Sequence[int] | None = None
@@ -230,10 +238,10 @@ class Run:
         return max(self.history, key=epoch_sort_key)
 
 
-def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, float]:
-    """Sort key: higher accuracy, then lower loss."""
+def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, bool, float]:
+    """Sort key: higher accuracy, then the probe that fine-tuning began with (epoch 0), then lower loss."""
     loss = row.get("val_loss", math.inf)
-    return row.get("val_top1", -1.0), -loss if math.isfinite(loss) else -math.inf
+    return row.get("val_top1", -1.0), row.get("epoch") == 0, -loss if math.isfinite(loss) else -math.inf
 
 
 def usage_lines(folder: Path, data: str, example: str, *, is_tested: bool = True) -> list[str]:

@@ -16,8 +16,9 @@ from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models import check_input, create_model, load_weights
-from tinyaction.models.create import published_card
+from tinyaction.models.create import give_maps, is_transformer, published_card
 from tinyaction.models.recognizer import Recognizer
+from tinyaction.models.vit import VideoTransformer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.store import check_store, default_store, make_store
 from tinyaction.prepare.stored_file import StoreSettings
@@ -29,6 +30,8 @@ from tinyaction.training.schedule import learning_rate, scaled_learning_rate
 from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer
 
 STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
+NO_WEIGHTS = ("NO PRETRAINED WEIGHTS: the network learns from these clips alone; with --weights the same clips mostly "
+              "give far more.")
 OnLine = Callable[[str], None]  # a line of the log
 OnCount = Callable[[str, int, int | None], None]  # unit, how many so far, how many in all or None
 
@@ -86,13 +89,7 @@ def build(
     val_loader = build_loader(config, val_set, is_train=False, pin_memory=device.type == "cuda")
     lr = scaled_learning_rate(config.lr, batch_size=config.batch_size * config.grad_accum * num_processes(),
                               reference_batch_size=REFERENCE_BATCH_SIZE)
-    updater = Updater(
-        create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
-                         head_lr_multiplier=config.head_lr_multiplier),
-        build_schedule(config, lr, num_batches=len(train_loader)),
-        config.clip_grad_norm, config.grad_accum, amp, create_scaler(amp),
-        create_average(model, config.ema) if config.ema else None,
-    )
+    updater = build_updater(config, model, lr, amp, num_batches=len(train_loader))
     if config.compile:
         model.compile()
     return Training(config, device, folder, data, train_set, val_set, model, train_loader, val_loader, updater,
@@ -120,13 +117,18 @@ def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count
 def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:
     """Make the recognizer, load its weights, freeze its stages; return it with notes on the weights."""
     torch.manual_seed(config.seed)
-    if config.weights and published_card(config.model) is not None:
+    if config.pretrained and published_card(config.model) is not None:
         model = create_model(config.model, num_classes, weights=config.weights, max_views=config.max_views)
         assert model.published is not None
         notes = [f"weights of {config.model} from {model.published.source}; its classifier is new"]
     else:
         model = create_model(config.model, num_classes, max_views=config.max_views)
-        notes = load_weights(model, config.model, config.weights).lines() if config.weights else []
+        notes = load_weights(model, config.model, config.weights).lines() if config.pretrained else []
+        notes += [NO_WEIGHTS] if config.weights == "none" else []
+    if config.method != "finetune":
+        give_maps(model)
+    if isinstance(model.backbone, VideoTransformer):
+        model.backbone.set_drop_path(config.drop_path)
     freeze(model, config.freeze, norms=config.freeze_norms)
     return model, notes
 
@@ -138,7 +140,7 @@ def build_datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, V
         eval_pipeline(**eval_arguments(config)) if config.method == "probe" else
         train_pipeline(clip_len=config.clip_len, size=config.size, num_clips=config.train_clips,
                        flip_ratio=config.flip, flip_labels=flip_label_map(config.flip_pairs, data.class_names),
-                       augment=config.augment, crop=config.crop),
+                       augment=config.augment, crop=config.crop, **published_arguments(config)),
         class_names=data.class_names, seed=config.seed,
     )
     val_set = VideoDataset(
@@ -166,6 +168,19 @@ def build_criterion(config: RunConfig, data: DataFolder) -> Criterion | None:
     return Criterion(config.label_smoothing, weights, config.mixup, config.seed)
 
 
+def build_updater(
+    config: RunConfig, model: Recognizer, lr: float, amp: torch.dtype | None, *, num_batches: int
+) -> Updater:
+    """What updates the weights that the model has now; ``lr`` is that of the whole batch."""
+    return Updater(
+        create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
+                         head_lr_multiplier=config.head_lr_multiplier, layer_decay=config.layer_decay),
+        build_schedule(config, lr, num_batches=num_batches),
+        config.clip_grad_norm, config.grad_accum, amp, create_scaler(amp),
+        create_average(model, config.ema) if config.ema else None,
+    )
+
+
 def build_schedule(config: RunConfig, lr: float, *, num_batches: int) -> LearningRateAt:
     """Return the learning rate by optimizer step, for epochs of ``num_batches`` batches."""
     steps_per_epoch = math.ceil(num_batches / config.grad_accum)
@@ -176,6 +191,18 @@ def build_schedule(config: RunConfig, lr: float, *, num_batches: int) -> Learnin
 
 def eval_arguments(config: RunConfig) -> dict[str, Any]:
     """Return the arguments of eval_pipeline. The checkpoint carries them: prediction sees what evaluation saw."""
-    num_clips = config.probe_views if config.method == "probe" else config.num_clips
+    num_clips = {"finetune": config.num_clips, "probe": config.probe_views}.get(
+        config.method, max(config.num_clips, config.probe_views))      # probe-then-finetune: the same for both
     arguments = {"clip_len": config.clip_len, "size": config.size, "num_clips": num_clips}
-    return arguments if config.num_crops == 1 else arguments | {"num_crops": config.num_crops}
+    if config.num_crops > 1:
+        arguments["num_crops"] = config.num_crops
+    return arguments | published_arguments(config)
+
+
+def published_arguments(config: RunConfig) -> dict[str, Any]:
+    """Arguments of both pipelines by which a published network sees what it was published with; nothing of others."""
+    card = published_card(config.model)
+    arguments: dict[str, Any] = {"frame_interval": config.frame_interval} if config.frame_interval else {}
+    if card is not None:
+        arguments["short_side"] = config.size * card.short_side // card.test_size
+    return arguments | ({"antialias": True} if is_transformer(config.model) else {})

@@ -10,8 +10,10 @@ from typing import Any
 
 from tinyaction.data.pipelines import AUGMENTATIONS, CROPS, NUM_CROPS
 from tinyaction.device import default_num_workers
-from tinyaction.models.create import GUIDE_MODELS, all_models, input_rule, published_card
+from tinyaction.models.create import GUIDE_MODELS, all_models, input_rule, is_transformer, published_card
+from tinyaction.models.model_card import ModelCard
 
+AUTO = "auto"  # of --model; its run has None in the flags that depend on it, until choose_model has named it
 BY_MODEL = None  # default of a flag that default_hyperparameters gives; no field is None after __post_init__
 
 
@@ -52,18 +54,20 @@ class RunConfig:
     group_by: str = flag("", "regular expression that finds a clip's group in its path, as its person or recording: "
                              "a group is never divided", metavar="REGEX")
 
-    model: str = flag("conv2d", "name of the recognizer; `tinyaction models` lists them", group="model",
-                      metavar="NAME")
+    model: str = flag(AUTO, "name of the recognizer, `tinyaction models` lists them; auto is a pretrained one for "
+                      "your clips and device", group="model", metavar="NAME")
     weights: str = flag("", "pretrained weights: imagenet, kinetics or another word of the model, "
-                      "hub:OWNER/NAME, a folder or a file", metavar="NAME")
+                      "hub:OWNER/NAME, a folder, a file, or none", metavar="NAME")
     clip_len: int = flag(BY_MODEL, "frames of a clip", at_least=1)
+    frame_interval: int = flag(BY_MODEL, "frames from one of a clip to the next, in a video of 30 a second; 0 spreads "
+                                         "the clip over the video", at_least=0)
     size: int = flag(BY_MODEL, "side of the square that the network sees, in pixels", at_least=1)
     freeze: str = flag("0", "stages of the backbone to freeze, from the input on: a number, or all", metavar="N")
     freeze_norms: bool = flag(BY_MODEL, "freeze all batch norms")
 
-    # Fine-tuning stays the default until it can begin with the classifier of a probe.
-    method: str = flag("finetune", "finetune trains the network; probe trains a linear classifier on its frozen "
-                                   "features, in seconds", group="method", choices=("finetune", "probe"))
+    method: str = flag(BY_MODEL, "finetune trains the network; probe trains a linear classifier on its frozen "
+                                 "features, in seconds; the third trains on from there and keeps the better",
+                       group="method", choices=("finetune", "probe", "probe-then-finetune"))
     probe_views: int = flag(2, "clips of a video whose features a probe sees, and whose scores are averaged",
                             at_least=1)
     pooling: str = flag("auto", "what a probe sees of the frames: their mean; stats: mean, deviation and change; "
@@ -79,11 +83,15 @@ class RunConfig:
     grad_accum: int = flag(1, "batches that make one optimizer step", at_least=1)
     lr: float = flag(BY_MODEL, "highest learning rate for a batch of 8 videos; other batches in proportion", above=0)
     head_lr_multiplier: float = flag(BY_MODEL, "learning rate of the head, as a multiple of --lr", above=0)
+    layer_decay: float = flag(BY_MODEL, "learning rate of each block of a transformer, as a multiple of that of "
+                                        "the next; 1 is the same for all", above=0, within=(0, 1))
     warmup_epochs: float = flag(1.0, "epochs in which the learning rate rises; then it falls as a cosine",
                                 at_least=0)
     optimizer: str = flag(BY_MODEL, "optimizer", choices=("sgd", "adam", "adamw"))
     weight_decay: float = flag(BY_MODEL, "weight decay of the optimizer", at_least=0)
     clip_grad_norm: float = flag(10.0, "largest norm of the gradients; 0 clips nothing", at_least=0)
+    drop_path: float = flag(BY_MODEL, "share of the branches of a transformer's last block that are left out in "
+                                      "training; less towards the input", within=(0, 0.9))
     label_smoothing: float = flag(BY_MODEL, "share of a target spread over all classes", at_least=0, below=1)
     class_weights: bool = flag(False, "weight rare classes more in the loss")
     balanced: bool = flag(False, "draw rare classes more often, so that each class comes equally often")
@@ -119,22 +127,39 @@ class RunConfig:
     track: str = flag("", "tell another program of each epoch", choices=("tensorboard", "mlflow", "wandb"))
 
     def __post_init__(self) -> None:
-        for name, value in default_hyperparameters(self.model, self.weights).items():
+        is_auto = self.model == AUTO
+        if is_auto and self.weights:
+            raise ValueError(f"--weights is {self.weights!r}, but --model auto brings its own; name the model")
+        if self.method is None and not is_auto:
+            self.method = "probe-then-finetune" if self.pretrained else "finetune"
+        defaults = {} if is_auto else default_hyperparameters(self.model, self.pretrained, self.method)
+        for name, value in defaults.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
         for item in fields(self):
-            setattr(self, item.name, checked(item, getattr(self, item.name)))
+            if not (is_auto and getattr(self, item.name) is None and item.default is BY_MODEL):
+                setattr(self, item.name, checked(item, getattr(self, item.name)))
         if self.num_workers == -1:
             self.num_workers = default_num_workers()
         if self.class_weights and self.balanced:
             raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
         if self.method == "probe":
             check_probe(self)
+        for name, is_given in (("--layer-decay", self.layer_decay != 1), ("--drop-path", self.drop_path != 0)):
+            if is_given and not is_auto and not is_transformer(self.model):
+                raise ValueError(f"{name} is for transformers with blocks, such as videomae-small, and not for "
+                                 f"{self.model}; leave it out")
         check_folds(self)
 
     @property
     def trackers(self) -> list[str]:
         return sorted({*(["tensorboard"] if self.tensorboard else []), *([self.track] if self.track else [])})
+
+
+    @property
+    def pretrained(self) -> str:
+        """The weights that training begins with, "" for none."""
+        return "" if self.weights == "none" else self.weights
 
 
 def check_probe(config: RunConfig) -> None:
@@ -170,7 +195,7 @@ MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_sk
               "tensorboard", "track", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe", "cross_validation")
+         "probe", "finetune", "cross_validation")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 
@@ -237,20 +262,32 @@ def known_flags(content: Any, *, source: str) -> dict[str, Any]:
     return flags
 
 
-def default_hyperparameters(model: str, weights: str = "") -> dict[str, Any]:
+def default_hyperparameters(model: str, weights: str = "", method: str = "finetune") -> dict[str, Any]:
     """Values of the fields of :class:`RunConfig` whose default depends on the model and its weights.
 
         the guide's networks       8 frames of 64 pixels, SGD 0.01, 30 epochs: seconds on a CPU
         other networks             frames and pixels of their own weights, SGD 0.01, 50 epochs
         with pretrained weights    AdamW, the head ten times as fast as the backbone, batch norms frozen, soft labels,
                                    20 epochs: for folders of tens to thousands of clips
+        published transformers     VideoMAE's recipe (Tong et al. 2022, its table of fine-tuning): AdamW, weight decay
+                                   0.05, soft labels, drop path 0.1, rates that fall by 0.75 a block towards the input;
+                                   its rate of 1e-3 for 256 clips is 3e-5 for 8
+        ... that begin with a probe    a quarter of that rate and the same for the head, which is trained already; no
+                                   soft labels, whose first steps would undo what makes the probe sure
     """
-    values = {"clip_len": 8, "size": 64, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4, "epochs": 30,
-              "head_lr_multiplier": 1.0, "freeze_norms": False, "label_smoothing": 0.0}
+    values: dict[str, Any] = {
+        "clip_len": 8, "size": 64, "frame_interval": 0, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4,
+        "epochs": 30, "head_lr_multiplier": 1.0, "layer_decay": 1.0, "freeze_norms": False, "label_smoothing": 0.0,
+        "drop_path": 0.0}
     if model not in GUIDE_MODELS and (model in all_models() or published_card(model)):  # unknown names are for later
-        rule = input_rule(model)
-        values |= {"clip_len": rule.clip_len, "size": rule.size, "epochs": 50}
+        rule = input_rule(model, weights)
+        values |= {"clip_len": rule.clip_len, "size": rule.size, "epochs": 50,
+                   "frame_interval": (rule.frame_interval or 0) if isinstance(rule, ModelCard) else 0}
     if weights:
         values |= {"optimizer": "adamw", "lr": 2e-4, "weight_decay": 0.01, "epochs": 20, "head_lr_multiplier": 10.0,
                    "freeze_norms": True, "label_smoothing": 0.1}
+    if weights and is_transformer(model):
+        values |= {"lr": 3e-5, "weight_decay": 0.05, "layer_decay": 0.75, "drop_path": 0.1}
+    if method == "probe-then-finetune":
+        values |= {"head_lr_multiplier": 1.0, "label_smoothing": 0.0, "lr": values["lr"] / 4}
     return values

@@ -1,7 +1,7 @@
 """Fine-tuning on few clips: frozen stages, learning rates by part, the loss, averaged weights.
 
     freeze              keeps stages of the backbone as they were loaded
-    parameter_groups    gives the new head a learning rate of its own, and norms and biases no weight decay
+    parameter_groups    gives head and layers learning rates of their own, and norms and biases no weight decay
     Criterion           label smoothing, class weights, mixup
     create_average      a moving average of the weights, evaluated and saved in their place
 
@@ -22,8 +22,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tinyaction.models.recognizer import Recognizer
+from tinyaction.models.vit import VideoTransformer
 
 CONTAINERS = ("net", "features", "encoder", "layers", "blocks")  # modules that only hold the stages of a network
+UNDECAYED = ("cls_token", "pos_embed", "time_embed", "query")           # of transformers, beside norms and biases
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.MaxPool3d, nn.AvgPool3d)
 
 
@@ -103,23 +105,38 @@ def train_mode(model: nn.Module) -> None:
 
 
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float = 0.0, head_lr_multiplier: float = 1.0
+    model: nn.Module, *, weight_decay: float = 0.0, head_lr_multiplier: float = 1.0, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Group the trained parameters for an optimizer: backbone first, then the head.
+    """Group the trained parameters for an optimizer: backbone first, from the input on, then the head.
 
-    ``lr_scale`` of a group is 1 for the backbone and ``head_lr_multiplier`` for the head.
+    ``lr_scale`` of a group is ``head_lr_multiplier`` for the head and 1 for the backbone; with ``layer_decay`` that of
+    a transformer falls towards the input. Three blocks and a decay of 1/2:
 
-    Norms and biases (all parameters of one dimension) have no weight decay. Source: He et al. 2019, "Bag of tricks".
+        patches, positions 1/16    blocks.0 1/8    blocks.1 1/4    blocks.2 1/2    last norm 1
+
+    Norms, biases, positions and class token have no weight decay. Source: He et al. 2019, "Bag of tricks"; Bao et al.
+    2022, "BEiT", for the falling rates and the positions.
     """
-    groups: list[dict[str, Any]] = []
-    for lr_scale, is_head in ((1.0, False), (head_lr_multiplier, True)):
-        named = [(name, parameter) for name, parameter in model.named_parameters()
-                 if parameter.requires_grad and name.startswith("cls_head.") == is_head]
-        for decay, is_vector in ((weight_decay, False), (0.0, True)):
-            parameters = [parameter for _, parameter in named if (parameter.ndim <= 1) == is_vector]
-            if parameters:
-                groups.append({"params": parameters, "weight_decay": decay, "lr_scale": lr_scale})
-    return groups
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_head = name.startswith("cls_head.")
+            lr_scale = head_lr_multiplier if is_head else layer_scale(model, name, layer_decay)
+            groups.setdefault((is_head, lr_scale, not has_decay(name, parameter)), []).append(parameter)
+    return [{"params": groups[key], "weight_decay": 0.0 if key[2] else weight_decay, "lr_scale": key[1]}
+            for key in sorted(groups)]
+
+
+def layer_scale(model: nn.Module, name: str, layer_decay: float) -> float:
+    """The share of the learning rate that a parameter of the backbone has; only transformers know their layers."""
+    backbone = getattr(model, "backbone", None)
+    if layer_decay == 1 or not isinstance(backbone, VideoTransformer):
+        return 1.0
+    return layer_decay ** (backbone.num_layers - 1 - backbone.layer_of(name))
+
+
+def has_decay(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and name.rpartition(".")[2] not in UNDECAYED
 
 
 def class_weights(labels: Sequence[int] | npt.NDArray[np.int64], num_classes: int) -> torch.Tensor:

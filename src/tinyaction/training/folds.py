@@ -221,7 +221,7 @@ def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch
     stand_in, groups = is_stand_in(config.data), data.train.groups
     lines = [STAND_IN] if stand_in else []
     lines += [f"note: {note}" for note in data.notes]
-    lines += [NO_WEIGHTS] if config.method == "probe" and not config.weights else []
+    lines += [NO_WEIGHTS] if config.method == "probe" and not config.pretrained else []
     of_groups = "" if groups is None else f" in {len(set(groups))} groups"
     return [*lines,
             f"{len(data.train)} videos of {len(data.class_names)} classes{of_groups} in {folder}: {config.folds} "

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from tinyaction.data.groups import check_groups_apart, known_groups
 from tinyaction.data.loader import BadVideo
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.device import choose_device
-from tinyaction.models import PoolingHead, check_input, model_arguments
+from tinyaction.models import check_input, model_arguments
 from tinyaction.models.checkpoint import Checkpoint, versions
+from tinyaction.models.create import use_pooling
 from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache, Reading, extract_features
+from tinyaction.results.neighbors import Neighbor, clip_vectors, nearest_clips, write_neighbors
 from tinyaction.results.report import write_report
 from tinyaction.results.run import RunFolder, usage_lines
 from tinyaction.results.summary import result_lines
@@ -42,7 +44,7 @@ from tinyaction.video.frames import original_of
 
 NO_WEIGHTS = ("note: no --weights, so these are features of a network that has learned nothing; a probe is only as "
               "good as its features")
-NUM_SHOWN = 3  # poolings in the log
+NUM_SHOWN = 3  # poolings in the log, neighbours of a video
 
 
 @dataclass
@@ -53,6 +55,7 @@ class ProbeResult:
     probe: Probe
     train: TrainResult
     val: Evaluation
+    neighbors: dict[str, list[Neighbor]] = field(default_factory=dict)  # of each validation video
 
 
 def run_probe(
@@ -90,7 +93,7 @@ def run_probe(
 def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch.device, path: Path) -> list[str]:
     lines = [STAND_IN] if is_stand_in(config.data) else []
     lines += [f"note: {note}" for note in data.notes]
-    lines += [] if config.weights else [NO_WEIGHTS]
+    lines += [] if config.pretrained else [NO_WEIGHTS]
     return [*lines,
             f"{len(data.train)} training and {len(data.val)} validation videos of {len(data.class_names)} classes in "
             f"{folder}",
@@ -110,6 +113,7 @@ def fit_probe(
     known = probe_data(config, train, len(data.class_names))
     result = fit_clips(model, known, poolings_of(config.pooling), train, val)
     result.val.data_seconds = data_seconds
+    result.neighbors = nearest_training_clips(train, val, data.class_names)
     return result
 
 
@@ -157,7 +161,8 @@ def clip_features(
 
 def probe_data(config: RunConfig, clips: ClipFeatures, num_classes: int) -> ProbeData:
     return ProbeData(torch.cat([clips.features, clips.mirrored], dim=1), torch.from_numpy(clips.videos.labels),
-                     num_classes, known_groups(clips.videos), config.class_weights)
+                     num_classes, known_groups(clips.videos),
+                     config.class_weights or config.balanced)
 
 
 def fit_clips(
@@ -173,6 +178,16 @@ def fit_clips(
     return ProbeResult(model, probe, trained, evaluation)
 
 
+def nearest_training_clips(
+    train: ClipFeatures, val: ClipFeatures, class_names: Sequence[str]
+) -> dict[str, list[Neighbor]]:
+    """For each validation video the training clips that the network finds most like it."""
+    names = [[one.videos.item_name(index) for index in range(len(one.videos))] for one in (train, val)]
+    found = nearest_clips(clip_vectors(val.features), clip_vectors(train.features), names[0],
+                          [class_names[label] for label in train.videos.labels], num=NUM_SHOWN)
+    return dict(zip(names[1], found, strict=True))
+
+
 def is_mirroring(config: RunConfig) -> bool:
     """Not where left and right tell classes apart: ``--flip 0``, or classes that change places."""
     return config.flip > 0 and not config.flip_pairs and config.augment != "none"
@@ -180,12 +195,11 @@ def is_mirroring(config: RunConfig) -> bool:
 
 def set_head(model: Recognizer, probe: Probe) -> None:
     """Give the recognizer the probe's pooling and classifier as its head."""
-    K, num_pooled = probe.linear.weight.shape
-    head = PoolingHead(K, num_pooled // probe.pooling.num_outputs(1), probe.pooling)
+    model.cls_head.dropout.p = 0.0  # the classifier was fitted to whole features
+    use_pooling(model, probe.pooling)
     with torch.no_grad():
-        head.fc.weight.copy_(probe.linear.weight)
-        head.fc.bias.copy_(probe.linear.bias)
-    model.cls_head = head.to(next(model.backbone.parameters()).device)
+        model.cls_head.fc.weight.copy_(probe.linear.weight)
+        model.cls_head.fc.bias.copy_(probe.linear.bias)
     model.eval()
 
 
@@ -208,10 +222,11 @@ def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: Probe
                eval_arguments(config), epoch=1, metrics=metrics, config=asdict(config),
                stand_in=stand_in).save(run.path / "best.pt")
     run.write_predictions(result.val, data.class_names)
+    write_neighbors(run.path / "neighbors.csv", result.neighbors)
     run.write_config({
         **asdict(config), "class_names": data.class_names, "stand_in": stand_in, "device_used": str(device),
         "num_train": len(data.train), "num_val": len(data.val), "versions": versions(),
-        "probe": probe_facts(result.probe)})
+        "probe": probe_facts(result.probe, result.val)})
     example, _ = data.val[0]
     for line in [*probe_lines(result.probe), *result_lines(result.val, data.class_names),
                  majority_line(data.train, result.val, data.class_names),
@@ -219,12 +234,12 @@ def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: Probe
         run.log(line)
 
 
-def probe_facts(probe: Probe) -> dict[str, Any]:
-    """What was chosen, for config.json; no figure where there was no cross-validation."""
+def probe_facts(probe: Probe, val: Evaluation | None = None) -> dict[str, Any]:
+    """What was chosen and how well it does, for config.json; no ``cv_`` where there was no cross-validation."""
     facts: dict[str, Any] = {"pooling": str(probe.pooling), "strength": probe.strength, "num_folds": probe.num_folds}
     if probe.num_folds:
         facts |= {"cv_loss": probe.candidates[0].loss, "cv_accuracy": probe.candidates[0].accuracy}
-    return facts
+    return facts if val is None else facts | {"val_accuracy": val.top1}
 
 
 def probe_lines(probe: Probe) -> list[str]:

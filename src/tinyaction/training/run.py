@@ -17,14 +17,16 @@ from tinyaction.results.report import write_report
 from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
 from tinyaction.results.summary import result_lines
 from tinyaction.text import shell_line
-from tinyaction.training.build import STAND_IN, OnCount, OnLine, Training, build, eval_arguments
+from tinyaction.training.auto import choose_model
+from tinyaction.training.build import NO_WEIGHTS, STAND_IN, OnCount, OnLine, Training, build, eval_arguments
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import broadcast_from_main, num_processes, rank
 from tinyaction.training.finetune import averaged_model
 from tinyaction.training.folds import FineTuning, run_folds
 from tinyaction.training.identity import RunIdentity
 from tinyaction.training.loop import Callbacks, TrainState, fit
-from tinyaction.training.probe_run import run_probe
+from tinyaction.training.probe_run import ProbeResult, majority_line, probe_facts, run_probe
+from tinyaction.training.probe_start import begin_with_probe, comparison_line, finetune_facts
 from tinyaction.training.resume import CheckpointManager, Stateful
 from tinyaction.video.frames import FORMATS, original_of
 
@@ -36,7 +38,7 @@ class RunResult:
     """What came out of a run."""
 
     path: Path  # the run folder
-    best_epoch: int  # counts from 1, as in metrics.csv
+    best_epoch: int  # counts from 1, as in metrics.csv; 0 is the probe that fine-tuning began with
     num_epochs: int  # epochs that were trained
     evaluation: Evaluation  # of the best epoch's weights on the validation videos
     last: EpochRecord | None = None  # the last epoch; None where it was trained before the run was resumed
@@ -73,6 +75,7 @@ def train(
         ValueError, OSError: a flag, a list or a video is wrong; the message names it.
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
+    config = choose_model(config, on_line=on_line)
     if config.folds:
         fine_tuning = FineTuning(partial(train_fold, on_batch=on_batch), partial(train_final, on_batch=on_batch))
         path, evaluation = run_folds(config, fine_tuning, on_line=on_line, on_count=on_count)
@@ -81,12 +84,13 @@ def train(
         path, evaluation = run_probe(config, on_line=on_line, on_count=on_count)
         return RunResult(path, 1, 1, evaluation)
     training = build(config, data=data, on_line=on_line, on_count=on_count)
+    probe = begin_with_probe(training, on_count=on_count) if config.method == "probe-then-finetune" else None
     result: RunResult | None = None
     if rank() > 0:
         fit_beside_main(training)
     else:
         recorder = RunRecorder(training, on_line=on_line, on_batch=on_batch)
-        recorder.begin()
+        recorder.begin(probe)
         fit_and_record(training, recorder)
         result = report(training, recorder)
     result = broadcast_from_main(result)
@@ -104,6 +108,8 @@ def train_fold(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None)
 def train_final(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None) -> Checkpoint:
     """All epochs on the training videos, and the weights after the last: there is nothing to choose an epoch by."""
     training = build(config, data=replace(data, val=data.train.subset([0])))  # a loop without validation has one video
+    if config.method == "probe-then-finetune":
+        begin_with_probe(training, on_count=None)
     state = TrainState()
     fit(training.model, training.train_loader, training.val_loader, training.updater, num_epochs=config.epochs,
         device=training.device, criterion=training.criterion, state=state, callbacks=Callbacks(on_batch))
@@ -172,8 +178,8 @@ class RunRecorder:
         """The part of a checkpoint that a prediction needs."""
         return checkpoint_of(self.training, epoch=self.manager.state.epoch, metrics=self.manager.metrics)
 
-    def begin(self) -> None:
-        """Go on with the run, or write down what it is."""
+    def begin(self, probe: ProbeResult | None = None) -> None:
+        """Go on with the run, or write down what it is, and what the probe reached that it begins with."""
         if self.training.config.resume and self.manager.restore():
             return
         for line in first_lines(self.training, self.run.path, stand_in=self.stand_in):
@@ -182,7 +188,13 @@ class RunRecorder:
         self.run.write_config({
             **asdict(training.config), "lr_of_the_batch": training.lr, "class_names": training.data.class_names,
             "stand_in": self.stand_in, "device_used": str(training.device), "num_train": len(training.data.train),
-            "num_val": len(training.data.val), "versions": versions()})
+            "num_val": len(training.data.val), "versions": versions(),
+            **({} if probe is None else {"probe": probe_facts(probe.probe, probe.val)})})
+        if probe is not None:
+            self.run.forget_after(-1)                                  # of a run that was killed just here
+            record = EpochRecord(-1, 0.0, probe.train, probe.val)
+            self._record(record)
+            self.run.log(epoch_line(record, training.config.epochs, is_best=True))
         self.manager.save()
 
     def on_batch(self, progress: Progress) -> None:
@@ -192,21 +204,26 @@ class RunRecorder:
 
     def on_epoch(self, record: EpochRecord) -> bool:
         """Write down an epoch; True where patience has run out."""
+        is_best = self._record(record)
+        self.manager.save()
+        self.run.log(epoch_line(record, self.training.config.epochs, is_best))
+        self._advise(record)
+        return broadcast_from_main(self.has_lost_patience(record.epoch))
+
+    def _record(self, record: EpochRecord) -> bool:
+        """Write down the metrics of an epoch, and its weights and predictions where it is the best so far."""
         self.last = record
         manager, best = self.manager, self.manager.best
         manager.metrics = self.run.add_metrics(record)
         self.run.add_bad_files([*record.train.bad, *record.val.bad])
-        is_best = best is None or epoch_sort_key(manager.metrics) > epoch_sort_key({"val_top1": best.top1,
-                                                                                    "val_loss": best.loss})
+        is_best = best is None or epoch_sort_key(manager.metrics) > epoch_sort_key(
+            {"epoch": best.epoch + 1, "val_top1": best.top1, "val_loss": best.loss})
         if is_best:
             manager.best = BestEpoch(record.epoch, record.val.top1, record.val.loss)
             self.best_evaluation = record.val
             self.content().save(self.run.path / "best.pt")
             self.run.write_predictions(record.val, self.training.data.class_names)
-        manager.save()
-        self.run.log(epoch_line(record, self.training.config.epochs, is_best))
-        self._advise(record)
-        return broadcast_from_main(self.has_lost_patience(record.epoch))
+        return is_best
 
     def has_lost_patience(self, epoch: int) -> bool:
         best = self.manager.best
@@ -243,7 +260,10 @@ def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
     waiting = train.data_seconds + val.data_seconds
     seconds = waiting + train.compute_seconds + val.compute_seconds
     skipped = f"  skipped {len(train.bad)} train, {len(val.bad)} val" if train.bad or val.bad else ""
-    return (f"epoch {record.epoch + 1:>3}/{num_epochs}  train {train.loss:.3f} {train.top1:.3f}  "
+    name = f"epoch {record.epoch + 1:>3}/{num_epochs}"
+    if record.epoch < 0:
+        name = f"{'probe':<{len(name)}}"
+    return (f"{name}  train {train.loss:.3f} {train.top1:.3f}  "
             f"val {val.loss:.3f} {val.top1:.3f}  {seconds:.1f} s, {waiting / seconds:.0%} waiting"
             f"{skipped}{'  best' if is_best else ''}")
 
@@ -269,6 +289,8 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
         evaluation = evaluate(load_model(run.path / "best.pt")[0], training.val_loader, device=training.device)
     for line in last_lines(training, run.path, best.epoch, evaluation):
         run.log(line)
+    if training.config.method == "probe-then-finetune":
+        run.add_to_config({"finetune": finetune_facts(read_run(run.path).history)})
     try:
         page = write_report(run.path, train_set=training.train_set, val_set=training.val_set,
                             notice=STAND_IN if recorder.stand_in else "")
@@ -278,6 +300,8 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
         run.log(f"no report: {error}; try again with: {again}")
     if recorder.stand_in:
         run.log(STAND_IN)
+    if training.config.weights == "none":
+        run.log(NO_WEIGHTS)
     run.close()
     return RunResult(run.path, best.epoch + 1, recorder.manager.state.epoch, evaluation, recorder.last)
 
@@ -287,9 +311,14 @@ def last_lines(training: Training, path: Path, best_epoch: int, evaluation: Eval
     rows = read_run(path).history
     waiting, computing = (sum(row[name] for row in rows) for name in TIMES)
     example, _ = training.data.val[0]
+    num_epochs = training.config.epochs
+    best = f"best epoch {best_epoch + 1} of {num_epochs}" if best_epoch >= 0 else (
+        f"none of {num_epochs} epochs is better than the probe")
     return [
-        f"best epoch {best_epoch + 1} of {training.config.epochs}; {waiting + computing:.0f} s, {waiting:.0f} s of "
+        f"{best}; {waiting + computing:.0f} s, {waiting:.0f} s of "
         "them waiting for data",
         *result_lines(evaluation, training.data.class_names),
+        *([majority_line(training.data.train, evaluation, training.data.class_names), comparison_line(rows)]
+          if training.config.method == "probe-then-finetune" else []),
         *usage_lines(path, training.config.data, original_of(example)),
     ]

@@ -15,13 +15,15 @@ LearningRateAt = Callable[[int], float]  # optimizer step, from 0 -> learning ra
 
 
 def create_optimizer(
-    name: str, model: nn.Module, *, lr: float, weight_decay: float = 0.0, head_lr_multiplier: float = 1.0
+    name: str, model: nn.Module, *, lr: float, weight_decay: float = 0.0, head_lr_multiplier: float = 1.0,
+    layer_decay: float = 1.0,
 ) -> torch.optim.Optimizer:
     """"sgd" (momentum 0.9), "adam" or "adamw" over the model's :func:`tinyaction.training.finetune.parameter_groups`.
 
     ``lr`` is the backbone's; the head's is ``head_lr_multiplier`` times that.
     """
-    parameters = parameter_groups(model, weight_decay=weight_decay, head_lr_multiplier=head_lr_multiplier)
+    parameters = parameter_groups(model, weight_decay=weight_decay, head_lr_multiplier=head_lr_multiplier,
+                                  layer_decay=layer_decay)
     for group in parameters:
         group["lr"] = lr * group["lr_scale"]
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
