@@ -31,7 +31,7 @@ from tinyaction.data.lists import (
     read_list,
 )
 from tinyaction.data.published_lists import PublishedLists, read_published
-from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, Segment
+from tinyaction.data.segments import CLEAN_FILE, LABEL_SEPARATOR, SPLIT_FILE, Segment
 from tinyaction.data.tables import read_text
 
 VAL_SHARE = 0.2  # of the videos of a class, where they have no split
@@ -68,6 +68,10 @@ def find_data(
             paths = (videos[index][0] for index in range(len(videos)))
             videos.groups = PackedTexts(groups_of_paths(paths, data.folder, pattern))
     if multi_label or data.train.label_sets is not None or data.val.label_sets is not None:
+        for name in data.class_names:
+            if LABEL_SEPARATOR in name:
+                raise ValueError(f"{source}: the class {name!r} has a {LABEL_SEPARATOR} in its name, which stands "
+                                 "between the labels of a video; rename it")
         for videos in (data.train, data.val):
             if videos.label_sets is None:
                 videos.label_sets = label_sets(videos.labels[:, None].tolist(), len(data.class_names))

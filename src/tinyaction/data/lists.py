@@ -128,12 +128,13 @@ class VideoList:
             setattr(videos, name, None if any(value is None for value in values) else np.concatenate(values))
         return videos
 
-    def label_digest(self) -> "hashlib._Hash":
-        return hashlib.sha256((self.labels if self.label_sets is None else self.label_sets).tobytes())
+    def label_bytes(self) -> bytes:
+        """All labels, for a digest."""
+        return (self.labels if self.label_sets is None else self.label_sets).tobytes()
 
     def digest(self) -> str:
         """A number of the videos' names and labels, in their order, whatever folder they lie in."""
-        content = self.label_digest()
+        content = hashlib.sha256(self.label_bytes())
         for index in range(len(self)):
             content.update(basename(self.item_name(index)).encode("utf-8", "surrogateescape") + b"\0")
         return content.hexdigest()[:16]

@@ -359,7 +359,9 @@ class VideoFlip:
     def __call__(self, results: Results) -> Results:
         results["flip"] = self.draw(rng_of(results))
         if results["flip"] and "label" in results:
-            results["label"] = self.label_map.get(results["label"], results["label"])
+            label = results["label"]
+            results["label"] = self.label_map.get(label, label) if not isinstance(label, torch.Tensor) else (
+                label[[self.label_map.get(k, k) for k in range(len(label))]])  # (K,); classes change in pairs
         if results["flip"]:
             results["imgs"] = map_frames(results["imgs"], _mirrored)
         return results

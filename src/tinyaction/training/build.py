@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tinyaction.data.annotations import DataFolder, find_data
@@ -17,6 +18,7 @@ from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pi
 from tinyaction.device import choose_device
 from tinyaction.models import check_input, create_model, load_weights
 from tinyaction.models.create import give_maps, is_transformer, published_card
+from tinyaction.models.heads import Activation
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.vit import VideoTransformer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
@@ -24,7 +26,7 @@ from tinyaction.prepare.store import check_store, default_store, make_store
 from tinyaction.prepare.stored_file import StoreSettings
 from tinyaction.training.config import REFERENCE_BATCH_SIZE, RunConfig
 from tinyaction.training.distributed import main_process_first, num_processes, rank, start_processes
-from tinyaction.training.finetune import Criterion, class_weights, create_average, freeze
+from tinyaction.training.finetune import Criterion, class_weights, create_average, freeze, positive_weights
 from tinyaction.training.precision import choose_amp, create_scaler
 from tinyaction.training.schedule import learning_rate, scaled_learning_rate
 from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer
@@ -76,9 +78,11 @@ def build(
     if data is None:
         folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
         data = main_process_first(
-            lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by))
+            lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by,
+                              multi_label=config.multi_label))
         check_groups_apart(data.train, data.val)
     folder = data.folder or Path(config.data)
+    config = check_labels(config, data)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     model, notes = build_model(config, len(data.class_names))
@@ -94,6 +98,20 @@ def build(
         model.compile()
     return Training(config, device, folder, data, train_set, val_set, model, train_loader, val_loader, updater,
                     criterion, lr, notes)
+
+
+def check_labels(config: RunConfig, data: DataFolder) -> RunConfig:
+    """The config with ``multi_label`` as the data has it.
+
+    Raises ValueError for a flag that does not go with it, and for a class of several labels without a training video.
+    """
+    if data.train.label_sets is None:
+        return config
+    without = np.flatnonzero(~data.train.label_sets.any(axis=0))
+    if len(without):
+        raise ValueError(f"no training video has the label {data.class_names[without[0]]!r}, so it cannot be learned; "
+                         "add one, or take the label out of all lists")
+    return replace(config, multi_label=True)
 
 
 def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Path:
@@ -117,12 +135,14 @@ def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count
 def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:
     """Make the recognizer, load its weights, freeze its stages; return it with notes on the weights."""
     torch.manual_seed(config.seed)
+    activation: Activation = "sigmoid" if config.multi_label else "softmax"
     if config.pretrained and published_card(config.model) is not None:
-        model = create_model(config.model, num_classes, weights=config.weights, max_views=config.max_views)
+        model = create_model(config.model, num_classes, weights=config.weights, max_views=config.max_views,
+                             activation=activation)
         assert model.published is not None
         notes = [f"weights of {config.model} from {model.published.source}; its classifier is new"]
     else:
-        model = create_model(config.model, num_classes, max_views=config.max_views)
+        model = create_model(config.model, num_classes, max_views=config.max_views, activation=activation)
         notes = load_weights(model, config.model, config.weights).lines() if config.pretrained else []
         notes += [NO_WEIGHTS] if config.weights == "none" else []
     if config.method != "finetune":
@@ -161,9 +181,12 @@ def build_loader(config: RunConfig, dataset: VideoDataset, *, is_train: bool, pi
 
 
 def build_criterion(config: RunConfig, data: DataFolder) -> Criterion | None:
-    """Make the loss; None: plain cross-entropy."""
+    """Make the loss; None: plain cross-entropy, of several labels binary."""
     if not (config.label_smoothing or config.class_weights or config.mixup):
         return None
+    if data.train.label_sets is not None:
+        weights = positive_weights(data.train.label_sets) if config.class_weights else None
+        return Criterion(config.label_smoothing, weights, config.mixup, config.seed, is_multi_label=True)
     weights = class_weights(data.train.labels, len(data.class_names)) if config.class_weights else None
     return Criterion(config.label_smoothing, weights, config.mixup, config.seed)
 

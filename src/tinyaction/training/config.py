@@ -54,6 +54,8 @@ class RunConfig:
     group_by: str = flag("", "regular expression that finds a clip's group in its path, as its person or recording: "
                              "a group is never divided", metavar="REGEX")
 
+    multi_label: bool = flag(False, "a video may have several labels, as in a CSV with wave;walk, which needs no flag")
+
     model: str = flag(AUTO, "name of the recognizer, `tinyaction models` lists them; auto is a pretrained one for "
                       "your clips and device", group="model", metavar="NAME")
     weights: str = flag("", "pretrained weights: imagenet, kinetics or another word of the model, "
@@ -131,7 +133,7 @@ class RunConfig:
         if is_auto and self.weights:
             raise ValueError(f"--weights is {self.weights!r}, but --model auto brings its own; name the model")
         if self.method is None and not is_auto:
-            self.method = "probe-then-finetune" if self.pretrained else "finetune"
+            self.method = "probe-then-finetune" if self.pretrained and not self.multi_label else "finetune"
         defaults = {} if is_auto else default_hyperparameters(self.model, self.pretrained, self.method)
         for name, value in defaults.items():
             if getattr(self, name) is None:
@@ -150,6 +152,8 @@ class RunConfig:
                 raise ValueError(f"{name} is for transformers with blocks, such as videomae-small, and not for "
                                  f"{self.model}; leave it out")
         check_folds(self)
+        if self.multi_label:
+            check_multi_label(self)
 
     @property
     def trackers(self) -> list[str]:
@@ -188,6 +192,18 @@ def check_folds(config: RunConfig) -> None:
     ):
         if config.folds and is_given:
             raise ValueError(f"{name} does not go with --folds; {advice}")
+
+
+def check_multi_label(config: RunConfig) -> None:
+    """Raise ValueError for flags that know one label a video only."""
+    for name, is_given, advice in (
+        (f"--method {config.method}", config.method not in (None, "finetune"),
+         "take --method finetune, with --freeze all for a classifier alone"),
+        ("--folds", config.folds > 0, "leave it out"),
+        ("--balanced", config.balanced, "take --class-weights"),
+    ):
+        if is_given:
+            raise ValueError(f"{name} goes with one label a video, and here a video may have several; {advice}")
 
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.

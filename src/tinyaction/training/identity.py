@@ -31,7 +31,8 @@ class ListIdentity:
             path, _ = videos[index]
             names.update(path.removeprefix(f"{folder}{os.sep}").encode("utf-8", "surrogateescape") + b"\0")
             sizes.update(b"%d\0" % _size(path))
-        return cls(len(videos), *(digest.hexdigest()[:16] for digest in (names, videos.label_digest(), sizes)))
+        labels = hashlib.sha256(videos.label_bytes())
+        return cls(len(videos), *(digest.hexdigest()[:16] for digest in (names, labels, sizes)))
 
 
 def _size(path: str) -> int:

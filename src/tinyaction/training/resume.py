@@ -146,6 +146,7 @@ class CheckpointManager:
         state: position of the run.
         best: the best epoch so far; None before the end of the first.
         metrics: columns of metrics.csv for the last complete epoch.
+        thresholds: of several labels, those of that epoch; empty of one.
     """
 
     def __init__(self, run: RunFolder, *, objects: dict[str, Stateful], identity: RunIdentity, save_every: int,
@@ -158,6 +159,7 @@ class CheckpointManager:
         self.state = TrainState()
         self.best: BestEpoch | None = None
         self.metrics: dict[str, float] = {}
+        self.thresholds: list[float] = []
         self.path = run.path / "last.pt"
         self._is_resumed = False
         self._signum = 0
@@ -178,6 +180,7 @@ class CheckpointManager:
         try:
             self.state = restore_training(vars(saved.training), self.objects)
             self.metrics = {name: float(value) for name, value in saved.metrics.items()}
+            self.thresholds = saved.thresholds
             best = saved.training.best
             self.best = best and BestEpoch(int(best.epoch), float(best.top1), float(best.loss))
         except DAMAGE as error:

@@ -1,5 +1,6 @@
 """A run, from its config to its result: :func:`train` builds, fits and reports."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from tinyaction.models import model_arguments
 from tinyaction.models.checkpoint import BestEpoch, Checkpoint, load_model, versions
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
+from tinyaction.results.multilabel import NO_POSITIVE_THRESHOLD
 from tinyaction.results.progress import OnBatch, Progress
 from tinyaction.results.report import write_report
 from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
@@ -45,7 +47,8 @@ class RunResult:
 
     @property
     def accuracy(self) -> float:
-        return self.evaluation.top1
+        """Of several labels mAP."""
+        return self.evaluation.selection_metric
 
     @property
     def checkpoint(self) -> Path:
@@ -53,7 +56,8 @@ class RunResult:
         return self.path / "best.pt"
 
     def __repr__(self) -> str:
-        return (f"RunResult(accuracy {self.accuracy:.4f} over {len(self.evaluation.labels)} videos, epoch "
+        name = "mAP" if self.evaluation.is_multi_label else "accuracy"
+        return (f"RunResult({name} {self.accuracy:.4f} over {len(self.evaluation.labels)} videos, epoch "
                 f"{self.best_epoch} of {self.num_epochs}, {self.checkpoint})")
 
 
@@ -137,7 +141,9 @@ def fit_and_record(training: Training, recorder: "RunRecorder") -> None:
                          "(--patience)")
 
 
-def checkpoint_of(training: Training, *, epoch: int, metrics: dict[str, float]) -> Checkpoint:
+def checkpoint_of(
+    training: Training, *, epoch: int, metrics: dict[str, float], thresholds: Sequence[float] = ()
+) -> Checkpoint:
     """The part of a checkpoint that a prediction needs."""
     average = training.updater.average
     return Checkpoint(
@@ -149,6 +155,7 @@ def checkpoint_of(training: Training, *, epoch: int, metrics: dict[str, float]) 
         metrics=metrics,
         config=asdict(training.config),
         stand_in=is_stand_in(training.config.data),
+        thresholds=list(thresholds),
     )
 
 
@@ -176,7 +183,10 @@ class RunRecorder:
 
     def content(self) -> Checkpoint:
         """The part of a checkpoint that a prediction needs."""
-        return checkpoint_of(self.training, epoch=self.manager.state.epoch, metrics=self.manager.metrics)
+        manager, K = self.manager, len(self.training.data.class_names)
+        before = [NO_POSITIVE_THRESHOLD] * K if self.training.config.multi_label else []  # the end of the first epoch
+        return checkpoint_of(self.training, epoch=manager.state.epoch, metrics=manager.metrics,
+                             thresholds=manager.thresholds or before)
 
     def begin(self, probe: ProbeResult | None = None) -> None:
         """Go on with the run, or write down what it is, and what the probe reached that it begins with."""
@@ -215,11 +225,12 @@ class RunRecorder:
         self.last = record
         manager, best = self.manager, self.manager.best
         manager.metrics = self.run.add_metrics(record)
+        manager.thresholds = [] if record.val.thresholds is None else record.val.thresholds.tolist()
         self.run.add_bad_files([*record.train.bad, *record.val.bad])
         is_best = best is None or epoch_sort_key(manager.metrics) > epoch_sort_key(
             {"epoch": best.epoch + 1, "val_top1": best.top1, "val_loss": best.loss})
         if is_best:
-            manager.best = BestEpoch(record.epoch, record.val.top1, record.val.loss)
+            manager.best = BestEpoch(record.epoch, record.val.selection_metric, record.val.loss)
             self.best_evaluation = record.val
             self.content().save(self.run.path / "best.pt")
             self.run.write_predictions(record.val, self.training.data.class_names)
@@ -264,7 +275,8 @@ def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
     if record.epoch < 0:
         name = f"{'probe':<{len(name)}}"
     return (f"{name}  train {train.loss:.3f} {train.top1:.3f}  "
-            f"val {val.loss:.3f} {val.top1:.3f}  {seconds:.1f} s, {waiting / seconds:.0%} waiting"
+            f"val {val.loss:.3f} {'mAP ' if val.is_multi_label else ''}{val.selection_metric:.3f}  "
+            f"{seconds:.1f} s, {waiting / seconds:.0%} waiting"
             f"{skipped}{'  best' if is_best else ''}")
 
 
@@ -286,7 +298,8 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
     assert best is not None
     evaluation = recorder.best_evaluation
     if evaluation is None:
-        evaluation = evaluate(load_model(run.path / "best.pt")[0], training.val_loader, device=training.device)
+        model, saved = load_model(run.path / "best.pt")
+        evaluation = evaluate(model, training.val_loader, device=training.device, thresholds=saved.thresholds or None)
     for line in last_lines(training, run.path, best.epoch, evaluation):
         run.log(line)
     if training.config.method == "probe-then-finetune":
