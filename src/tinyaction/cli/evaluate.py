@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = choose_device(arguments.device)
     model, checkpoint = load_network(arguments)
     videos = chosen_videos(arguments, checkpoint)
+    check_label_sets(videos, checkpoint)
     if arguments.on_error == "raise":
         check_files_exist(videos)
     pipeline_arguments = dict(checkpoint.eval_pipeline)
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         "on them says nothing of others"))
     progress = ProgressLine()
     try:
-        result = evaluate(model, loader, device=device, on_batch=progress)
+        result = evaluate(model, loader, device=device, on_batch=progress, thresholds=checkpoint.thresholds or None)
     finally:
         progress.close()
     for line in result_lines(result, checkpoint.class_names):
@@ -92,7 +93,8 @@ def chosen_videos(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Vide
     known = checkpoint.class_names
     if arguments.model or arguments.classes:
         names = read_class_map(arguments.classes) if arguments.classes else {}
-        return with_numbers(videos, match_classes(data.class_names, known, names=names))
+        return with_numbers(videos, match_classes(data.class_names, known, names=names),
+                            num_classes=len(known))
     is_numbered = data.class_names == [str(number) for number in range(len(data.class_names))]
     if data.is_split or is_numbered and len(data.class_names) == len(known):
         check_classes(known, data.class_names, source=arguments.checkpoint, data=arguments.data)
@@ -101,4 +103,13 @@ def chosen_videos(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Vide
     if unknown:
         raise ValueError(f"{arguments.data}: its class {unknown[0]!r} is none of the checkpoint, which knows "
                          f"{', '.join(known[:8])}")
-    return with_numbers(videos, [known.index(name) for name in data.class_names])
+    return with_numbers(videos, [known.index(name) for name in data.class_names], num_classes=len(known))
+
+
+def check_label_sets(videos: VideoList, checkpoint: Checkpoint) -> None:
+    """Give videos sets of labels where the network knows such; ValueError where it knows one label a video only."""
+    if checkpoint.thresholds:
+        videos.use_label_sets(len(checkpoint.class_names))
+    elif videos.label_sets is not None:
+        raise ValueError(f"{videos.source}: its videos have several labels, and the network was trained on one label "
+                         "a video; train it on such a list, or evaluate it on one")

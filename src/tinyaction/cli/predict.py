@@ -261,7 +261,8 @@ class Output:
         self._heading = heading
 
     def _write_json(self, prediction: Prediction, times: dict[str, float]) -> None:
-        row = {"source": prediction.source, **times, "class": prediction.label, "score": prediction.score,
+        several = {"classes": [name for name, _ in prediction.predicted()]} if prediction.thresholds else {}
+        row = {"source": prediction.source, **times, "class": prediction.label, **several, "score": prediction.score,
                "scores": dict(zip(prediction.class_names, prediction.scores, strict=True))}
         is_unicode = str(getattr(self._json, "encoding", "")).lower().startswith("utf")
         print(json.dumps(row, ensure_ascii=not is_unicode), file=self._json, flush=True)
@@ -291,6 +292,8 @@ def video_line(prediction: Prediction) -> str:
 def window_line(prediction: Prediction, top: int, start: float, end: float) -> str:
     """The times of a window, a bar of its best score, and its two best classes; at most 80 columns."""
     names = "  ".join(f"{shortened(name, 13)} {score:.3f}" for name, score in prediction.top(min(top, 2)))
+    if prediction.thresholds:
+        names = f"{shortened(prediction.label, 38)} {prediction.score:.3f}"
     return f"{clock(start):>9} - {clock(end):<9} {'#' * round(10 * prediction.score):<10}  {names}"
 
 

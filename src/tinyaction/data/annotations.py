@@ -26,7 +26,6 @@ from tinyaction.data.lists import (
     VideoList,
     check_within,
     ends_with_count,
-    label_sets,
     read_class_names,
     read_list,
 )
@@ -73,8 +72,7 @@ def find_data(
                 raise ValueError(f"{source}: the class {name!r} has a {LABEL_SEPARATOR} in its name, which stands "
                                  "between the labels of a video; rename it")
         for videos in (data.train, data.val):
-            if videos.label_sets is None:
-                videos.label_sets = label_sets(videos.labels[:, None].tolist(), len(data.class_names))
+            videos.use_label_sets(len(data.class_names))
     return data
 
 

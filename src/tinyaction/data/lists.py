@@ -128,6 +128,11 @@ class VideoList:
             setattr(videos, name, None if any(value is None for value in values) else np.concatenate(values))
         return videos
 
+    def use_label_sets(self, num_classes: int) -> None:
+        """Give each video the set of its one label, unless they have sets."""
+        if self.label_sets is None:
+            self.label_sets = label_sets(self.labels[:, None].tolist(), num_classes)
+
     def label_bytes(self) -> bytes:
         """All labels, for a digest."""
         return (self.labels if self.label_sets is None else self.label_sets).tobytes()

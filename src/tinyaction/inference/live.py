@@ -131,7 +131,8 @@ class LivePredictor:
             clip = torch.cat(list(self._newest), dim=1)                # (V, T, F, 2, 2)
             logits = self.model.cls_head(clip)[None]                   # (1, V, K)
             scores = self.model.cls_head.video_scores(logits)[0]       # (K,)
-        return Prediction("live", self.predictor.class_names, scores.cpu().double().tolist())
+        return Prediction("live", self.predictor.class_names, scores.cpu().double().tolist(),
+                          thresholds=self.predictor.checkpoint.thresholds)
 
 
 class NextFrameNeededError(Exception):

@@ -110,7 +110,8 @@ class Predictor:
         with torch.inference_mode():
             inputs = batch["inputs"].to(self.device)                   # (B, V, C, T, H, W) uint8
             scores = self.model.cls_head.video_scores(self.model(inputs, mode="logits")).cpu()  # (B, K)
-        return [Prediction(sample.filename, self.class_names, of_video.double().tolist())
+        return [Prediction(sample.filename, self.class_names, of_video.double().tolist(),
+                           thresholds=self.checkpoint.thresholds)
                 for sample, of_video in zip(batch["data_samples"], scores, strict=True)]
 
     def windows(

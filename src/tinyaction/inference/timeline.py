@@ -14,7 +14,7 @@ from tinyaction.text import to_cell
 
 @dataclass
 class Segment:
-    """A stretch of a video, in seconds, in which one class scores highest; ``score`` is its mean over the windows."""
+    """A stretch of a video, in seconds, with one prediction; ``score`` is its mean over the windows."""
 
     start_seconds: float
     end_seconds: float
@@ -34,7 +34,7 @@ def merge_windows(windows: Sequence[Window]) -> list[Segment]:
     segments: list[Segment] = []
     counts: list[int] = []
     for window, start, end in zip(windows, edges, edges[1:], strict=False):
-        label, score = window.prediction.top(1)[0]
+        label, score = window.prediction.label, window.prediction.score
         if segments and segments[-1].label == label:
             last = segments[-1]
             counts[-1] += 1
