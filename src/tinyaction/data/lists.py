@@ -88,15 +88,16 @@ class VideoList:
             path, self.starts[index], self.ends[index])
 
     def row(self, index: int, class_names: Sequence[str]) -> Segment:
-        """As the line of a CSV file."""
+        """As the line of a CSV file, without a group where that is the video itself."""
+        name = self.name(index)
+        group = "" if self.groups is None or self.groups[index] == name else self.groups[index]
         start, end = (0.0, math.inf) if self.starts is None or self.ends is None else (
             float(self.starts[index]), float(self.ends[index]))
-        names = [class_names[self.labels[index]]] if self.label_sets is None else [
-            name for name, holds in zip(class_names, self.label_sets[index], strict=True) if holds]
-        return Segment(self.name(index), start, end, LABEL_SEPARATOR.join(names),
-                       group="" if self.groups is None else self.groups[index],
+        labels = [class_names[self.labels[index]]] if self.label_sets is None else [
+            class_name for class_name, holds in zip(class_names, self.label_sets[index], strict=True) if holds]
+        return Segment(name, start, end, LABEL_SEPARATOR.join(labels), group=group,
                        others={name: cells[index] for name, cells in self.columns.items()} | (
-                           {} if self.num_frames is None else {"num_frames": str(self.num_frames[index])}))
+                            {} if self.num_frames is None else {"num_frames": str(self.num_frames[index])}))
 
     def subset(self, indices: Sequence[int]) -> "VideoList":
         """The videos of these places, in this order, with all that is known of them."""

@@ -31,12 +31,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tinyaction.data.loader import BadVideo
-from tinyaction.data.segments import LABEL_SEPARATOR
+from tinyaction.data.segments import LABEL_SEPARATOR, split_segment_name
 from tinyaction.files import write_whole
 from tinyaction.results.evaluation import EpochRecord, Evaluation
 from tinyaction.results.label_sets import CLASSES, class_rows, prediction_cells
 from tinyaction.results.trackers import Trackers, check_trackers
 from tinyaction.text import from_cell, printable, shell_line, to_cell
+from tinyaction.video.frames import FORMATS
 
 T = TypeVar("T")
 
@@ -348,6 +349,13 @@ def _label_set_of(row: Mapping[str, str], numbers: Mapping[str, int]) -> SavedPr
                          for column in ("class", "predicted"))
     return SavedPrediction(from_cell(row["path"]), labels[0], predicted[0] if predicted else -1, float(row["score"]),
                            float(row["class_score"]), labels, predicted)
+
+
+def end_of_name(filename: str) -> str:
+    """Folder and name of a video or a segment, without the suffix that a frame store adds."""
+    name, times = split_segment_name(filename)
+    path = Path(name)
+    return "/".join((path.with_suffix("") if path.suffix in FORMATS.values() else path).parts[-2:]) + times
 
 
 def _read_bad_files(path: Path) -> dict[str, str]:

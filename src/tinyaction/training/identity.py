@@ -28,8 +28,8 @@ class ListIdentity:
     def of(cls, videos: VideoList, folder: str | Path) -> "ListIdentity":
         names, sizes = hashlib.sha256(), hashlib.sha256()
         for index in range(len(videos)):
-            path, _ = videos[index]
-            names.update(path.removeprefix(f"{folder}{os.sep}").encode("utf-8", "surrogateescape") + b"\0")
+            path, name = videos[index][0], videos.item_name(index)
+            names.update(name.removeprefix(f"{folder}{os.sep}").encode("utf-8", "surrogateescape") + b"\0")
             sizes.update(b"%d\0" % _size(path))
         labels = hashlib.sha256(videos.label_bytes())
         return cls(len(videos), *(digest.hexdigest()[:16] for digest in (names, labels, sizes)))

@@ -246,7 +246,7 @@ class RunRecorder:
         is_start = record.epoch == 0 and self.training.config.epochs > 1
         if not self._has_advised and not is_start and waiting > 1 and waiting > MUCH_WAITING * seconds:
             self._has_advised = True
-            advice = waiting_advice(self.training.config, self.training.train_set.filename(0))
+            advice = waiting_advice(self.training.config, self.training.train_set.videos[0][0])
             self.run.log(f"{waiting / seconds:.0%} of the epoch was spent waiting for data; {advice}")
 
 
