@@ -1,6 +1,8 @@
 """A run on videos with several labels: loss, figures, thresholds, files."""
 
 import csv
+import json
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from loops import CPU, FakeLoader, sgd, tiny_model
 from toys import LIGHTS, write_lights
 
 import tinyaction as ta
+from tinyaction.cli.report import main as report
+from tinyaction.data.transforms import VideoFlip
 from tinyaction.models.create import create_model, model_arguments
 from tinyaction.models.heads import TemporalAverageHead
 from tinyaction.results.evaluation import evaluate
@@ -147,6 +151,43 @@ def test_the_files_of_a_run_have_its_figures(result):
     log = (result.path / "log.txt").read_text()
     assert f"mAP {result.accuracy:.4f} over 7 videos, mean F1" in log
     assert "no report" not in log
+
+
+def test_the_report_shows_sets_and_a_row_a_class(result):
+    page = (result.path / "report.html").read_text(encoding="utf-8")
+    assert f"<b>{result.accuracy:.1%}</b><span>mAP</span>" in page
+    for row in read_run(result.path).classes:
+        cells = [row["class"], "4", f"{float(row['average_precision']):.3f}", f"{float(row['f1']):.3f}"]
+        assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) in page
+    data = json.loads(re.search('id="predictions">(.*?)</script>', page)[1])
+    true = [data["classes"][row[1]] for row in data["rows"]]
+    assert sorted(true) == sorted(["blue", "green", "blue, green", "red", "blue, red", "green, red",
+                                   "blue, green, red"])
+    assert "Confusion" not in page
+
+
+def test_the_report_is_made_again(result, lights, capsys):
+    assert report([str(result.path), "--data", str(lights)]) == 0
+    assert "mAP" in (result.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_one_label_a_video_is_taken_for_a_set_where_it_is_asked_for(lights, tmp_path):
+    (tmp_path / "list.csv").write_text("path,label,split\n" + "".join(
+        f"{lights}/{number}.mp4,{name},{split}\n" for number, name, split in
+        ((0, "blue", "train"), (1, "green", "train"), (7, "blue", "val"))))
+    training = build(flags(tmp_path, multi_label=True, allow_outside=True))
+    assert training.model.cls_head.activation == "sigmoid"
+    assert training.train_set[0]["data_samples"].label.tolist() == [1, 0]
+    assert build(flags(tmp_path, allow_outside=True)).model.cls_head.activation == "softmax"
+
+
+def test_weights_are_fine_tuned_without_a_probe(lights):
+    assert flags(lights, model="tsn-resnet18", weights="imagenet", multi_label=True).method == "finetune"
+
+
+def test_a_mirrored_video_changes_its_labels_in_pairs():
+    results = {"label": torch.tensor([1.0, 0, 1]), "imgs": [np.zeros((2, 2, 3), np.uint8)]}
+    assert VideoFlip(1.0, label_map={0: 1, 1: 0})(results)["label"].tolist() == [0, 1, 1]
 
 
 def test_a_resumed_run_goes_on_with_its_thresholds(lights, tmp_path):
