@@ -21,11 +21,15 @@ OUTPUTS = [
     "export --checkpoint CHECKPOINT --format torchscript --out OUT",
     "export --checkpoint CHECKPOINT --format torch-export --out OUT",
     "prepare direction --num-train 2 --num-val 2 --data OUT",
+    "prepare streams --num-train 1 --num-val 1 --seconds 10 --data OUT",
     "prepare import SEGMENTS --export activitynet --out OUT",
     "prepare import SEGMENTS --out OUT",
     "store --data DATA --num-workers 0 --out OUT",
     "bench --data VIDEO --repeats 1 --num-workers 0 --clip-len 2 --size 16 --device cpu --json OUT",
     "compare RUN RUN --out OUT",
+    "audit --data DATA --num-workers 1 --out OUT",
+    "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --srt OUT",
+    "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --vtt OUT",
     "train --data DATA --epochs 1 --num-workers 0 --device cpu --size 16 --clip-len 2 --out OUT",
 ]
 WITHOUT_OUTPUT = {"check", "evaluate", "report", "models", "neighbors"}  # check names its files itself; tested below

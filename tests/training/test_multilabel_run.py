@@ -57,7 +57,7 @@ def test_the_loss_is_binary_cross_entropy_of_each_view():
     head = TemporalAverageHead(4, 8, activation="sigmoid")
     torch.testing.assert_close(head.loss(logits, labels), by_hand)
     criterion = Criterion(is_multi_label=True)
-    _, targets = criterion.mix(logits, labels, num_classes=4, step=0)
+    _, targets = criterion.mix(logits, labels, num_classes=4, epoch=0, batch=0)
     torch.testing.assert_close(criterion.loss(logits, targets), by_hand)
 
 

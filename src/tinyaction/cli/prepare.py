@@ -11,6 +11,7 @@ from tinyaction.data.segments import read_segments, write_segments
 from tinyaction.files import check_output, write_whole
 from tinyaction.prepare.annotation_formats import TOOLS, annotations_of, read_annotations
 from tinyaction.prepare.download import prepare_kinetics400_tiny
+from tinyaction.prepare.streams import make_streams
 from tinyaction.prepare.synthetic import STAND_IN_TITLE, is_stand_in, make_direction_set
 from tinyaction.text import printable
 
@@ -38,6 +39,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     direction.add_argument("--num-train", type=int, default=200, help="training clips, even (%(default)s)")
     direction.add_argument("--num-val", type=int, default=60, help="validation clips, even (%(default)s)")
     direction.set_defaults(command=run_direction)
+
+    streams = sets.add_parser("streams", help="uncut videos with the time of each action", allow_abbrev=False)
+    streams.add_argument("--data", default="data/streams", help="folder to fill (%(default)s)")
+    streams.add_argument("--seed", type=int, default=0, help="another seed gives other videos (%(default)s)")
+    streams.add_argument("--num-train", type=int, default=24, help="training videos (%(default)s)")
+    streams.add_argument("--num-val", type=int, default=8, help="validation videos (%(default)s)")
+    streams.add_argument("--seconds", type=float, default=40.0, help="length of each (%(default)s)")
+    streams.add_argument("--overlaps", action="store_true", help="let every other action overlap the one before")
+    streams.set_defaults(command=run_streams)
 
     frames = sets.add_parser("store", help="the frames of a set, decoded once", description=store.__doc__,
                              allow_abbrev=False)
@@ -75,6 +85,14 @@ def run_direction(args: argparse.Namespace) -> None:
     make_direction_set(args.data, num_train=args.num_train, num_val=args.num_val, seed=args.seed,
                        on_progress=lambda done, total: line("clips", done, total))
     line.print(f"{args.data}: {args.num_train} training and {args.num_val} validation clips")
+
+
+def run_streams(args: argparse.Namespace) -> None:
+    check_output(args.data, flag="--data", is_folder=True)
+    line = CountLine()
+    make_streams(args.data, num_train=args.num_train, num_val=args.num_val, seconds=args.seconds,
+                 overlaps=args.overlaps, seed=args.seed, on_progress=lambda done, total: line("videos", done, total))
+    line.print(f"{args.data}: {args.num_train} training and {args.num_val} validation videos of {args.seconds:g} s")
 
 
 def run_import(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import math
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from os import sep
 from os.path import basename, exists, isabs, join, relpath
 from pathlib import Path, PureWindowsPath
@@ -108,6 +109,13 @@ class VideoList:
             values = getattr(self, name)
             setattr(videos, name, None if values is None else values[list(indices)])
         videos.columns = {name: [cells[index] for index in indices] for name, cells in self.columns.items()}
+        return videos
+
+    def with_groups(self, groups: Iterable[str]) -> "VideoList":
+        """The same videos with a group each."""
+        videos = copy(self)
+        videos.groups = PackedTexts(groups)
+        assert len(videos.groups) == len(self)
         return videos
 
     def joined(self, others: "VideoList") -> "VideoList":

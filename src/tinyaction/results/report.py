@@ -31,6 +31,7 @@ from tinyaction.results.predictions_table import predictions_section, table_orde
 from tinyaction.results.run import TIMES, Run, end_of_name, read_run, usage_lines
 from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, draw_strip, write_png
 from tinyaction.results.summary import confused_pairs
+from tinyaction.results.timeline_report import write_timeline_report
 from tinyaction.text import from_cell, shell_line
 
 NUM_TRAIN_CLIPS = 8
@@ -55,6 +56,8 @@ def write_report(
         OSError: the folder cannot be written.
     """
     run = read_run(folder)
+    if run.config.get("task") == "timeline":
+        return write_timeline_report(folder)
     sheets = [_mistakes(run, val_set), _right(run, val_set), _train_clips(run, train_set)]
     for sheet in sheets:
         path = run.folder / f"{sheet.name}.png"
