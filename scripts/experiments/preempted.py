@@ -21,8 +21,9 @@ from ranks import Ranks, has_saved, weight_difference  # type: ignore[import-not
 from toys import write_set  # type: ignore[import-not-found]
 
 LIMIT = 6  # seconds without a sign of life (--video-timeout)
-FLAGS = ("--store raw --size 16 --clip-len 2 --batch-size 2 --grad-accum 2 --epochs 3 --save-every 1 --lr 0.05 "
-         f"--mixup 0.2 --ema 0.9 --freeze-norms --device cpu --video-timeout {LIMIT}").split()
+FLAGS = ("--model conv2d --method finetune --store raw --size 16 --clip-len 2 --batch-size 2 --grad-accum "
+         "2 --epochs 3 --save-every 1 --lr 0.05 --mixup 0.2 --ema 0.9 --freeze-norms --device cpu "
+         f"--video-timeout {LIMIT}").split()
 KINDS = ("rank", "all", "halt")
 
 

@@ -16,8 +16,8 @@ from tinyaction.training.job import requeue_job
 from tinyaction.training.resume import own_part
 from tinyaction.training.rounds import share_step
 
-FLAGS = ("--size 16 --clip-len 2 --batch-size 2 --epochs 2 --num-workers 1 --lr 0.02 --mixup 0.2 --ema 0.9 "
-         "--freeze-norms --device cpu --video-timeout 30").split()
+FLAGS = ("--model conv2d --method finetune --size 16 --clip-len 2 --batch-size 2 --epochs 2 --num-workers "
+         "1 --lr 0.02 --mixup 0.2 --ema 0.9 --freeze-norms --device cpu --video-timeout 30").split()
 @pytest.fixture(scope="module")
 def bars(tmp_path_factory) -> Path:
     return write_set(tmp_path_factory.mktemp("bars"), num_train=19, num_val=3, num_frames=3)

@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import io
 import math
 import re
 from array import array
@@ -25,19 +24,20 @@ MAX_CLASSES = 100_000
 class PackedTexts:
     """Texts held in two arrays, so that a million of them are one copy for all workers."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        packed, ends = bytearray(), array("q", [0])
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._packed, self._ends = bytearray(), array("q", [0])
         for text in texts:
-            packed += text.encode("utf-8", "surrogateescape")
-            ends.append(len(packed))
-        self._ends = np.frombuffer(ends, dtype=np.int64)
-        self._packed = np.frombuffer(packed, dtype=np.uint8)
+            self.append(text)
+
+    def append(self, text: str) -> None:
+        self._packed += text.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._packed))
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     def __getitem__(self, index: int) -> str:
-        return self._packed[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
+        return self._packed[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))
@@ -58,7 +58,7 @@ class VideoList:
         self, filenames: Iterable[str], labels: Iterable[int], *, prefix: str = "", source: str = "",
         groups: Iterable[str] | None = None,
     ) -> None:
-        self._names = PackedTexts(filenames)
+        self._names = filenames if isinstance(filenames, PackedTexts) else PackedTexts(filenames)
         self.labels: npt.NDArray[np.int64] = np.fromiter(labels, dtype=np.int64)
         self.groups = None if groups is None else PackedTexts(groups)
         assert len(self._names) == len(self.labels)
@@ -179,11 +179,10 @@ def read_list(
             for row in rows:
                 check_within(within, prefix, row.path, row.where)
         return videos_of_rows(rows, names_of_labels(rows, class_names), prefix=prefix, source=str(ann_file))
-    filenames: list[str] = []
-    labels, counts = array("q"), array("q")
+    filenames, labels, counts = PackedTexts(), array("q"), array("q")
     known: dict[str, int] = {}  # label as written -> label: a million lines have few different ones
     has_counts = False
-    for number, line in enumerate(io.StringIO(read_text(ann_file), newline="\n"), start=1):
+    for number, line in enumerate(lines_of(read_text(ann_file)), start=1):
         words = line.rsplit(maxsplit=1)
         if not words:
             continue
@@ -215,6 +214,16 @@ def read_list(
     videos = VideoList(filenames, labels, prefix=prefix, source=str(ann_file))
     videos.num_frames = np.frombuffer(counts, dtype=np.int64) if has_counts else None
     return videos
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines of a text, one at a time: a list of all takes several times the memory of the text."""
+    start = 0
+    while start < len(text):
+        stop = text.find("\n", start)
+        stop = len(text) if stop < 0 else stop
+        yield text[start:stop]
+        start = stop + 1
 
 
 def videos_of_rows(rows: Sequence[Segment], class_names: Sequence[str], *, prefix: str, source: str) -> VideoList:

@@ -110,7 +110,7 @@ class RunConfig:
                     choices=("auto", "off", "bf16", "fp16"))
     compile: bool = flag(False, "compile the network with torch.compile")
     checkpointing: bool = flag(False, "compute residual and transformer blocks again in the backward pass, which "
-                                      "takes less memory and a third more time")
+                                      "takes less memory and more time")
     sync_batch_norm: bool = flag(False, "batch norms see the videos of all processes, not of each alone")
 
     train_clips: int = flag(1, "clips of a training video in each epoch", group="augmentation", at_least=1)
