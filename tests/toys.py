@@ -49,6 +49,24 @@ def write_set(folder: Path, *, num_train: int = 8, num_val: int = 4, num_frames:
     return folder
 
 
+LIGHTS = ("blue", "green", "red")  # in the order of the names
+
+
+def write_lights(folder: Path, *, num_train: int = 14, num_val: int = 7) -> Path:
+    """Clips in which one, two or three colours shine, all sets equally often, and list.csv with labels "blue;red"."""
+    rng, lines = np.random.RandomState(0), ["path,label,split"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(num_train + num_val):
+        shines = [bool((number % 7 + 1) >> place & 1) for place in range(3)]
+        frames = rng.randint(0, 60, (6, 32, 32, 3)).astype(np.uint8) + np.uint8(150) * np.array(shines[::-1], np.uint8)
+        write_video(folder / f"{number}.mp4", frames, fps=10, replace=True)
+        labels = ";".join(name for name, holds in zip(LIGHTS, shines, strict=True) if holds)
+        lines.append(f"{number}.mp4,{labels},{'train' if number < num_train else 'val'}")
+    (folder / "list.csv").write_text("\n".join(lines) + "\n")
+    (folder / "README.txt").write_text("Generated clips: colours that shine.\n")
+    return folder
+
+
 def save_toy(path: Path, name: str = "conv2d", **pipeline: int) -> Path:
     """A checkpoint of a network with random weights whose scores differ from clip to clip."""
     torch.manual_seed(1)

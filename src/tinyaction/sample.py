@@ -11,7 +11,8 @@ class DataSample:
     """What is known of one video beside its pixels, and later what the recognizer predicts for it.
 
     Attributes:
-        label: (1,) int64, also given as a plain number; None where the label is not known.
+        label: (1,) int64, also given as a plain number; of several labels (K,) float32, 1 where a class holds; None
+            where the label is not known.
         img_shape: (H, W) of the frames in ``inputs``.
         num_clips: views of the video, V.
         clip_len: frames of a view, T.

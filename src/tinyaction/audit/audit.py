@@ -121,6 +121,8 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
     data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by)
+    if data.is_multi_label:
+        raise ValueError(f"{data.train.source}: its videos have several labels; audit knows one label a video")
     videos, num_train = data.train.joined(data.val), len(data.train)
     facts, unreadable = look_at_all(videos, config, lambda done, total: count("clips looked at", done, total))
     pairs = find_pairs([None if one is None else one.keypoints for one in facts],

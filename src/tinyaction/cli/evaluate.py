@@ -13,6 +13,7 @@ from tinyaction.data.clip_length import clip_length_notes
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
 from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixels
 from tinyaction.device import choose_device
+from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.prepare.store import check_store
 from tinyaction.results.evaluation import evaluate
 from tinyaction.results.summary import result_lines
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     videos, class_names = chosen_videos(arguments)
     model, checkpoint = load_network(arguments)
     videos = labeled_as_known(videos, class_names, checkpoint.class_names, arguments)
+    check_label_sets(videos, checkpoint)
     if arguments.on_error == "raise":
         check_files_exist(videos)
     pipeline_arguments = dict(checkpoint.eval_pipeline)
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         "on them says nothing of others"))
     progress = ProgressLine()
     try:
-        result = evaluate(model, loader, device=device, on_batch=progress)
+        result = evaluate(model, loader, device=device, on_batch=progress, thresholds=checkpoint.thresholds or None)
     finally:
         progress.close()
     for line in result_lines(result, checkpoint.class_names):
@@ -108,7 +110,7 @@ def labeled_as_known(
     """The videos with the labels of the network, which knows their classes by the same names."""
     if arguments.model or arguments.classes:
         names = read_class_map(arguments.classes) if arguments.classes else {}
-        return with_numbers(videos, match_classes(given, known, names=names))
+        return with_numbers(videos, match_classes(given, known, names=names), num_classes=len(known))
     if any(names == [str(number) for number in range(len(names))] for names in (given, known)):
         check_classes(known, given, source=arguments.checkpoint, data=arguments.data)
         return videos
@@ -116,4 +118,13 @@ def labeled_as_known(
     if unknown:
         raise ValueError(f"{arguments.data}: its class {unknown[0]!r} is none of the checkpoint, which knows "
                          f"{', '.join(known[:8])}")
-    return with_numbers(videos, [known.index(name) for name in given])
+    return with_numbers(videos, [known.index(name) for name in given], num_classes=len(known))
+
+
+def check_label_sets(videos: VideoList, checkpoint: Checkpoint) -> None:
+    """Give videos sets of labels where the network knows such; ValueError where it knows one label a video only."""
+    if checkpoint.thresholds:
+        videos.use_label_sets(len(checkpoint.class_names))
+    elif videos.label_sets is not None:
+        raise ValueError(f"{videos.source}: its videos have several labels, and the network was trained on one label "
+                         "a video; train it on such a list, or evaluate it on one")

@@ -271,7 +271,8 @@ class Output:
         self._heading = heading
 
     def _write_json(self, prediction: Prediction, times: dict[str, float]) -> None:
-        row = {"source": prediction.source, **times, "class": prediction.label, "score": prediction.score,
+        several = {"classes": [name for name, _ in prediction.predicted()]} if prediction.thresholds else {}
+        row = {"source": prediction.source, **times, "class": prediction.label, **several, "score": prediction.score,
                "scores": dict(zip(prediction.class_names, prediction.scores, strict=True))}
         self._write_row(row)
 
@@ -306,6 +307,8 @@ def window_line(prediction: Prediction, top: int, start: float, end: float) -> s
     best = prediction.top(1 if prediction.is_unknown else min(top, 2))
     names = "  ".join(f"{shortened(name, 13)} {score:.3f}" for name, score in best)
     names = f"unknown, not {names}" if prediction.is_unknown else names
+    if prediction.thresholds:
+        names = f"{shortened(prediction.label, 38)} {prediction.score:.3f}"
     return f"{clock(start):>9} - {clock(end):<9} {'#' * round(10 * prediction.score):<10}  {names}"
 
 

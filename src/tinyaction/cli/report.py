@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _datasets(run: Run, data: str) -> tuple[VideoDataset, VideoDataset]:
     config = RunConfig(**known_flags(run.config, source=str(run.folder / "config.json")))
-    found = find_data(data, keep_split=False)
+    found = find_data(data, keep_split=False, multi_label=config.multi_label)
     if config.folds:
         found = found.merged()
     check_classes(run.class_names, found.class_names, source=run.folder, data=data)

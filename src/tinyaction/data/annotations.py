@@ -31,7 +31,7 @@ from tinyaction.data.lists import (
     read_list,
 )
 from tinyaction.data.published_lists import PublishedLists, read_published
-from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, Segment
+from tinyaction.data.segments import CLEAN_FILE, LABEL_SEPARATOR, SPLIT_FILE, Segment
 from tinyaction.data.tables import read_text
 
 VAL_SHARE = 0.2  # of the videos of a class, where they have no split
@@ -39,7 +39,7 @@ VAL_SHARE = 0.2  # of the videos of a class, where they have no split
 
 def find_data(
     source: str | Path, *, val_share: float | None = VAL_SHARE, split_seed: int = 0, allow_outside: bool = False,
-    group_by: str = "", keep_split: bool = True, any_split: bool = False,
+    group_by: str = "", keep_split: bool = True, any_split: bool = False, multi_label: bool = False,
 ) -> DataFolder:
     """Find the training and validation videos in a folder, or of one file: a CSV file with a column "split", a list
     *train*.txt with *val*.txt beside it, or a list of one of the splits of UCF101 and HMDB51.
@@ -55,6 +55,7 @@ def find_data(
     With ``any_split`` the videos of "test" are read as well, and a CSV file may have no line of "train" or of "val".
     A list that came from elsewhere may not name files outside the folder, by ``../`` or from the root, unless
     ``allow_outside``.
+    Videos have sets of labels where a row of a CSV names several, as "wave;walk", or with ``multi_label``.
 
     Raises:
         ValueError: the folder is in none of the layouts, or a list has an error (file and line are named).
@@ -67,6 +68,13 @@ def find_data(
         for videos in (data.train, data.val):
             paths = (videos[index][0] for index in range(len(videos)))
             videos.groups = PackedTexts(groups_of_paths(paths, data.folder, pattern))
+    if multi_label or data.train.label_sets is not None or data.val.label_sets is not None:
+        for name in data.class_names:
+            if LABEL_SEPARATOR in name:
+                raise ValueError(f"{source}: the class {name!r} has a {LABEL_SEPARATOR} in its name, which stands "
+                                 "between the labels of a video; rename it")
+        for videos in filter(None, (data.train, data.val, data.test)):
+            videos.use_label_sets(len(data.class_names))
     return data
 
 

@@ -78,10 +78,13 @@ def check_classes(known: Sequence[str], given: Sequence[str], *, source: object,
                          f"({some_of(given)}); names and order must be those it was trained with")
 
 
-def with_numbers(videos: VideoList, numbers: Sequence[int]) -> VideoList:
-    """The same videos, label i replaced by ``numbers[i]``."""
+def with_numbers(videos: VideoList, numbers: Sequence[int], *, num_classes: int = 0) -> VideoList:
+    """The same videos, label i replaced by ``numbers[i]``; sets of labels become (N, num_classes)."""
     renumbered = copy.copy(videos)
     renumbered.labels = np.asarray(numbers, dtype=np.int64)[videos.labels]
+    if videos.label_sets is not None:
+        renumbered.label_sets = np.zeros((len(videos), num_classes), dtype=np.uint8)
+        renumbered.label_sets[:, list(numbers)] = videos.label_sets
     return renumbered
 
 

@@ -1,5 +1,6 @@
 """The CSV layouts of a data folder: tables of whole videos, or of segments of videos."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from tinyaction.data.class_folders import empty_notes, videos_by_class, write_sp
 from tinyaction.data.folder import DataFolder, one_of
 from tinyaction.data.groups import Split, groups_of_paths
 from tinyaction.data.lists import PackedTexts, check_label_0, check_within, names_of_labels, videos_of_rows
-from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, Segment, check_segments, read_rows
+from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, Segment, check_segments, label_names, read_rows
 
 
 def from_tables(
@@ -68,7 +69,7 @@ def _split(
         groups = groups_of_paths([row.path for row in rows], folder, split.group_by)
     elif groups is None and not rows[0].is_whole:
         groups, kept_whole = [row.path for row in rows], "videos"
-    _, val_ids, splits = split.choose([row.label for row in rows], groups, table)
+    _, val_ids, splits = split.choose(_rarest_labels(rows, table), groups, table)
     rows = [replace(row, split=name) for row, name in zip(rows, splits, strict=True)]
     if groups is not None and kept_whole == "groups":
         rows = [replace(row, group=group) for row, group in zip(rows, groups, strict=True)]
@@ -77,6 +78,20 @@ def _split(
     note = write_split(written, rows, split.seed)
     return rows, (f"{table} has no column 'split': {len(val_ids)} of {len(rows)} {what} were chosen for validation, "
                   f"{how}; {note}")
+
+
+def _rarest_labels(rows: list[Segment], table: Path) -> list[str]:
+    """The label by which a row is split: the only one, or of several the one that the fewest rows have.
+
+    Raises ValueError where it is the one row that is split by a label which others have, too.
+    """
+    num_rows = Counter(name for row in rows for name in label_names(row))
+    chosen = [min(label_names(row), key=lambda name: (num_rows[name], name)) for row in rows]
+    alone = [name for name, num in Counter(chosen).items() if num == 1 < num_rows[name]]
+    if alone:
+        raise ValueError(f"{table}: the videos of class {alone[0]!r} have other labels as well, so they cannot be "
+                         "split class by class; add a column 'split' with train and val")
+    return chosen
 
 
 def _with_videos_as_groups(data: DataFolder) -> DataFolder:
@@ -112,13 +127,14 @@ def _left_out(folder: Path, rows: list[Segment], tables: Sequence[Path]) -> list
     """Videos and classes that came into the class folders, or the other tables, or went, after the split was made."""
     listed = {row.name for row in rows}
     if tables:
-        there = {row.name: row.label for table in tables for row in read_rows(table)}
+        there = {row.name: label_names(row) for table in tables for row in read_rows(table)}
     else:
-        there = {path.relative_to(folder).as_posix(): name for name, videos in videos_by_class(folder).items()
+        there = {path.relative_to(folder).as_posix(): [name] for name, videos in videos_by_class(folder).items()
                  for path in videos}
     new = [name for name in there if name not in listed]
     gone = [row.name for row in rows if row.name not in there and not (folder / row.path).exists()]
-    classes = sorted(set(there.values()) - {row.label for row in rows})
+    classes = sorted({name for names in there.values() for name in names}
+                     - {name for row in rows for name in label_names(row)})
     parts = [f"{len(new)} videos in {folder} are not in {SPLIT_FILE}, the first is {folder / new[0]}"] if new else []
     parts += [f"{len(gone)} videos of {SPLIT_FILE} are not there, the first is {folder / gone[0]}"] if gone else []
     parts += [f"it has no video of {', '.join(map(repr, classes[:8]))}"] if classes else []

@@ -42,6 +42,10 @@ class DataFolder:
                              f"*{name}*.txt or a folder {name}/ names them")
         return videos
 
+    @property
+    def is_multi_label(self) -> bool:
+        return self.train.label_sets is not None
+
     def merged(self) -> "DataFolder":
         """Training and validation videos as one list, which stands for both."""
         videos = self.train.joined(self.val)

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from tinyaction.data.class_folders import is_video
-from tinyaction.data.segments import Segment, read_rows, segment_name
+from tinyaction.data.segments import LABEL_SEPARATOR, Segment, label_names, read_rows, segment_name
 from tinyaction.data.tables import read_text
 
 MAX_CLASSES = 100_000
@@ -51,6 +52,8 @@ class VideoList:
     ``videos.groups[i]``, where groups are known, names what the video must not be parted from: a person, a recording.
     ``videos.starts`` and ``videos.ends`` are (N,) float64 seconds of a list of segments, ``videos.lines`` (N,) the
     lines where they stand in ``videos.source``; None of a list of whole videos.
+    ``videos.label_sets``, where a video may have several labels, is (N, K) uint8, 1 where a class holds; then
+    ``labels`` are the first of each.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class VideoList:
         self.starts: npt.NDArray[np.float64] | None = None
         self.ends: npt.NDArray[np.float64] | None = None
         self.lines: npt.NDArray[np.int64] | None = None
+        self.label_sets: npt.NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,6 +94,8 @@ class VideoList:
         """The line as a pipeline receives it; see :mod:`tinyaction.data.transforms`."""
         filename, label = self[index]
         results: dict[str, Any] = {"filename": filename, "label": label}
+        if self.label_sets is not None:
+            results["label"] = torch.from_numpy(self.label_sets[index]).float()  # (K,)
         if self.num_frames is not None:
             results["num_frames"] = int(self.num_frames[index])
         if self.starts is not None and self.ends is not None and self.lines is not None:
@@ -103,7 +109,9 @@ class VideoList:
         group = "" if self.groups is None or self.groups[index] == name else self.groups[index]
         start, end = (0.0, math.inf) if self.starts is None or self.ends is None else (
             float(self.starts[index]), float(self.ends[index]))
-        return Segment(name, start, end, class_names[self.labels[index]], group=group,
+        labels = [class_names[self.labels[index]]] if self.label_sets is None else [
+            class_name for class_name, holds in zip(class_names, self.label_sets[index], strict=True) if holds]
+        return Segment(name, start, end, LABEL_SEPARATOR.join(labels), group=group,
                        others={name: cells[index] for name, cells in self.columns.items()} | (
                             {} if self.num_frames is None else {"num_frames": str(self.num_frames[index])}))
 
@@ -112,7 +120,7 @@ class VideoList:
         groups = None if self.groups is None else [self.groups[index] for index in indices]
         videos = VideoList([self.name(index) for index in indices], self.labels[list(indices)], prefix=self.prefix,
                            source=self.source, groups=groups)
-        for name in ("num_frames", "starts", "ends", "lines"):
+        for name in ("num_frames", "starts", "ends", "lines", "label_sets"):
             values = getattr(self, name)
             setattr(videos, name, None if values is None else values[list(indices)])
         videos.columns = {name: [cells[index] for index in indices] for name, cells in self.columns.items()}
@@ -130,6 +138,7 @@ class VideoList:
         for what, is_first, is_second, advice in (
             ("groups", self.groups is not None, others.groups is not None, "a column 'group', or --group-by"),
             ("segments", self.starts is not None, others.starts is not None, "columns 'start' and 'end'"),
+            ("several labels", self.label_sets is not None, others.label_sets is not None, "--multi-label"),
         ):
             if is_first != is_second:
                 has, lacks = (self, others) if is_first else (others, self)
@@ -138,14 +147,23 @@ class VideoList:
         paths = [videos[index][0] for videos in (self, others) for index in range(len(videos))]
         source = self.source if self.source == others.source else f"{self.source} and {others.source}"
         videos = VideoList(paths, np.concatenate([self.labels, others.labels]), source=source, groups=groups)
-        for name in ("num_frames", "starts", "ends", "lines"):
+        for name in ("num_frames", "starts", "ends", "lines", "label_sets"):
             values = [getattr(part, name) for part in (self, others)]
             setattr(videos, name, None if any(value is None for value in values) else np.concatenate(values))
         return videos
 
+    def use_label_sets(self, num_classes: int) -> None:
+        """Give each video the set of its one label, unless they have sets."""
+        if self.label_sets is None:
+            self.label_sets = label_sets(self.labels[:, None].tolist(), num_classes)
+
+    def label_bytes(self) -> bytes:
+        """All labels, for a digest."""
+        return (self.labels if self.label_sets is None else self.label_sets).tobytes()
+
     def digest(self) -> str:
         """A number of the videos' names and labels, in their order, whatever folder they lie in."""
-        content = hashlib.sha256(self.labels.tobytes())
+        content = hashlib.sha256(self.label_bytes())
         for index in range(len(self)):
             content.update(basename(self.item_name(index)).encode("utf-8", "surrogateescape") + b"\0")
         return content.hexdigest()[:16]
@@ -228,13 +246,15 @@ def videos_of_rows(rows: Sequence[Segment], class_names: Sequence[str], *, prefi
     numbers = {name: number for number, name in enumerate(class_names)}
     for row in rows:
         check_slashes(prefix, row.path, row.where)
-    labels = [_row_label(row, numbers) for row in rows]
-    videos = VideoList([row.path for row in rows], labels, prefix=prefix, source=source,
+    sets = [[_label_number(name, row.where, numbers) for name in label_names(row)] for row in rows]
+    videos = VideoList([row.path for row in rows], [labels[0] for labels in sets], prefix=prefix, source=source,
                        groups=[row.group for row in rows] if rows and rows[0].group else None)
     if rows and not rows[0].is_whole:
         videos.starts = np.array([row.start for row in rows])
         videos.ends = np.array([row.end for row in rows])
         videos.lines = np.array([int(row.where.rpartition(" ")[2]) for row in rows])
+    if any(len(labels) > 1 for labels in sets):
+        videos.label_sets = label_sets(sets, len(class_names))
     videos.columns = {name: [row.others[name] for row in rows] for name in (rows[0].others if rows else ())}
     if any(videos.columns.get("num_frames", ())):
         videos.num_frames = np.array([_row_num_frames(row) for row in rows], dtype=np.int64)
@@ -252,20 +272,28 @@ def names_of_labels(rows: Sequence[Segment], class_names: Sequence[str] | None) 
     """The class names that are known, or those of the labels: sorted names, or all numbers up to the highest."""
     if class_names is not None:
         return list(class_names)
-    labels = {row.label for row in rows}
+    labels = {name: row.where for row in rows for name in label_names(row)}
     if all(map(is_number, labels)):
-        highest = max((parse_label(row.label, row.where, None) for row in rows), default=0)
+        highest = max((parse_label(name, where, None) for name, where in labels.items()), default=0)
         return [str(number) for number in range(highest + 1)]
     return sorted(labels)
 
 
-def _row_label(row: Segment, numbers: dict[str, int]) -> int:
-    if row.label in numbers:
-        return numbers[row.label]
-    if is_number(row.label):
-        return parse_label(row.label, row.where, len(numbers))
-    near = difflib.get_close_matches(row.label, numbers, 1)
-    raise ValueError(f"{row.where}: the class {row.label!r} is not among the {len(numbers)} known class names"
+def label_sets(sets: Sequence[Sequence[int]], num_classes: int) -> npt.NDArray[np.uint8]:
+    """The labels of each video as (N, K), 1 where a class holds."""
+    matrix = np.zeros((len(sets), num_classes), dtype=np.uint8)
+    for row, labels in zip(matrix, sets, strict=True):
+        row[list(labels)] = 1
+    return matrix
+
+
+def _label_number(name: str, where: str, numbers: dict[str, int]) -> int:
+    if name in numbers:
+        return numbers[name]
+    if is_number(name):
+        return parse_label(name, where, len(numbers))
+    near = difflib.get_close_matches(name, numbers, 1)
+    raise ValueError(f"{where}: the class {name!r} is not among the {len(numbers)} known class names"
                      + (f"; did you mean {near[0]!r}?" if near else ""))
 
 

@@ -5,7 +5,8 @@
     long.mp4,0:01:20,0:01:24.5,sit down
 
 Times are seconds, or ``h:mm:ss.s`` or ``m:ss``, from the first frame of the video. A segment has the frames whose time
-lies in [start, end). Columns ``split`` and ``group`` may follow.
+lies in [start, end). Columns ``split`` and ``group`` may follow. Several labels are joined by semicolons:
+``wave;walk``.
 """
 
 import csv
@@ -26,6 +27,7 @@ from tinyaction.video.segment import TIME_TOLERANCE
 SPLIT_FILE = "split.csv"  # what find_data writes for class folders that have no train/ and val/
 CLEAN_FILE = "clean.csv"  # what `tinyaction check --write-clean` writes; read only where it is named
 COLUMNS = ("path", "start", "end", "label")
+LABEL_SEPARATOR = ";"  # between the labels of a video that has several
 NUM_DECIMALS = 6  # of the seconds in files
 _FRAGMENT = re.compile(r"#t=[0-9.]+,[0-9.]+$")
 _TIME = re.compile(r"(?:(?:([0-9]+):)?([0-9]+):)?([0-9]+(?:[.,][0-9]*)?)")
@@ -60,6 +62,22 @@ class Segment:
     def name(self) -> str:
         """The path, or the name of the segment; see :func:`segment_name`."""
         return self.path if self.is_whole else segment_name(self.path, self.start, self.end)
+
+
+def label_names(row: Segment) -> list[str]:
+    """The labels of a row: "wave;walk" is two, but one where the video lies in a folder of that name.
+
+    Raises ValueError for an empty label, and for one that is there twice.
+    """
+    if LABEL_SEPARATOR not in row.label or row.label in row.path.split("/"):
+        return [row.label]
+    names = [name.strip() for name in row.label.split(LABEL_SEPARATOR)]
+    for name in names:
+        if not name:
+            raise ValueError(f"{row.where}: an empty label in {row.label!r}; between two {LABEL_SEPARATOR} is a name")
+        if names.count(name) > 1:
+            raise ValueError(f"{row.where}: the label {name!r} is there twice in {row.label!r}; name it once")
+    return names
 
 
 def read_segments(path: str | Path, *, overlap: bool = False) -> list[Segment]:

@@ -359,7 +359,9 @@ class VideoFlip:
     def __call__(self, results: Results) -> Results:
         results["flip"] = self.draw(rng_of(results))
         if results["flip"] and "label" in results:
-            results["label"] = self.label_map.get(results["label"], results["label"])
+            label = results["label"]
+            results["label"] = self.label_map.get(label, label) if not isinstance(label, torch.Tensor) else (
+                label[[self.label_map.get(k, k) for k in range(len(label))]])  # (K,); classes change in pairs
         if results["flip"]:
             results["imgs"] = map_frames(results["imgs"], _mirrored)
         return results
@@ -401,7 +403,7 @@ class VideoPack:
         if "start_seconds" in results:
             name = segment_name(name, results["start_seconds"], results["end_seconds"])
         sample = DataSample(
-            label=None if label is None else torch.tensor([label]),    # (1,) int64
+            label=label if isinstance(label, torch.Tensor) else None if label is None else torch.tensor([label]),
             img_shape=tuple(results["img_shape"]),
             num_clips=results["num_clips"],
             clip_len=results["clip_len"],

@@ -122,7 +122,7 @@ def explain(predictor: Predictor, path: str | Path, *, class_name: str | None = 
     reader = open_video(path)
     item = predictor.pipeline({"filename": str(path), "video_reader": reader})
     prediction = predictor.predict_batch(collate([item]))[0]
-    label = prediction.label if class_name is None else class_name
+    label = prediction.top(1)[0][0] if class_name is None else class_name
     number = predictor.class_names.index(label)
     frame_inds = sampled_frames(predictor.pipeline, len(reader), fps=reader.fps)       # (clips*T,)
     clips = _centre_views(item["inputs"], predictor)                   # (clips, C, T, H, W)

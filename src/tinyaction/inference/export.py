@@ -114,7 +114,8 @@ def metadata_of(predictor: Predictor, clip: torch.Tensor) -> dict[str, str]:
     values = {
         "class_names": checkpoint.class_names,
         "input": f"{INPUT}: uint8 RGB 0..255, (B, V, C, T, H, W) = (any, {V}, {C}, {T}, {H}, {W})",
-        "output": f"{OUTPUT}: float32 (B, {len(checkpoint.class_names)}), in the order of class_names",
+        "output": f"{OUTPUT}: float32 (B, {len(checkpoint.class_names)}), in the order of class_names"
+                  + ("; a class holds where its score is at least its threshold" if checkpoint.thresholds else ""),
         "frames": f"{num_clips} clips of {T} frames " + (
             f"{interval} apart at {FRAMES_PER_SECOND} frames a second, the clips spread evenly over the video"
             if (interval := pipeline.get("frame_interval")) else "spread evenly over the whole video"),
@@ -126,6 +127,7 @@ def metadata_of(predictor: Predictor, clip: torch.Tensor) -> dict[str, str]:
         "model": checkpoint.model,
         "eval_pipeline": pipeline,
         "stand_in": checkpoint.stand_in,
+        **({"thresholds": checkpoint.thresholds} if checkpoint.thresholds else {}),
         "tinyaction": __version__,
     }
     return {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

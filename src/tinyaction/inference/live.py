@@ -151,7 +151,8 @@ class LivePredictor:
             unknown = self.predictor.unknown
             pooled = self.model.cls_head.pool(clip).mean(dim=0, keepdim=True)  # (1, F')
             is_unknown = unknown is not None and unknown.is_unknown(pooled)[0]
-        return Prediction("live", self.predictor.class_names, scores.cpu().double().tolist(), is_unknown)
+        return Prediction("live", self.predictor.class_names, scores.cpu().double().tolist(), is_unknown,
+                          thresholds=self.predictor.checkpoint.thresholds)
 
 
 def predict_moments(

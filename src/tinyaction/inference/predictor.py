@@ -122,7 +122,8 @@ class Predictor:
                 logits, pooled = logits_and_pooled(self.model, inputs)  # (B, V, K), (B, F')
                 is_unknown = self.unknown.is_unknown(pooled)           # B
             scores = self.model.cls_head.video_scores(logits).cpu()    # (B, K)
-        return [Prediction(sample.filename, self.class_names, of_video.double().tolist(), unknown)
+        return [Prediction(sample.filename, self.class_names, of_video.double().tolist(), unknown,
+                           thresholds=self.checkpoint.thresholds)
                 for sample, of_video, unknown in zip(batch["data_samples"], scores, is_unknown, strict=True)]
 
     def windows(

@@ -38,7 +38,7 @@ class BestEpoch:
     """The epoch with the highest validation accuracy, then the lowest loss."""
 
     epoch: int  # from 0
-    top1: float
+    top1: float  # of several labels mAP
     loss: float
 
 
@@ -67,6 +67,7 @@ class Checkpoint:
     config: dict[str, Any] = field(default_factory=dict)  # the run's flags
     stand_in: bool = False  # True where the run trained on generated clips
     versions: dict[str, str] = field(default_factory=versions)
+    thresholds: list[float] = field(default_factory=list)  # of several labels, by class; empty where there is one
     training: SavedTraining | None = None  # in last.pt only
     unknown: Unknown | None = None  # where ``--unknown-rate`` or ``--background`` asked for it
     timeline: dict[str, Any] = field(default_factory=dict)  # the settings of a TimelineModel; of others empty
@@ -83,6 +84,8 @@ class Checkpoint:
         content["unknown"] = vars(self.unknown) if self.unknown else None
         if self.unknown is None:
             del content["unknown"]
+        if not self.thresholds:
+            del content["thresholds"]
         if not self.timeline:
             del content["timeline"]
         data = io.BytesIO()  # torch's own writer makes a RuntimeError, or an abort, of a full disk
@@ -156,6 +159,11 @@ def _check(checkpoint: Checkpoint) -> None:
     if num_bytes > MAX_VIDEO_BYTES:
         raise ValueError(f"its eval_pipeline {checkpoint.eval_pipeline} asks for {num_bytes / 1e6:,.0f} MB a video; "
                          f"it may be {MAX_VIDEO_BYTES / 1e6:,.0f} MB at most")
+    is_multi_label = checkpoint.model.get("activation") == "sigmoid"
+    if len(checkpoint.thresholds) != (len(names) if is_multi_label else 0) or not all(
+            isinstance(value, float) and 0 <= value <= 1 for value in checkpoint.thresholds):
+        raise ValueError(f"its thresholds are {str(checkpoint.thresholds)[:60]}; a model of several labels has one "
+                         "from 0 to 1 for each class, others have none")
     check_finite(checkpoint.state_dict)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tinyaction.models.backbones import Conv3dBackbone, ConvBackbone, TemporalShiftConvBackbone
-from tinyaction.models.heads import AverageClips, PoolingHead, TemporalAverageHead
+from tinyaction.models.heads import Activation, AverageClips, PoolingHead, TemporalAverageHead
 from tinyaction.models.model_card import InputRule, ModelCard
 from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
@@ -52,6 +52,7 @@ def create_model(
     arguments: Mapping[str, Any] | None = None,
     pooling: str | None = None,
     signed_sqrt: bool = False,
+    activation: Activation = "softmax",
 ) -> Recognizer:
     """Make a recognizer by its name, freshly initialised from torch's global random state.
 
@@ -69,6 +70,7 @@ def create_model(
         arguments: of a published network, where they are not those of its name.
         pooling, signed_sqrt: of a :class:`PoolingHead`, see :class:`tinyaction.models.pooling.Pooling`; default a
             :class:`TemporalAverageHead`.
+        activation: "sigmoid" where a video may have several labels.
 
     Raises:
         ValueError: there is no such name (the nearest are given), fewer than two classes, weights that do not fit.
@@ -81,12 +83,14 @@ def create_model(
 
         model = create_published(name, num_classes, weights=weights, arguments=arguments, dropout=dropout,
                                  average_clips=average_clips, mean=mean, std=std, max_views=max_views)
+        model.cls_head.activation = activation
         if pooling is not None:
             use_pooling(model, Pooling(pooling, signed_sqrt))
         return model
     backbone = create_backbone(name)
     num_features = int(backbone.out_channels)  # type: ignore[arg-type]
-    head = TemporalAverageHead(num_classes, num_features, dropout=dropout, average_clips=average_clips)
+    head = TemporalAverageHead(num_classes, num_features, dropout=dropout, average_clips=average_clips,
+                               activation=activation)
     own_mean, own_std = normalization(name)
     preprocessor = VideoPreprocessor(own_mean if mean is None else mean, own_std if std is None else std)
     model = Recognizer(backbone, head, preprocessor, max_views=max_views)
@@ -104,7 +108,8 @@ def create_model(
 def use_pooling(model: Recognizer, pooling: Pooling) -> None:
     """Give a recognizer a fresh :class:`PoolingHead` in place of its head, for the same classes."""
     old, num_features = model.cls_head, give_maps(model)
-    head = PoolingHead(old.num_classes, num_features, pooling, dropout=old.dropout.p, average_clips=old.average_clips)
+    head = PoolingHead(old.num_classes, num_features, pooling, dropout=old.dropout.p, average_clips=old.average_clips,
+                       activation=old.activation)
     model.cls_head = head.to(old.fc.weight.device)
 
 
@@ -132,6 +137,7 @@ def model_arguments(name: str, model: Recognizer) -> dict[str, Any]:
         "std": _shortest(preprocessor.std),
         "max_views": model.max_views,
         **pooled,
+        **({"activation": head.activation} if head.activation != "softmax" else {}),
     }
 
 

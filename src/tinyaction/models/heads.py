@@ -10,6 +10,7 @@ from torch import nn
 from tinyaction.models.pooling import Pooling
 from tinyaction.sample import DataSample
 
+Activation = Literal["softmax", "sigmoid"]
 AverageClips = Literal["prob", "score"] | None
 
 
@@ -20,8 +21,9 @@ class TemporalAverageHead(nn.Module):
         num_classes: K.
         in_channels: F of the backbone's features.
         dropout: share of the averaged features that is dropped in training.
-        average_clips: how the views of a video become one prediction: "prob" averages the softmax probabilities,
+        average_clips: how the views of a video become one prediction: "prob" averages the probabilities,
             "score" the logits, None keeps the views apart.
+        activation: "softmax" where a video has one of the classes, "sigmoid" where it may have several.
 
     ``temperature`` is that of the scores of videos; with ``average_clips`` other than "prob" it plays no part.
 
@@ -29,15 +31,19 @@ class TemporalAverageHead(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, in_channels: int, *, dropout: float = 0.5, average_clips: AverageClips = "prob"
+        self, num_classes: int, in_channels: int, *, dropout: float = 0.5, average_clips: AverageClips = "prob",
+        activation: Activation = "softmax",
     ) -> None:
         super().__init__()
         if average_clips not in ("prob", "score", None):
             raise ValueError(f"average_clips is {average_clips!r}; it must be 'prob', 'score' or None")
+        if activation not in ("softmax", "sigmoid"):
+            raise ValueError(f"activation is {activation!r}; it must be 'softmax' or 'sigmoid'")
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.average_clips = average_clips
         self.temperature = 1.0
+        self.activation = activation
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(in_channels, num_classes)
         nn.init.normal_(self.fc.weight, std=0.01)
@@ -58,14 +64,17 @@ class TemporalAverageHead(nn.Module):
                              f"{self.in_channels}; make it with in_channels={x.shape[1]}") from None
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of logits (B, V, K) with labels (B,): each view carries the label of its video."""
+        """Cross-entropy of logits (B, V, K) with labels (B,), or binary with (B, K); views have those of the video."""
         B, V, K = logits.shape
+        if self.activation == "sigmoid":
+            return F.binary_cross_entropy_with_logits(logits, labels.unsqueeze(1).expand(B, V, K))
         return F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(V))
 
     def average(self, logits: torch.Tensor) -> torch.Tensor:
         """The guide's ``pred_score`` of logits (B, V, K): (B, K), or (B, V, K) with ``average_clips=None``."""
         if self.average_clips == "prob":
-            return logits.softmax(dim=2).mean(dim=1)                   # (B, K)
+            scores = logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=2)
+            return scores.mean(dim=1)                                  # (B, K)
         if self.average_clips == "score":
             return logits.mean(dim=1)                                  # (B, K)
         return logits
@@ -98,9 +107,10 @@ class PoolingHead(TemporalAverageHead):
 
     def __init__(
         self, num_classes: int, num_features: int, pooling: Pooling, *, dropout: float = 0.0,
-        average_clips: AverageClips = "prob",
+        average_clips: AverageClips = "prob", activation: Activation = "softmax",
     ) -> None:
-        super().__init__(num_classes, pooling.num_outputs(num_features), dropout=dropout, average_clips=average_clips)
+        super().__init__(num_classes, pooling.num_outputs(num_features), dropout=dropout, average_clips=average_clips,
+                         activation=activation)
         self.pooling = pooling
 
     def pool(self, features: torch.Tensor) -> torch.Tensor:

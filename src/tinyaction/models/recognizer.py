@@ -114,8 +114,12 @@ class Recognizer(nn.Module):
 
 
 def stack_labels(data_samples: Sequence[DataSample]) -> torch.Tensor:
-    """Labels of B samples, (B,) int64; ValueError names the first sample without one."""
+    """Labels of B samples, (B,) int64 or of several labels (B, K) float32.
+
+    Raises ValueError with the name of the first sample without one.
+    """
     for sample in data_samples:
         if sample.label is None:
             raise ValueError(f"{sample.filename or 'a sample'} has no label; a loss needs one")
-    return torch.cat([sample.label for sample in data_samples if sample.label is not None])
+    labels = [sample.label for sample in data_samples if sample.label is not None]
+    return torch.stack(labels) if labels[0].is_floating_point() else torch.cat(labels)

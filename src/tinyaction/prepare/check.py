@@ -168,7 +168,8 @@ def check_data(
         if on_file is not None:
             on_file(len(files), len(paths))
     num_classes = len(data.class_names)
-    num_videos = {split: np.bincount(videos.labels, minlength=num_classes) for split, videos in lists.items()}
+    num_videos = {split: np.bincount(videos.labels, minlength=num_classes) if videos.label_sets is None else
+                  videos.label_sets.sum(axis=0, dtype=np.int64) for split, videos in lists.items()}
     counts = {name: {split: int(num_videos[split][label]) for split in lists}
               for label, name in enumerate(data.class_names)}
     segments = _segments_by_video(lists.values())

@@ -290,7 +290,8 @@ def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
                 yield replace(videos.row(index, plan.data.class_names), path=plan.targets[video])
 
     train, val = plan.data.train, plan.data.val
-    is_table = train.starts is not None or train.groups is not None and val.groups is not None
+    is_table = train.starts is not None or train.label_sets is not None or (
+        train.groups is not None and val.groups is not None)
     for name, videos in (("train", train), ("val", val)):
         (plan.folder / f"{name}{'.txt' if is_table else '.csv'}").unlink(missing_ok=True)
         if is_table:

@@ -122,6 +122,8 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     for run in runs:
         if not run.predictions:
             raise ValueError(f"{run.folder}: no predictions.csv in it, so it cannot be compared")
+        if run.is_multi_label:
+            raise ValueError(f"{run.folder}: its videos have several labels; only runs of one label can be compared")
         if run.class_names != first.class_names:
             raise ValueError(f"{run.folder} has the classes {some_of(run.class_names)}, {first.folder} has "
                              f"{some_of(first.class_names)}; only runs of the same classes, in the same order, can be "

@@ -3,7 +3,7 @@
 Returns results, reports progress to a callback; knows no files and no flags, prints nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from tinyaction.data.dataset import Batch
 from tinyaction.data.loader import BadVideo
 from tinyaction.models.recognizer import Recognizer, stack_labels
 from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
+from tinyaction.results.multilabel import best_thresholds, mean_average_precision, mean_f1
 from tinyaction.results.progress import OnBatch, StepTimer
 
 Gather = Callable[[list[Any]], list[Any]]  # the results of this process -> those of all, in the order of one process
@@ -35,7 +36,7 @@ class TrainResult:
     """One epoch of training. ``data_seconds`` were spent waiting for the loader, ``compute_seconds`` the rest."""
 
     loss: float
-    top1: float
+    top1: float  # of several labels the share of videos whose set is right, with thresholds of 0.5
     num_videos: int
     data_seconds: float
     compute_seconds: float
@@ -44,23 +45,61 @@ class TrainResult:
 
 @dataclass(repr=False)
 class Evaluation:
-    """Scores of every video of a loader, in the loader's order."""
+    """Scores of every video of a loader, in the loader's order.
+
+    Where a video may have several labels, they are (N, K), and ``thresholds`` (K,) are the scores from which a class
+    is predicted. Then the figures are ``mean_ap``, ``f1`` and ``exact_match``; ``top1``, ``mean_class`` and
+    ``confusion`` are those of one label.
+    """
 
     loss: float
     scores: npt.NDArray[np.float64]  # (N, K)
-    labels: npt.NDArray[np.int64]  # (N,)
+    labels: npt.NDArray[np.int64]  # (N,) or (N, K)
     filenames: list[str]
     data_seconds: float
     compute_seconds: float
     bad: list[BadVideo] = field(default_factory=list)  # videos that the loader skipped; no figure counts them
+    thresholds: npt.NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
+        if self.is_multi_label:
+            return (f"Evaluation({len(self.labels)} videos, {self.num_classes} classes, loss {self.loss:.4f}, "
+                    f"mAP {self.mean_ap:.4f}, F1 {self.f1:.4f})")
         return (f"Evaluation({len(self.labels)} videos, {self.num_classes} classes, loss {self.loss:.4f}, "
                 f"top1 {self.top1:.4f}, mean_class {self.mean_class:.4f})")
 
     @property
     def num_classes(self) -> int:
         return self.scores.shape[1]
+
+    @property
+    def is_multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
+    @property
+    def selection_metric(self) -> float:
+        """What the best epoch is chosen by: ``top1``, or ``mean_ap`` of several labels."""
+        return self.mean_ap if self.is_multi_label else self.top1
+
+    @property
+    def mean_ap(self) -> float:
+        return mean_average_precision(self.scores, self.labels)
+
+    @property
+    def predicted_sets(self) -> npt.NDArray[np.bool_]:
+        """(N, K), True where the score of a class reaches its threshold."""
+        assert self.thresholds is not None
+        return self.scores >= self.thresholds
+
+    @property
+    def f1(self) -> float:
+        """Mean over the classes that have positives."""
+        return mean_f1(self.predicted_sets, self.labels)
+
+    @property
+    def exact_match(self) -> float:
+        """Share of the videos of which all classes are predicted right."""
+        return float((self.predicted_sets == self.labels.astype(bool)).all(axis=1).mean())
 
     @property
     def top1(self) -> float:
@@ -94,7 +133,7 @@ class EpochRecord:
 
 def evaluate(
     model: Recognizer, loader: Loader, *, device: torch.device | None = None, on_batch: OnBatch | None = None,
-    gather: Gather = list,
+    gather: Gather = list, thresholds: Sequence[float] | None = None,
 ) -> Evaluation:
     """Predict every video of the loader in evaluation mode; restore the mode of the model afterwards.
 
@@ -103,6 +142,7 @@ def evaluate(
     Args:
         gather: merges the results of several processes, each of which evaluates the batches dealt to it; see
             :func:`tinyaction.training.distributed.gather_in_order`. Every process returns the whole.
+        thresholds: of several labels, (K,); default those that are best on these videos.
 
     Raises:
         ValueError: a label is not below the model's number of classes, a score is NaN, or what the loader raises.
@@ -124,7 +164,7 @@ def evaluate(
             loss = model.cls_head.loss(logits, labels.to(device)).item() * len(samples)
             predicted.append((loss, scores, labels, [sample.filename for sample in samples]))
             total_loss += loss
-            num_right += int((scores.argmax(dim=1) == labels).sum())
+            num_right += count_right(scores, labels)
             num_videos += len(samples)
             if on_batch is not None:
                 on_batch(timer.progress("val", number + 1, len(loader), total_loss, num_right, num_videos))
@@ -133,9 +173,20 @@ def evaluate(
         raise ValueError("the loader gave no batch; an accuracy needs at least one video")
     all_losses, all_scores, all_labels, all_filenames = zip(*predicted, strict=True)
     filenames = [name for names in all_filenames for name in names]
-    return Evaluation(sum(all_losses) / len(filenames), torch.cat(all_scores).double().numpy(),
-                      torch.cat(all_labels).numpy(), filenames, timer.data_seconds, timer.compute_seconds,
-                      gather(skipped_by(loader)))
+    result = Evaluation(sum(all_losses) / len(filenames), torch.cat(all_scores).double().numpy(),
+                        torch.cat(all_labels).long().numpy(), filenames, timer.data_seconds, timer.compute_seconds,
+                        gather(skipped_by(loader)))
+    if result.is_multi_label:
+        result.thresholds = best_thresholds(result.scores, result.labels) if thresholds is None else (
+            np.asarray(thresholds, dtype=np.float64))
+    return result
+
+
+def count_right(scores: torch.Tensor, labels: torch.Tensor) -> int:
+    """Videos whose label (B,) has the highest of the scores (B, K), or all of whose labels (B, K) are right at 0.5."""
+    if labels.ndim == 2:
+        return int(((scores >= 0.5) == labels.bool()).all(dim=1).sum())
+    return int((scores.argmax(dim=1) == labels).sum())
 
 
 def _check_scores(scores: torch.Tensor, filenames: list[str]) -> None:
@@ -164,8 +215,12 @@ def skipped_by(loader: Loader) -> list[BadVideo]:
 
 
 def labels_of(batch: Batch, num_classes: int) -> torch.Tensor:
-    """(B,) int64; ValueError names the video whose label the model does not know."""
+    """(B,) int64, or of several labels (B, K); ValueError names the video whose label the model does not know."""
     labels = stack_labels(batch["data_samples"])
+    if labels.ndim == 2:
+        if labels.shape[1] != num_classes:
+            raise ValueError(f"the videos have labels of {labels.shape[1]} classes; the model knows {num_classes}")
+        return labels
     for sample, label in zip(batch["data_samples"], labels.tolist(), strict=True):
         if not 0 <= label < num_classes:
             raise ValueError(f"{sample.filename or 'a sample'}: the label {label} is out of range; the model knows "

@@ -22,8 +22,7 @@ COLUMNS = ("video", "true class", "predicted", "score")
 
 def table_order(predictions: Sequence[SavedPrediction]) -> list[SavedPrediction]:
     """The predictions worth looking at first: wrong ones, the surest first; then right ones, the least sure first."""
-    return sorted(predictions, key=lambda one: (one.predicted == one.label,
-                                                one.score if one.predicted == one.label else -one.score))
+    return sorted(predictions, key=lambda one: (one.is_right, one.score if one.is_right else -one.score))
 
 
 def predictions_section(run: Run, strips: Mapping[str, str]) -> str:
@@ -31,10 +30,15 @@ def predictions_section(run: Run, strips: Mapping[str, str]) -> str:
     if not run.predictions:
         return ""
     shown = table_order(run.predictions)[:MOST_ROWS]
-    rows = [[one.filename, one.label, one.predicted, round(one.score, 6), link_to(one.filename, run.folder)]
-            for one in shown]
+    classes = run.class_names
+    numbers = [[one.label, one.predicted] for one in shown]
+    if run.is_multi_label:  # each set of labels that occurs stands for a class
+        classes = sorted({name for one in shown for name in run.names_of(one)})
+        numbers = [[classes.index(name) for name in run.names_of(one)] for one in shown]
+    rows = [[one.filename, *labels, round(one.score, 6), link_to(one.filename, run.folder)]
+            for one, labels in zip(shown, numbers, strict=True)]
     pictures = {place: strips[one.filename] for place, one in enumerate(shown) if one.filename in strips}
-    data = json.dumps({"classes": run.class_names, "columns": COLUMNS, "rows": rows, "strips": pictures})
+    data = json.dumps({"classes": classes, "columns": COLUMNS, "rows": rows, "strips": pictures})
     left_out = len(run.predictions) - len(shown)
     cut = f"<p>{left_out} more clips, all of them right, are only in predictions.csv.</p>" if left_out else ""
     head = "".join(f'<th scope="col" data-column="{number}"><button type="button">{escape(name)}</button></th>'

@@ -23,6 +23,7 @@ from tinyaction.data.dataset import VideoDataset
 from tinyaction.data.segments import split_segment_name
 from tinyaction.files import write_whole
 from tinyaction.results.calibration import calibration_section
+from tinyaction.results.label_set_page import label_set_section, label_set_tiles
 from tinyaction.results.metrics import class_scores, confusion_matrix, wilson_interval
 from tinyaction.results.neighbors import read_neighbors
 from tinyaction.results.page import html_page, section, table
@@ -118,7 +119,7 @@ def find_video(dataset: VideoDataset, filename: str) -> int | None:
 
 
 def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
-    wrong = sorted((one for one in run.predictions if one.predicted != one.label), key=lambda one: -one.score)
+    wrong = sorted((one for one in run.predictions if not one.is_right), key=lambda one: -one.score)
     intro = f"Wrong: {len(wrong)} of {len(run.predictions)} {'held-out' if run.folds else 'validation'} videos. "
     if len(wrong) > NUM_MISTAKES:
         intro += f"These {NUM_MISTAKES} have the highest scores. "
@@ -129,18 +130,19 @@ def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
     for one in wrong[:NUM_MISTAKES]:
         near = ", ".join(f"{found.class_name} {found.similarity:.2f} ({Path(found.filename).name})"
                          for found in neighbors.get(one.filename, []))
-        caption = (f"predicted {_name(run, one.predicted)} {one.score:.2f}, true {_name(run, one.label)} "
-                   f"{one.label_score:.2f}")
+        true, predicted = (isolated(shortened(name, 48)) for name in run.names_of(one))
+        caption = f"predicted {predicted} {one.score:.2f}, true {true} {one.label_score:.2f}"
         sheet.add(val_set, caption, one.filename, note=f"nearest training clips: {near}" if near else "")
     return sheet
 
 
 def _right(run: Run, val_set: VideoDataset | None) -> Sheet:
-    right = sorted((one for one in run.predictions if one.predicted == one.label), key=lambda one: one.score)
+    right = sorted((one for one in run.predictions if one.is_right), key=lambda one: one.score)
     sheet = Sheet("right", "Right, but least sure", "The videos that it gets right with the lowest scores.",
                   run.config.get("num_crops", 1))
     for one in right[:NUM_RIGHT]:
-        sheet.add(val_set, f"{_name(run, one.label)} {one.score:.2f}", one.filename)
+        name = isolated(shortened(run.names_of(one)[0], 48))
+        sheet.add(val_set, f"{name} {one.score:.2f}", one.filename)
     return sheet
 
 
@@ -154,11 +156,12 @@ def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
         sheet.intro = NOT_AT_HAND
         return sheet
     for index in spread_over_classes(train_set.videos.labels, NUM_TRAIN_CLIPS):
-        filename, label = train_set.filename(index), train_set.videos[index][1]
+        filename = train_set.filename(index)
         if filename in run.bad_files:  # it may have ended a worker process
             sheet.lost.append(f"{filename}: skipped in training, see bad_files.txt")
             continue
-        sheet.add(train_set, _name(run, label), filename, epoch=epoch, index=index)
+        name = isolated(shortened(train_set.videos.row(index, run.class_names).label, 48))
+        sheet.add(train_set, name, filename, epoch=epoch, index=index)
     return sheet
 
 
@@ -217,8 +220,7 @@ def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: 
         _tile_section(run),
         _curve_section(run) if is_curve else "",
         _fold_section(run) if run.folds else "",
-        _confusion_section(run),
-        calibration_section(run),
+        label_set_section(run) if run.is_multi_label else _confusion_section(run) + calibration_section(run),
         predictions_section(run, strips),
         "".join(_sheet_section(sheet) for sheet in sheets if run.predictions or sheet.strips),
         section("Use it", f"<pre>{escape(_usage(run))}</pre>"),
@@ -261,10 +263,7 @@ def _fold_section(run: Run) -> str:
 def _tile_section(run: Run) -> str:
     """The run in a few numbers, each with what it means."""
     best = run.best
-    tiles = [_accuracy_tile(run), *_comparison_tiles(run), _majority_tile(run)] if run.predictions else []
-    tiles.append((f"{best['val_mean_class']:.1%}", "mean over classes", "each class counts the same"))
-    if "val_top5" in best:
-        tiles.append((f"{best['val_top5']:.1%}", "top-5", "the class is among the five highest scores"))
+    tiles = label_set_tiles(run) if run.is_multi_label else _accuracy_tiles(run)
     if "probe" in run.config:
         tiles += _probe_tiles(run)
     if run.folds:
@@ -278,6 +277,15 @@ def _tile_section(run: Run) -> str:
     cells = "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(text)}</small>'
                     "</div>" for value, name, text in tiles)
     return f'<section class="tiles">{cells}</section>'
+
+
+def _accuracy_tiles(run: Run) -> list[tuple[str, str, str]]:
+    best = run.best
+    tiles = [_accuracy_tile(run), *_comparison_tiles(run), _majority_tile(run)] if run.predictions else []
+    tiles.append((f"{best['val_mean_class']:.1%}", "mean over classes", "each class counts the same"))
+    if "val_top5" in best:
+        tiles.append((f"{best['val_top5']:.1%}", "top-5", "the class is among the five highest scores"))
+    return tiles
 
 
 def _comparison_tiles(run: Run) -> list[tuple[str, str, str]]:
@@ -349,12 +357,16 @@ def _curve_section(run: Run) -> str:
     epochs = [int(row["epoch"]) for row in run.history]
     losses, accuracies = ([Series("training", _column(run, f"train_{name}"), "train"),
                            Series("validation", _column(run, f"val_{name}"), "val")] for name in ("loss", "top1"))
+    label = "accuracy"
+    if run.is_multi_label:
+        label = "mAP and F1 of validation"
+        accuracies = [Series("F1", _column(run, "val_f1"), "train"), Series("mAP", _column(run, "val_map"), "val")]
     waiting, computing = (_column(run, name) for name in TIMES)
     times = [Series("computing", computing, "computing"), Series("waiting for videos", waiting, "waiting")]
     rate, best = [Series("learning rate", _column(run, "lr"), "train")], int(run.best["epoch"])
     return section("Training", '<div class="charts">'
                    + line_chart(epochs, losses, label="loss", lowest=0, best=best)
-                   + line_chart(epochs, accuracies, label="accuracy", lowest=0, highest=1, best=best)
+                   + line_chart(epochs, accuracies, label=label, lowest=0, highest=1, best=best)
                    + line_chart(epochs, rate, label="learning rate", lowest=0, best=best)
                    + stacked_bars(epochs, times, label="seconds an epoch")
                    + "</div><p>The dotted line is the best epoch, whose weights best.pt holds.</p>")

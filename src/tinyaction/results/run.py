@@ -1,8 +1,9 @@
 """The folder of a run: its settings, its course, its results.
 
     config.json        the flags, the classes, the versions, the data
-    metrics.csv        a row an epoch
+    metrics.csv        a row an epoch; of several labels the accuracy in it is mAP, and F1
     predictions.csv    a row a validation video: what best.pt says of it, with the scores of all classes
+    classes.csv        a row a class: its average precision, F1 and threshold; only of several labels
     neighbors.csv      of each validation video the training clips most like it; only of a probe
     log.txt            what the terminal showed
     best.pt            the weights with the highest validation accuracy
@@ -30,9 +31,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tinyaction.data.loader import BadVideo
-from tinyaction.data.segments import split_segment_name
+from tinyaction.data.segments import LABEL_SEPARATOR, split_segment_name
 from tinyaction.files import write_whole
 from tinyaction.results.evaluation import EpochRecord, Evaluation
+from tinyaction.results.label_sets import CLASSES, class_rows, prediction_cells
 from tinyaction.results.trackers import Trackers, check_trackers
 from tinyaction.text import from_cell, printable, shell_line, to_cell
 from tinyaction.video.frames import FORMATS
@@ -41,6 +43,8 @@ T = TypeVar("T")
 
 PREDICTIONS = ("path", "class", "predicted", "score", "class_score")
 METRICS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_mean_class")
+LABEL_SET_METRICS = (
+    "epoch", "lr", "train_loss", "train_exact_match", "val_loss", "val_map", "val_f1", "val_exact_match")
 TIMES = ("data_seconds", "compute_seconds")
 FOLDS = ("fold", "videos", "train_videos", "accuracy", "mean_class_accuracy", "loss", "chosen", "num_groups", "groups")
 OLD_COLUMNS = {"seconds_waiting": "data_seconds", "seconds_computing": "compute_seconds"}  # of earlier versions
@@ -137,6 +141,9 @@ class RunFolder:
 
         The score of each class is in a column "score_NAME"; ``folds`` is in which each video was held out.
         """
+        if evaluation.is_multi_label:
+            self._write_label_sets(evaluation, class_names)
+            return
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow([*PREDICTIONS, *(["fold"] if folds else []), *(f"score_{name}" for name in class_names)])
@@ -147,6 +154,23 @@ class RunFolder:
             writer.writerow([*map(to_cell, texts), scores[predicted[i]], scores[label],
                              *([folds[i]] if folds else []), *scores])
         write_whole(self.path / "predictions.csv", text.getvalue())
+
+    def _write_label_sets(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
+        """predictions.csv with labels joined by semicolons, and ``classes.csv``."""
+        rows: list[list[str]] = []
+        for i, filename in enumerate(evaluation.filenames):
+            label, predicted, *scores = prediction_cells(evaluation, i, class_names)
+            rows.append([*map(to_cell, (filename, label, predicted)),
+                         *(f"{score:.6g}" for score in (*scores, *evaluation.scores[i]))])
+        self._write_table("predictions.csv", [*PREDICTIONS, *(f"score_{name}" for name in class_names)], rows)
+        self._write_table("classes.csv", CLASSES, [
+            [to_cell(name), str(positives), *("" if math.isnan(value) else f"{value:.6g}" for value in values)]
+            for name, positives, *values in class_rows(evaluation, class_names)])
+
+    def _write_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([columns, *rows])
+        write_whole(self.path / name, text.getvalue())
 
     def add_metrics(self, record: EpochRecord) -> dict[str, float]:
         """Append an epoch to ``metrics.csv`` and return its row; epochs count from 1 there."""
@@ -195,11 +219,14 @@ def _lock(folder: Path) -> int:
 def metrics_row(record: EpochRecord) -> dict[str, float]:
     """Column -> value; ``val_top5`` only where there are more than five classes."""
     train, val = record.train, record.val
+    times = (train.data_seconds + val.data_seconds, train.compute_seconds + val.compute_seconds)
+    if val.is_multi_label:
+        figures = (train.loss, train.top1, val.loss, val.mean_ap, val.f1, val.exact_match)
+        return dict(zip((*LABEL_SET_METRICS, *TIMES), (record.epoch + 1, record.lr, *figures, *times), strict=True))
     row = dict(zip(METRICS, (record.epoch + 1, record.lr, train.loss, train.top1, val.loss, val.top1, val.mean_class),
                    strict=True))
     if val.top5 is not None:
         row["val_top5"] = val.top5
-    times = (train.data_seconds + val.data_seconds, train.compute_seconds + val.compute_seconds)
     return row | dict(zip(TIMES, times, strict=True))
 
 
@@ -212,6 +239,12 @@ class SavedPrediction:
     predicted: int
     score: float
     label_score: float
+    labels: tuple[int, ...] = ()  # of several labels all of them; the two above are then the first
+    predicted_labels: tuple[int, ...] = ()
+
+    @property
+    def is_right(self) -> bool:
+        return self.labels == self.predicted_labels if self.labels else self.label == self.predicted
 
 
 @dataclass(repr=False)
@@ -224,15 +257,30 @@ class Run:
     predictions: list[SavedPrediction]  # predictions.csv; empty where there is none
     bad_files: frozenset[str] = frozenset()  # paths in bad_files.txt: videos that were skipped
     folds: Sequence[Mapping[str, str]] = ()  # folds.csv; empty where there is none
+    classes: Sequence[Mapping[str, str]] = ()  # classes.csv; only of several labels
 
     def __repr__(self) -> str:
         best = self.best
         return (f"Run({self.folder}: {self.config.get('model')} on {len(self.class_names)} classes, "
-                f"{len(self.history)} epochs, best {best['epoch']:.0f} with accuracy {best['val_top1']:.4f})")
+                f"{len(self.history)} epochs, best {best['epoch']:.0f} with "
+                + (f"mAP {best['val_map']:.4f})" if self.is_multi_label else f"accuracy {best['val_top1']:.4f})"))
 
     @property
     def class_names(self) -> list[str]:
         return list(self.config["class_names"])
+
+    @property
+    def is_multi_label(self) -> bool:
+        return bool(self.config.get("multi_label"))
+
+    def names_of(self, one: SavedPrediction) -> tuple[str, str]:
+        """The true and the predicted label of a video by name; several are joined."""
+        names = self.class_names
+        if not self.is_multi_label:
+            return names[one.label], names[one.predicted]
+        true, predicted = (", ".join(names[label] for label in labels)
+                           for labels in (one.labels, one.predicted_labels))
+        return true, predicted or "no label"
 
     @property
     def best(self) -> dict[str, float]:
@@ -241,9 +289,10 @@ class Run:
 
 
 def epoch_sort_key(row: Mapping[str, float]) -> tuple[float, bool, float]:
-    """Sort key: higher accuracy, then the probe that fine-tuning began with (epoch 0), then lower loss."""
+    """Sort key: higher accuracy or mAP, then the probe that fine-tuning began with (epoch 0), then lower loss."""
     loss = row.get("val_loss", math.inf)
-    return row.get("val_top1", -1.0), row.get("epoch") == 0, -loss if math.isfinite(loss) else -math.inf
+    accuracy = row.get("val_top1", row.get("val_map", -1.0))
+    return accuracy, row.get("epoch") == 0, -loss if math.isfinite(loss) else -math.inf
 
 
 def usage_lines(folder: Path, data: str, example: str, *, is_tested: bool = True) -> list[str]:
@@ -276,16 +325,30 @@ def read_run(folder: str | Path) -> Run:
         names = [str(name) for name in config["class_names"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'}: not the configuration of a run ({error!r})") from None
-    history = _rows(folder / "metrics.csv", METRICS, _metrics_of)
+    columns = LABEL_SET_METRICS if config.get("multi_label") else METRICS
+    history = _rows(folder / "metrics.csv", columns, _metrics_of)
     if not history:
         raise ValueError(f"{folder / 'metrics.csv'}: no epoch in it yet")
     numbers = {name: number for number, name in enumerate(names)}
     path = folder / "predictions.csv"
-    predictions = _rows(path, PREDICTIONS, lambda row: SavedPrediction(
-        from_cell(row["path"]), numbers[from_cell(row["class"])], numbers[from_cell(row["predicted"])],
-        float(row["score"]), float(row["class_score"]))) if path.is_file() else []
+    parse = _label_set_of if config.get("multi_label") else _prediction_of
+    predictions = _rows(path, PREDICTIONS, lambda row: parse(row, numbers)) if path.is_file() else []
     folds = _rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
-    return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")), folds)
+    classes = _rows(folder / "classes.csv", CLASSES, dict) if (folder / "classes.csv").is_file() else []
+    return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")), folds,
+               classes)
+
+
+def _prediction_of(row: Mapping[str, str], numbers: Mapping[str, int]) -> SavedPrediction:
+    return SavedPrediction(from_cell(row["path"]), numbers[from_cell(row["class"])],
+                           numbers[from_cell(row["predicted"])], float(row["score"]), float(row["class_score"]))
+
+
+def _label_set_of(row: Mapping[str, str], numbers: Mapping[str, int]) -> SavedPrediction:
+    labels, predicted = (tuple(numbers[name] for name in from_cell(row[column]).split(LABEL_SEPARATOR) if name)
+                         for column in ("class", "predicted"))
+    return SavedPrediction(from_cell(row["path"]), labels[0], predicted[0] if predicted else -1, float(row["score"]),
+                           float(row["class_score"]), labels, predicted)
 
 
 def end_of_name(filename: str) -> str:

@@ -7,13 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyaction.results.evaluation import Evaluation
+from tinyaction.results.label_sets import label_set_lines
 from tinyaction.results.plots import columns_of, shortened
 
 WIDTH = 80
 
 
 def result_lines(result: Evaluation, class_names: Sequence[str]) -> list[str]:
-    """Accuracy and confusion matrix in text, at most 80 columns wide."""
+    """Accuracy and confusion matrix, of several labels mAP and a line a class, in text at most 80 columns wide."""
+    if result.is_multi_label:
+        return label_set_lines(result, class_names)
     num_listed = len(result.labels) + len(result.bad)
     of_all = f"{len(result.labels)} of {num_listed}" if result.bad else f"{num_listed}"
     lines = [f"accuracy {result.top1:.4f} over {of_all} videos, mean over classes {result.mean_class:.4f}"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tinyaction.data.annotations import DataFolder, find_data
@@ -19,6 +20,7 @@ from tinyaction.device import choose_device
 from tinyaction.models import check_input, create_model, load_weights
 from tinyaction.models.checkpointing import checkpoint_blocks
 from tinyaction.models.create import give_maps, is_transformer, published_card
+from tinyaction.models.heads import Activation
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.vit import VideoTransformer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
@@ -32,7 +34,7 @@ from tinyaction.training.distributed import (
     rank,
     start_processes,
 )
-from tinyaction.training.finetune import Criterion, class_weights, create_average, freeze
+from tinyaction.training.finetune import Criterion, class_weights, create_average, freeze, positive_weights
 from tinyaction.training.identity import processes_at_start
 from tinyaction.training.job import folder_of_job
 from tinyaction.training.precision import choose_amp, create_scaler
@@ -91,9 +93,11 @@ def build(
     if data is None:
         folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
         data = main_process_first(
-            lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by))
+            lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by,
+                              multi_label=config.multi_label))
         check_groups_apart(data.train, data.val)
     folder = data.folder or Path(config.data)
+    config = check_labels(config, data)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     data.notes += clip_length_notes(config.clip_len, data.train)
@@ -121,6 +125,20 @@ def check_num_batches(num_videos: int, batch_size: int) -> None:
                          f"{num_processes()} processes; take a smaller --batch-size or fewer processes")
 
 
+def check_labels(config: RunConfig, data: DataFolder) -> RunConfig:
+    """The config with ``multi_label`` as the data has it.
+
+    Raises ValueError for a flag that does not go with it, and for a class of several labels without a training video.
+    """
+    if data.train.label_sets is None:
+        return config
+    without = np.flatnonzero(~data.train.label_sets.any(axis=0))
+    if len(without):
+        raise ValueError(f"no training video has the label {data.class_names[without[0]]!r}, so it cannot be learned; "
+                         "add one, or take the label out of all lists")
+    return replace(config, multi_label=True)
+
+
 def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Path:
     """Fetch the tutorial's set if it is asked for; return the folder to read: the data, or a store made of it.
 
@@ -142,12 +160,14 @@ def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count
 def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[str]]:
     """Make the recognizer, load its weights, freeze its stages; return it with notes on the weights."""
     torch.manual_seed(config.seed)
+    activation: Activation = "sigmoid" if config.multi_label else "softmax"
     if config.pretrained and published_card(config.model) is not None:
-        model = create_model(config.model, num_classes, weights=config.weights, max_views=config.max_views)
+        model = create_model(config.model, num_classes, weights=config.weights, max_views=config.max_views,
+                             activation=activation)
         assert model.published is not None
         notes = [f"weights of {config.model} from {model.published.source}; its classifier is new"]
     else:
-        model = create_model(config.model, num_classes, max_views=config.max_views)
+        model = create_model(config.model, num_classes, max_views=config.max_views, activation=activation)
         notes = load_weights(model, config.model, config.weights).lines() if config.pretrained else []
         notes += [NO_WEIGHTS] if config.weights == "none" else []
     if config.method != "finetune":
@@ -192,9 +212,12 @@ def build_loader(
 
 
 def build_criterion(config: RunConfig, data: DataFolder) -> Criterion | None:
-    """Make the loss; None: plain cross-entropy."""
+    """Make the loss; None: plain cross-entropy, of several labels binary."""
     if not (config.label_smoothing or config.class_weights or config.mixup):
         return None
+    if data.train.label_sets is not None:
+        weights = positive_weights(data.train.label_sets) if config.class_weights else None
+        return Criterion(config.label_smoothing, weights, config.mixup, config.seed, is_multi_label=True)
     weights = class_weights(data.train.labels, len(data.class_names)) if config.class_weights else None
     return Criterion(config.label_smoothing, weights, config.mixup, config.seed)
 

@@ -55,6 +55,8 @@ class RunConfig:
     group_by: str = flag("", "regular expression that finds a clip's group in its path, as its person or recording: "
                              "a group is never divided", metavar="REGEX")
 
+    multi_label: bool = flag(False, "a video may have several labels, as in a CSV with wave;walk, which needs no flag")
+
     model: str = flag(AUTO, "name of the recognizer, `tinyaction models` lists them; auto is a pretrained one for "
                       "your clips and device", group="model", metavar="NAME")
     weights: str = flag("", "pretrained weights: imagenet, kinetics or another word of the model, "
@@ -146,7 +148,7 @@ class RunConfig:
         if is_auto and self.weights:
             raise ValueError(f"--weights is {self.weights!r}, but --model auto brings its own; name the model")
         if self.method is None and not is_auto:
-            is_probe_first = self.pretrained and self.task == "clips"
+            is_probe_first = self.pretrained and self.task == "clips" and not self.multi_label
             self.method = "probe-then-finetune" if is_probe_first else "finetune"
         defaults = {} if is_auto else default_hyperparameters(self.model, self.pretrained, self.method)
         if self.task == "timeline":
@@ -173,6 +175,8 @@ class RunConfig:
                                  f"{self.model}; leave it out")
         check_folds(self)
         check_unknown(self)
+        if self.multi_label:
+            check_multi_label(self)
 
     @property
     def trackers(self) -> list[str]:
@@ -246,6 +250,21 @@ def check_folds(config: RunConfig) -> None:
     ):
         if config.folds and is_given:
             raise ValueError(f"{name} does not go with --folds; {advice}")
+
+
+def check_multi_label(config: RunConfig) -> None:
+    """Raise ValueError for flags that know one label a video only."""
+    for name, is_given, advice in (
+        (f"--method {config.method}", config.method not in (None, "finetune"),
+         "take --method finetune, with --freeze all for a classifier alone"),
+        ("--folds", config.folds > 0, "leave it out"),
+        ("--balanced", config.balanced, "take --class-weights"),
+        ("--task timeline", config.task == "timeline", "leave out --multi-label"),
+        ("--unknown-rate", config.unknown_rate > 0, "leave it out: a video may have none of the labels"),
+        ("--background", bool(config.background), "leave it out"),
+    ):
+        if is_given:
+            raise ValueError(f"{name} goes with one label a video, and here a video may have several; {advice}")
 
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.

@@ -151,15 +151,22 @@ def class_weights(labels: Sequence[int] | npt.NDArray[np.int64], num_classes: in
     return torch.from_numpy(len(labels) / (num_classes * counts)).float()
 
 
+def positive_weights(label_sets: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """Weights (K,) of the positives of (N, K) labels by which they count as much as the negatives of their class."""
+    num_positives = label_sets.sum(axis=0, dtype=np.int64)
+    return torch.from_numpy((len(label_sets) - num_positives) / num_positives).float()
+
+
 @dataclass(frozen=True)
 class Criterion:
     """Cross-entropy with label smoothing, class weights and mixup.
 
     Attributes:
         label_smoothing: share of a target that is spread evenly over all classes.
-        class_weights: (K,), see :func:`class_weights`.
+        class_weights: (K,), see :func:`class_weights`, or of several labels :func:`positive_weights`.
         mixup: alpha of the Beta distribution from which the share of the second video is drawn; 0 mixes nothing.
         seed: of mixup's draws.
+        is_multi_label: binary cross-entropy of each class, for labels (B, K).
 
     Source: Szegedy et al. 2016 (label smoothing), Zhang et al. 2018 (mixup).
     """
@@ -168,6 +175,7 @@ class Criterion:
     class_weights: torch.Tensor | None = None
     mixup: float = 0.0
     seed: int = 0
+    is_multi_label: bool = False
 
     def draw(self, num_videos: int, epoch: int, batch: int) -> tuple[float, npt.NDArray[np.int64]]:
         """Draw the share of each video and the (B,) videos that it is mixed with.
@@ -182,8 +190,8 @@ class Criterion:
     def mix(
         self, inputs: torch.Tensor, labels: torch.Tensor, *, num_classes: int, epoch: int, batch: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix pixels (B, V, C, T, H, W), and labels (B,) into targets (B, K); with ``mixup=0`` nothing is mixed."""
-        targets = F.one_hot(labels, num_classes).float()               # (B, K)
+        """Mix pixels (B, V, C, T, H, W), and labels (B,) or (B, K) into targets (B, K); ``mixup=0`` mixes nothing."""
+        targets = labels if self.is_multi_label else F.one_hot(labels, num_classes).float()  # (B, K)
         if self.mixup == 0:
             return inputs, targets
         share, others = self.draw(len(labels), epoch, batch)
@@ -194,6 +202,10 @@ class Criterion:
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of logits (B, V, K) with targets (B, K), the mean over videos and views."""
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        if self.is_multi_label:
+            smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2  # over yes and no
+            return F.binary_cross_entropy_with_logits(logits, smooth.unsqueeze(1).expand_as(logits),
+                                                      pos_weight=weights)
         return F.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(logits.shape[1], dim=0), weight=weights,
                                label_smoothing=self.label_smoothing)
 

@@ -33,7 +33,15 @@ from tinyaction.results.metrics import wilson_interval
 from tinyaction.results.run import FOLDS, RunFolder, usage_lines
 from tinyaction.results.summary import result_lines
 from tinyaction.text import shell_line, to_cell
-from tinyaction.training.build import STAND_IN, OnCount, OnLine, build_model, eval_arguments, prepare_folder
+from tinyaction.training.build import (
+    STAND_IN,
+    OnCount,
+    OnLine,
+    build_model,
+    check_labels,
+    eval_arguments,
+    prepare_folder,
+)
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import num_processes
 from tinyaction.training.probe import assign_folds, poolings_of
@@ -116,6 +124,7 @@ def run_folds(
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
     data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by).merged()
+    check_labels(config, data)
     if config.on_error == "raise":
         check_files_exist(data.train)
     data.notes += clip_length_notes(config.clip_len, data.train)

@@ -37,7 +37,7 @@ class ListIdentity:
         num_sizes = min(len(videos), MAX_SIZES)
         for index in np.linspace(0, len(videos) - 1, num_sizes).round().astype(int).tolist():
             sizes.update(b"%d\0" % _size(videos[index][0]))
-        labels = hashlib.sha256(videos.labels.tobytes())
+        labels = hashlib.sha256(videos.label_bytes())
         return cls(len(videos), *(digest.hexdigest()[:16] for digest in (names, labels, sizes)))
 
 

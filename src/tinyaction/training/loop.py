@@ -20,7 +20,15 @@ import torch
 
 from tinyaction.data.dataset import Batch
 from tinyaction.models.recognizer import Recognizer
-from tinyaction.results.evaluation import EpochRecord, Loader, TrainResult, evaluate, labels_of, skipped_by
+from tinyaction.results.evaluation import (
+    EpochRecord,
+    Loader,
+    TrainResult,
+    count_right,
+    evaluate,
+    labels_of,
+    skipped_by,
+)
 from tinyaction.results.progress import OnBatch, StepTimer
 from tinyaction.training.distributed import all_reduce_sum, broadcast_state, gather_in_order, num_processes, rank
 from tinyaction.training.finetune import Criterion, averaged_model, train_mode
@@ -149,8 +157,7 @@ def train_one_batch(
     updater.backward(loss * B)                                         # the scaler skips steps that are not finite
     state.num_pending += B
     if is_finite:
-        predicted = model.cls_head.video_scores(logits.detach()).argmax(dim=1)  # (B,)
-        num_right = int((predicted == labels).sum())
+        num_right = count_right(model.cls_head.video_scores(logits.detach()), labels)
         state.add_videos(loss.item() * B, num_right, B)
     else:
         for buffer, before in zip(model.buffers(), buffers, strict=True):

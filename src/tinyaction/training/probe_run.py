@@ -36,6 +36,7 @@ from tinyaction.training.build import (
     OnLine,
     build_datasets,
     build_model,
+    check_labels,
     eval_arguments,
     prepare_folder,
 )
@@ -73,6 +74,7 @@ def run_probe(
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
     data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by)
     check_groups_apart(data.train, data.val)
+    check_labels(config, data)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     data.notes += clip_length_notes(config.clip_len, data.train)

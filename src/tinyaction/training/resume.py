@@ -164,6 +164,7 @@ class CheckpointManager:
         state: position of the run.
         best: the best epoch so far; None before the end of the first.
         metrics: columns of metrics.csv for the last complete epoch.
+        thresholds: of several labels, those of that epoch; empty of one.
     """
 
     def __init__(self, folder: Path, run: RunFolder | None, *, train_loader: VideoLoader, val_loader: VideoLoader,
@@ -183,6 +184,7 @@ class CheckpointManager:
         self.state = TrainState()
         self.best: BestEpoch | None = None
         self.metrics: dict[str, float] = {}
+        self.thresholds: list[float] = []
         self.path = folder / "last.pt"
         self.signum = 0  # of the signal that came to this process
         self._is_resumed = False
@@ -206,6 +208,7 @@ class CheckpointManager:
             if own["objects"]["train_loader"]["epoch"] == self.state.epoch:  # batches of as many processes as now
                 self.state.num_batches = self.train_loader.position
             self.metrics = {name: float(value) for name, value in saved.metrics.items()}
+            self.thresholds = saved.thresholds
             best = saved.training.best
             self.best = best and BestEpoch(int(best.epoch), float(best.top1), float(best.loss))
         except DAMAGE as error:

@@ -1,5 +1,6 @@
 """A run, from its config to its result: :func:`train` builds, fits and reports."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from tinyaction.models import model_arguments
 from tinyaction.models.checkpoint import BestEpoch, Checkpoint, load_model, versions
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
+from tinyaction.results.multilabel import NO_POSITIVE_THRESHOLD
 from tinyaction.results.progress import OnBatch, Progress
 from tinyaction.results.report import write_report
 from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
@@ -49,7 +51,8 @@ class RunResult:
 
     @property
     def accuracy(self) -> float:
-        return self.evaluation.top1
+        """Of several labels mAP."""
+        return self.evaluation.selection_metric
 
     @property
     def checkpoint(self) -> Path:
@@ -57,7 +60,8 @@ class RunResult:
         return self.path / "best.pt"
 
     def __repr__(self) -> str:
-        return (f"RunResult(accuracy {self.accuracy:.4f} over {len(self.evaluation.labels)} videos, epoch "
+        name = "mAP" if self.evaluation.is_multi_label else "accuracy"
+        return (f"RunResult({name} {self.accuracy:.4f} over {len(self.evaluation.labels)} videos, epoch "
                 f"{self.best_epoch} of {self.num_epochs}, {self.checkpoint})")
 
 
@@ -184,7 +188,9 @@ def has_lost_patience(manager: CheckpointManager, patience: int, epoch: int) -> 
     return manager.best is not None and 0 < patience <= epoch - manager.best.epoch
 
 
-def checkpoint_of(training: Training, *, epoch: int, metrics: dict[str, float]) -> Checkpoint:
+def checkpoint_of(
+    training: Training, *, epoch: int, metrics: dict[str, float], thresholds: Sequence[float] = ()
+) -> Checkpoint:
     """The part of a checkpoint that a prediction needs."""
     average = training.updater.average
     return Checkpoint(
@@ -196,6 +202,7 @@ def checkpoint_of(training: Training, *, epoch: int, metrics: dict[str, float]) 
         metrics=metrics,
         config=asdict(training.config),
         stand_in=is_stand_in(training.config.data),
+        thresholds=list(thresholds),
     )
 
 
@@ -219,14 +226,17 @@ class RunRecorder:
 
     def content(self) -> Checkpoint:
         """The part of a checkpoint that a prediction needs."""
-        return checkpoint_of(self.training, epoch=self.manager.state.epoch, metrics=self.manager.metrics)
+        manager, K = self.manager, len(self.training.data.class_names)
+        before = [NO_POSITIVE_THRESHOLD] * K if self.training.config.multi_label else []  # no epoch has ended
+        return checkpoint_of(self.training, epoch=manager.state.epoch, metrics=manager.metrics,
+                             thresholds=manager.thresholds or before)
 
     def begin(self, probe: ProbeResult | None = None) -> None:
         """Go on with the run, or write down what it is, and what the probe reached that it begins with."""
         if self.training.config.resume and self.manager.restore():
             for line in process_lines(self.training):
                 self.run.log(line)
-            self.run.log(epoch_heading(self.training.config.epochs))
+            self.run.log(epoch_heading(self.training.config.epochs, is_multi_label=self.training.config.multi_label))
             return
         for line in first_lines(self.training, self.run.path, stand_in=self.stand_in):
             self.run.log(line)
@@ -261,11 +271,12 @@ class RunRecorder:
         self.last = record
         manager, best = self.manager, self.manager.best
         manager.metrics = self.run.add_metrics(record)
+        manager.thresholds = [] if record.val.thresholds is None else record.val.thresholds.tolist()
         self.run.add_bad_files([*record.train.bad, *record.val.bad])
         is_best = best is None or epoch_sort_key(manager.metrics) > epoch_sort_key(
             {"epoch": best.epoch + 1, "val_top1": best.top1, "val_loss": best.loss})
         if is_best:
-            manager.best = BestEpoch(record.epoch, record.val.top1, record.val.loss)
+            manager.best = BestEpoch(record.epoch, record.val.selection_metric, record.val.loss)
             self.best_evaluation = record.val
             self.content().save(self.run.path / "best.pt")
             self.run.write_predictions(record.val, self.training.data.class_names)
@@ -291,7 +302,8 @@ def first_lines(training: Training, path: Path, *, stand_in: bool) -> list[str]:
               f"in {training.folder}",
               f"{config.model}, {config.clip_len} frames of {config.size}x{config.size}, {number_format} on "
               f"{training.device}; run folder {path}"]
-    return [*lines, *process_lines(training), *training.notes, epoch_heading(config.epochs)]
+    return [*lines, *process_lines(training), *training.notes, epoch_heading(
+        config.epochs, is_multi_label=config.multi_label)]
 
 
 def process_lines(training: Training) -> list[str]:
@@ -311,13 +323,15 @@ def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
     if record.epoch < 0:
         name = f"{'probe':<{len(name)}}"
     skipped = f"\n  skipped {len(train.bad)} train, {len(val.bad)} val" if train.bad or val.bad else ""
-    return (f"{name}  {train.loss:10.3f}  {train.top1:8.3f}  {val.loss:8.3f}  {val.top1:8.3f}  {seconds:7.1f}  "
-            f"{waiting / seconds:>7.0%}{'  best' if is_best else ''}{skipped}")
+    return (f"{name}  {train.loss:10.3f}  {train.top1:8.3f}  {val.loss:8.3f}  {val.selection_metric:8.3f}  "
+            f"{seconds:7.1f}  {waiting / seconds:>7.0%}{'  best' if is_best else ''}{skipped}")
 
 
-def epoch_heading(num_epochs: int) -> str:
+def epoch_heading(num_epochs: int, *, is_multi_label: bool = False) -> str:
     """The names of the columns of :func:`epoch_line`."""
-    return f"{'epoch':<{len(f'epoch   1/{num_epochs}')}}  train loss  accuracy  val loss  accuracy  seconds  waiting"
+    first, second = ("exact", "mAP") if is_multi_label else ("accuracy", "accuracy")
+    return (f"{'epoch':<{len(f'epoch   1/{num_epochs}')}}  train loss  {first:>8}  val loss  {second:>8}  seconds  "
+            "waiting")
 
 
 def waiting_advice(config: RunConfig, filename: str) -> str:
@@ -338,7 +352,8 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
     assert best is not None
     evaluation = recorder.best_evaluation
     if evaluation is None:
-        evaluation = evaluate(load_model(run.path / "best.pt")[0], training.val_loader, device=training.device)
+        model, saved = load_model(run.path / "best.pt")
+        evaluation = evaluate(model, training.val_loader, device=training.device, thresholds=saved.thresholds or None)
     for line in last_lines(training, run.path, best.epoch, evaluation):
         run.log(line)
     if training.config.method == "probe-then-finetune":
