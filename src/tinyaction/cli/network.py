@@ -1,6 +1,8 @@
 """The network of a command: a checkpoint of a run, or a published network by its name."""
 
 import argparse
+import hashlib
+from pathlib import Path
 
 from tinyaction.cli import check_at_least
 from tinyaction.inference.embedder import Embedder
@@ -42,6 +44,16 @@ def check_network_flags(arguments: argparse.Namespace) -> None:
 def network_inputs(arguments: argparse.Namespace) -> list[str]:
     """What the network is read from, which no output may replace."""
     return [name for name in (arguments.checkpoint, arguments.weights) if name]
+
+
+def network_digest(arguments: argparse.Namespace) -> str:
+    """Of the file that the network is read from; "" of a published network's name, and of commands without one."""
+    for name in filter(None, (getattr(arguments, "checkpoint", ""), getattr(arguments, "weights", ""))):
+        path = Path(name, "best.pt") if Path(name).is_dir() else Path(name)
+        if path.is_file():
+            with open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    return ""
 
 
 def load_network(arguments: argparse.Namespace) -> tuple[Recognizer, Checkpoint]:

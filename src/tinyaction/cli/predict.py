@@ -6,30 +6,46 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
-from tinyaction.cli.network import add_network_flags, check_network_flags, load_predictor, network_inputs
+from tinyaction.cli.network import add_network_flags, check_network_flags, load_network, load_predictor, network_inputs
+from tinyaction.cli.parts import add_part_flags, joined, work_on_part
 from tinyaction.files import check_output, part_of, put_in_place
 from tinyaction.inference.overlay import draw_timeline, with_label
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.predictor import Predictor
 from tinyaction.inference.sources import list_videos
 from tinyaction.inference.timeline import clock, merge_windows, segment_at, write_segments
+from tinyaction.prepare.parts import Records, Work
 from tinyaction.results.plots import columns_of, shortened
 from tinyaction.results.sheets import write_png
 from tinyaction.text import printable, to_cell
-from tinyaction.video import open_video
+from tinyaction.video import VideoError, open_video
 
 SUFFIXES = {"json": ".json", "csv": ".csv", "timeline": ".csv", "overlay": ".mp4"}
 
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_args(argv)
-    predictor = load_predictor(arguments, device=arguments.device)
+    return run(parse_args(argv))
+
+
+def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
+    """``parts``: take the scores from this folder, see :mod:`tinyaction.cli.join`."""
+    videos = listed_videos(arguments) if arguments.part or parts else []
+    if arguments.part:
+        return work_on_part("predict", videos, arguments, partial(scores_in_part, arguments))
+    predictor: Predictor | JoinedPredictor
+    if (records := joined("predict", videos, arguments, parts)) is None:
+        predictor = load_predictor(arguments, device=arguments.device)
+    else:
+        _check_outputs(arguments)
+        checkpoint = load_network(arguments)[1]
+        predictor = JoinedPredictor(records, checkpoint.class_names, checkpoint.stand_in)
     if predictor.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.", file=sys.stderr)
     output = Output(arguments)
@@ -37,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for source in arguments.sources:
             if _is_camera(source):
+                assert isinstance(predictor, Predictor)
                 _watch(predictor, int(source), arguments, output)
             elif arguments.window is not None:
                 for video in list_videos(source) or [source]:
@@ -73,6 +90,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             raise ValueError(f"--{name} is for one video; {len(arguments.sources)} sources or a folder were given")
         if getattr(arguments, name) and _is_camera(arguments.sources[0]):
             raise ValueError(f"--{name} is for video files, not for a camera")
+        if getattr(arguments, name) and arguments.part:
+            raise ValueError(f"--{name} is for one video, --part for many; leave one of them out")
+    if arguments.part and any(map(_is_camera, arguments.sources)):
+        raise ValueError("--part is for video files, not for a camera")
     return arguments
 
 
@@ -101,6 +122,7 @@ def _parser() -> Parser:
     parser.add_argument("--skip-errors", action="store_true",
                         help="go on after a file that cannot be read, as is done within folders")
     parser.add_argument("--batch-size", type=int, default=1, help="videos that are computed together (default 1)")
+    add_part_flags(parser)
     return parser
 
 
@@ -133,8 +155,8 @@ def _is_camera(source: str) -> bool:
 # ---- what is predicted ---------------------------------------------------------------------------------------------
 
 
-def _predict_whole(predictor: Predictor, source: str, arguments: argparse.Namespace, output: "Output",
-                   failures: list[str]) -> None:
+def _predict_whole(predictor: "Predictor | JoinedPredictor", source: str, arguments: argparse.Namespace,
+                   output: "Output", failures: list[str]) -> None:
     """Predict a file or the files of a folder, each as a whole."""
     def note(error: Exception) -> None:
         failures.append(str(error))
@@ -147,7 +169,8 @@ def _predict_whole(predictor: Predictor, source: str, arguments: argparse.Namesp
             _write_overlay(arguments, source, [Window(0.0, float("inf"), prediction)])
 
 
-def _predict_windows(predictor: Predictor, source: str, arguments: argparse.Namespace, output: "Output") -> None:
+def _predict_windows(predictor: "Predictor | JoinedPredictor", source: str, arguments: argparse.Namespace,
+                     output: "Output") -> None:
     output.begin_windows(source)
     windows: list[Window] = []
     for window in predictor.windows(source, window_seconds=arguments.window, stride_seconds=arguments.stride):
@@ -187,6 +210,56 @@ def _watch(predictor: Predictor, camera: int, arguments: argparse.Namespace, out
         output.add(prediction, max(0.0, now - window_seconds), now)
         if arguments.seconds is not None and now >= arguments.seconds:
             break
+
+
+# ---- in parts ------------------------------------------------------------------------------------------------------
+
+
+def listed_videos(arguments: argparse.Namespace) -> list[str]:
+    return [str(video) for source in arguments.sources for video in list_videos(source) or [source]]
+
+
+def scores_in_part(arguments: argparse.Namespace) -> Work:
+    """Yields (video, {"scores": (K,)}), (video, {"windows": [[start, end, scores], ...]}) or (video, {"bad": why})."""
+    predictor = load_predictor(arguments, device=arguments.device)
+
+    def work(videos: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        if arguments.window is not None:
+            for video in videos:
+                windows = predictor.windows(video, window_seconds=arguments.window, stride_seconds=arguments.stride)
+                yield video, {"windows": [[window.start_seconds, window.end_seconds, window.prediction.scores]
+                                          for window in windows]}
+            return
+        bad: list[Exception] = []
+        for batch in predictor.inputs.of_files(videos, batch_size=arguments.batch_size, on_error=bad.append):
+            for prediction in predictor.predict_batch(batch):
+                yield prediction.source, {"scores": prediction.scores}
+        yield from ((error.path, {"bad": error.reason}) for error in bad if isinstance(error, VideoError))
+
+    return work
+
+
+class JoinedPredictor:
+    """What parts found, with the methods of a predictor that this command calls."""
+
+    def __init__(self, records: Records, class_names: list[str], stand_in: bool) -> None:
+        self.records = records
+        self.class_names = class_names
+        self.stand_in = stand_in
+
+    def stream(self, source: str, *, on_error: Callable[[Exception], None] | None, **_: int) -> Iterator[Prediction]:
+        for video in map(str, list_videos(source) or [Path(source)]):
+            found = self.records[video]
+            if "scores" in found:
+                yield Prediction(video, self.class_names, found["scores"])
+            elif on_error is None:
+                raise VideoError(video, found["bad"])
+            else:
+                on_error(VideoError(video, found["bad"]))
+
+    def windows(self, source: str, **_: float | None) -> Iterator[Window]:
+        for start, end, scores in self.records[source]["windows"]:
+            yield Window(start, end, Prediction(source, self.class_names, scores))
 
 
 # ---- what is shown and written -------------------------------------------------------------------------------------
