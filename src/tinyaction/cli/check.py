@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
-from tinyaction.cli.parts import add_part_flags, joined, work_on_part
+from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import CLEAN_FILE, DataFolder, find_data
 from tinyaction.data.segments import write_segments
@@ -59,7 +60,9 @@ def run(args: argparse.Namespace, parts: Path | None = None) -> int:
     if args.write_clean:
         check_output(folder / CLEAN_FILE, flag="--write-clean", inputs=[args.data], force=args.force)
     if args.part:
-        return work_on_part("check", listed_files(data), args, lambda: files_in_part(args))
+        return work_on_part("check", listed_files(data), args, partial(files_in_part, args))
+    if args.cluster:
+        parts = work_on_cluster("check", listed_files(data), args, partial(files_in_part, args))
     records = joined("check", listed_files(data), args, parts)
     known = None if records is None else {path: CheckedFile(**record) for path, record in records.items()}
     cache = folder / CACHE if known is None and os.access(folder, os.W_OK) else None

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
 from tinyaction.cli.network import add_network_flags, check_network_flags, load_embedder, network_inputs
-from tinyaction.cli.parts import add_part_flags, joined, work_on_part
+from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.data.annotations import find_data
 from tinyaction.device import default_num_workers
 from tinyaction.files import check_output, whole_file, write_whole
@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
     videos = chosen_videos(arguments)
     if arguments.part:
         return work_on_part("embed", videos.names, arguments, partial(features_in_part, arguments))
+    if arguments.cluster:
+        parts = work_on_cluster("embed", videos.names, arguments, partial(features_in_part, arguments))
     records = joined("embed", videos.names, arguments, parts)
     rows, times, features = [], [], []
     for index, start, end, vector in (embed(load_embedder(arguments), videos.names, arguments) if records is None else

@@ -25,6 +25,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, kept = read_job(Path(given.parts))
     if command not in IN_PARTS:
         raise ValueError(f"{given.parts}: parts of {command!r}; it must be one of {', '.join(IN_PARTS)}")
-    arguments = argparse.Namespace(**kept | {"part": "", "force": given.force})
+    arguments = argparse.Namespace(**kept | {"part": "", "cluster": "", "force": given.force})
     exit_code: int = importlib.import_module(f"tinyaction.cli.{command}").run(arguments, parts=Path(given.parts))
     return exit_code

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
 from tinyaction.cli.network import add_network_flags, check_network_flags, load_network, load_predictor, network_inputs
-from tinyaction.cli.parts import add_part_flags, joined, work_on_part
+from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.files import check_output, part_of, put_in_place
 from tinyaction.inference.overlay import draw_timeline, with_label
 from tinyaction.inference.prediction import Prediction, Window
@@ -36,9 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
     """``parts``: take the scores from this folder, see :mod:`tinyaction.cli.join`."""
-    videos = listed_videos(arguments) if arguments.part or parts else []
+    videos = listed_videos(arguments) if arguments.part or arguments.cluster or parts else []
     if arguments.part:
         return work_on_part("predict", videos, arguments, partial(scores_in_part, arguments))
+    if arguments.cluster:
+        parts = work_on_cluster("predict", videos, arguments, partial(scores_in_part, arguments))
     predictor: Predictor | JoinedPredictor
     if (records := joined("predict", videos, arguments, parts)) is None:
         predictor = load_predictor(arguments, device=arguments.device)
@@ -90,10 +92,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             raise ValueError(f"--{name} is for one video; {len(arguments.sources)} sources or a folder were given")
         if getattr(arguments, name) and _is_camera(arguments.sources[0]):
             raise ValueError(f"--{name} is for video files, not for a camera")
-        if getattr(arguments, name) and arguments.part:
-            raise ValueError(f"--{name} is for one video, --part for many; leave one of them out")
-    if arguments.part and any(map(_is_camera, arguments.sources)):
-        raise ValueError("--part is for video files, not for a camera")
+        if getattr(arguments, name) and (arguments.part or arguments.cluster):
+            raise ValueError(f"--{name} is for one video, --part and --cluster for many; leave one of them out")
+    if (arguments.part or arguments.cluster) and any(map(_is_camera, arguments.sources)):
+        raise ValueError("--part and --cluster are for video files, not for a camera")
     return arguments
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.cli.parts import add_part_flags, joined, work_on_part
+from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.progress import CountLine
 from tinyaction.device import default_num_workers
 from tinyaction.files import check_output
@@ -59,11 +59,15 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
     target = Path(arguments.out or default_store(arguments.data, settings))
     if not (target / STORE_FILE).is_file():  # a store that is there is brought up to date
         check_output(target, flag="--out", inputs=[arguments.data], is_folder=True)
-    if part := getattr(arguments, "part", ""):
+    part, cluster = getattr(arguments, "part", ""), getattr(arguments, "cluster", "")
+    if part or cluster:
         plan = plan_store(arguments.data, target, settings, allow_outside=arguments.allow_outside,
-                          part=Part.parse(part))
-        return work_on_part("store", list(plan.targets), arguments, lambda: partial(
-            store_videos, plan, num_workers=arguments.num_workers, video_timeout=arguments.video_timeout))
+                          part=Part.parse(part or "1/1"))
+        work = partial(partial, store_videos, plan, num_workers=max(arguments.num_workers, bool(cluster)),
+                       video_timeout=arguments.video_timeout)
+        if part:
+            return work_on_part("store", list(plan.targets), arguments, work)
+        parts = work_on_cluster("store", list(plan.targets), arguments, work)
 
     def known_bad(videos: list[str]) -> dict[str, str]:
         records = joined("store", videos, arguments, parts) or {}
