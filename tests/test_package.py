@@ -27,6 +27,7 @@ HOUSE = (
     {"prepare"},
     {"results"},
     {"training", "inference"},
+    {"audit"},
     {"cli"},
 )
 ROW = {wing: row for row, wings in enumerate(HOUSE) for wing in wings}

@@ -67,3 +67,29 @@ def telling_frames(num_frames: int, height: int, width: int) -> npt.NDArray[np.u
 def pictures(num: int, height: int = 16, width: int = 24) -> list[bytes]:
     """PNG: exact."""
     return [cv2.imencode(".png", frame[..., ::-1])[1].tobytes() for frame in telling_frames(num, height, width)]
+
+
+def place(seed: int) -> npt.NDArray[np.uint8]:
+    """A picture (240, 320, 3) of blobs and edges, one for each seed."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((240, 320, 3), 128, np.uint8)
+    for _ in range(120):
+        x, y, w, h = rng.integers([0, 0, 6, 6], [300, 220, 50, 50]).tolist()
+        colour = rng.integers(0, 255, 3).tolist()
+        if rng.random() < 0.5:
+            cv2.rectangle(picture, (x, y), (x + w, y + h), colour, -1)
+        else:
+            cv2.circle(picture, (x, y), w // 2, colour, -1)
+    return picture
+
+
+def clip_of(picture: npt.NDArray[np.uint8], *, seed: int = 0, num_frames: int = 3) -> list[npt.NDArray[np.uint8]]:
+    """Frames of a camera that stands, with somebody who walks through and some noise."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for number in range(num_frames):
+        frame = picture.astype(np.int64) + rng.integers(-6, 7, picture.shape)
+        x = int(rng.integers(0, picture.shape[1] - 40))
+        frame[picture.shape[0] // 3:, x:x + 40] = rng.integers(0, 255, 3) + number
+        frames.append(frame.clip(0, 255).astype(np.uint8))
+    return frames

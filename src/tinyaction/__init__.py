@@ -54,6 +54,7 @@ from tinyaction.results.evaluation import Evaluation, evaluate
 from tinyaction.results.metrics import confusion_matrix, mean_class_accuracy, top_k_accuracy
 from tinyaction.results.neighbors import ClipLibrary
 from tinyaction.results.sheets import Clip
+from tinyaction.results.timeline import TimelinePredictor
 from tinyaction.sample import DataSample
 from tinyaction.training.config import RunConfig, default_hyperparameters
 from tinyaction.training.finetune import Criterion, create_average, freeze
@@ -83,6 +84,6 @@ __all__ = [
     "learning_rate", "create_optimizer", "create_average", "Updater", "Criterion", "freeze",
     "train_one_epoch", "fit", "Callbacks",
     # with a trained model
-    "Predictor", "Prediction", "Embedder",
+    "Predictor", "Prediction", "Embedder", "TimelinePredictor",
     "__version__",
 ]

@@ -21,6 +21,9 @@ OUTPUTS = [
     "export --checkpoint CHECKPOINT --format torchscript --out OUT",
     "export --checkpoint CHECKPOINT --format torch-export --out OUT",
     "prepare direction --num-train 2 --num-val 2 --data OUT",
+    "prepare streams --num-train 1 --num-val 1 --seconds 10 --data OUT",
+    "prepare import SEGMENTS --export activitynet --out OUT",
+    "prepare import SEGMENTS --out OUT",
     "store --data DATA --num-workers 0 --out OUT",
     "store --data DATA --num-workers 0 --out DATA-store --part 1/2 --parts OUT",
     "check --data DATA --part 1/2 --parts OUT",
@@ -28,10 +31,13 @@ OUTPUTS = [
     "embed VIDEO --checkpoint CHECKPOINT --device cpu --part 1/2 --parts OUT",
     "bench --data VIDEO --repeats 1 --num-workers 0 --clip-len 2 --size 16 --device cpu --json OUT",
     "compare RUN RUN --out OUT",
+    "audit --data DATA --num-workers 1 --out OUT",
+    "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --srt OUT",
+    "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --vtt OUT",
     "train --data DATA --epochs 1 --num-workers 0 --device cpu --size 16 --clip-len 2 --out OUT",
 ]
 WITHOUT_OUTPUT = {"check", "evaluate", "report", "models", "neighbors", "join"}  # check names its files itself, below
-FORCED = ("predict", "explain", "embed", "export", "bench", "compare")
+FORCED = ("predict", "explain", "embed", "export", "bench", "compare", "prepare import")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +48,7 @@ def place(tmp_path_factory) -> Path:
     write_clip(folder / "q.mp4", 0, 1)
     write_clip(folder / "data.mp4", 1, 2)
     save_toy(folder / "model.pt")
+    (folder / "segments.csv").write_text("path,start,end,label\nq.mp4,0,1,lying\n")
     np.save(folder / "list.npy", np.ones(3))
     for name in ("list.txt", "split.csv", "scores.json", "q.png", "q.csv", "q.npy", "model.torchscript", "model.pt2",
                  "q.txt", "plain"):
@@ -54,7 +61,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def words_of(command: str, place: Path, out: str | Path) -> list[str]:
-    names = {"VIDEO": place / "q.mp4", "CHECKPOINT": place / "model.pt", "DATA": place / "data", "OUT": out}
+    names = {"VIDEO": place / "q.mp4", "CHECKPOINT": place / "model.pt", "DATA": place / "data", "OUT": out,
+             "SEGMENTS": place / "segments.csv"}
     return [str(names.get(word, word)) for word in command.split()]
 
 

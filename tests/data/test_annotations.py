@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -524,6 +525,6 @@ def test_a_long_list_is_held_in_arrays(tmp_path):
     (tmp_path / "list.txt").write_text("".join(f"{name} {i % 400}\n" for i, name in enumerate(names)))
     videos = read_list(tmp_path / "list.txt")
     parts = [*vars(videos).values(), *vars(videos._names).values()]
-    held = [value for value in parts if isinstance(value, np.ndarray)]
+    held = [memoryview(value) for value in parts if isinstance(value, np.ndarray | bytearray | array)]
     assert sum(value.nbytes for value in held) == sum(map(len, names)) + 8 * 100_001 + 8 * 100_000
     assert [videos[i] for i in (0, 1, 77_777, 99_999)] == [(names[i], i % 400) for i in (0, 1, 77_777, 99_999)]

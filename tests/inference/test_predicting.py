@@ -20,7 +20,8 @@ from tinyaction.cli.predict import main as predict
 from tinyaction.data.sampling import window_frames
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.sources import MemoryReader
-from tinyaction.inference.timeline import clock, merge_windows, segment_at
+from tinyaction.inference.timeline import merge_windows, segment_at
+from tinyaction.results.timeline_picture import clock
 from tinyaction.video.writer import write_video
 
 
@@ -290,7 +291,7 @@ def test_the_command_writes_a_timeline_and_an_overlay(folder, long_clip, tmp_pat
     (["VIDEO", "--overlay", "out.avi"], "--overlay is out.avi; it must end in .mp4"),
     (["VIDEO", "--overlay", "no/where/out.mp4"], "no such folder to write"),
     (["VIDEO", "VIDEO", "--overlay", "out.mp4"], "--overlay is for one video; 2 sources"),
-    (["VIDEO", "--stride", "1"], "--stride and --timeline are for windows"),
+    (["VIDEO", "--stride", "1"], "--stride, --timeline, --srt and --vtt are for windows"),
     (["VIDEO", "--window", "0"], "--window is 0.0; it must be above 0 seconds"),
     (["VIDEO", "--top", "0"], "--top is 0; it must be at least 1"),
     (["987"], "camera 987: there is none"),

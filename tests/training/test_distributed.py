@@ -195,13 +195,13 @@ def spread(num_items, batch_size, num_ranks, *, even):
 
 @pytest.mark.parametrize(("num_items", "batch_size", "even", "expected"), [
     (11, 2, False, [["01", "45", "89"], ["23", "67", "a"]]),
-    (9, 2, False, [["01", "45", "8"], ["23", "67"]]),
+    (9, 2, False, [["01", "45", "8"], ["23", "67", ""]]),
     (9, 2, True, [["01", "45"], ["23", "678"]]),
     (11, 2, True, [["01", "45", "89"], ["23", "67", "a"]]),
     (10, 2, True, [["01", "45", "8"], ["23", "67", "9"]]),
     (8, 2, True, [["01", "45"], ["23", "67"]]),
     (2, 8, True, [["0"], ["1"]]),
-    (1, 8, False, [["0"], []]),
+    (1, 8, False, [["0"], [""]]),
 ])
 def test_who_gets_which_batch(num_items, batch_size, even, expected):
     assert spread(num_items, batch_size, 2, even=even) == expected
@@ -209,15 +209,15 @@ def test_who_gets_which_batch(num_items, batch_size, even, expected):
 
 @pytest.mark.parametrize("even", [False, True])
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
-def test_every_item_once_and_in_training_equally_many_steps(num_ranks, even):
+def test_every_item_once_and_equally_many_batches(num_ranks, even):
     for batch_size in range(1, 6):
         for num_items in range(num_ranks, 40):
             parts = [rank_batches(num_items, batch_size, rank=rank, num_ranks=num_ranks, even=even)
                      for rank in range(num_ranks)]
             items = sorted(i for part in parts for start, stop in part for i in range(start, stop))
             assert items == [*range(num_items)]
+            assert len({len(part) for part in parts}) == 1
             if even:
-                assert len({len(part) for part in parts}) == 1
                 assert all(1 <= stop - start <= batch_size + 1 for part in parts for start, stop in part)
 
 

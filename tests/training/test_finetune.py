@@ -197,7 +197,7 @@ def test_an_objective_of_nothing_is_the_plain_cross_entropy_for_several_views():
     torch.manual_seed(0)
     logits, labels = torch.randn(3, 2, 4), torch.tensor([1, 3, 0])
     model = create_model("conv2d", 4)
-    inputs, targets = Criterion().mix(torch.zeros(3), labels, num_classes=4, step=0)
+    inputs, targets = Criterion().mix(torch.zeros(3), labels, num_classes=4, epoch=0, batch=0)
     assert Criterion().loss(logits, targets).item() == pytest.approx(model.cls_head.loss(logits, labels).item())
     assert inputs.equal(torch.zeros(3))
 
@@ -207,23 +207,23 @@ def test_mixup_mixes_pixels_and_targets_by_the_same_share():
     labels = torch.tensor([0, 1, 2, 3])
     inputs = labels.to(torch.uint8)[:, None, None, None, None, None]
     goal = Criterion(mixup=1.0, seed=5)
-    mixed, targets = goal.mix(inputs, labels, num_classes=4, step=7)
+    mixed, targets = goal.mix(inputs, labels, num_classes=4, epoch=7, batch=0)
     assert targets.sum(dim=1).tolist() == pytest.approx([1] * 4)
     assert (targets @ torch.arange(4.0)).tolist() == pytest.approx(mixed.flatten().tolist())
     assert not mixed.flatten().equal(labels.float())
     assert targets.argmax(dim=1).equal(labels)  # the video's own share is the larger one
 
 
-def test_mixup_is_a_function_of_seed_and_step_and_touches_nobodys_random_state():
+def test_mixup_is_a_function_of_seed_and_batch_and_touches_nobodys_random_state():
     goal = Criterion(mixup=0.4, seed=1)
     before = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    draws = [goal.draw(8, step) for step in range(20)]
+    draws = [goal.draw(8, 0, batch) for batch in range(20)]
     assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
-    assert [share for share, _ in draws] == [goal.draw(8, step)[0] for step in range(20)]
+    assert [share for share, _ in draws] == [goal.draw(8, 0, batch)[0] for batch in range(20)]
     assert len({share for share, _ in draws}) == 20 and all(0.5 <= share <= 1 for share, _ in draws)
     assert len({tuple(others) for _, others in draws}) == 20
-    assert goal.draw(8, 3)[0] != goal.draw(8, 3, num_before=8)[0]  # batches of one step differ
-    assert goal.draw(8, 3)[0] != Criterion(mixup=0.4, seed=2).draw(8, 3)[0]
+    assert goal.draw(8, 0, 3)[0] != goal.draw(8, 1, 3)[0]
+    assert goal.draw(8, 0, 3)[0] != Criterion(mixup=0.4, seed=2).draw(8, 0, 3)[0]
 
 
 def test_training_uses_the_objective():

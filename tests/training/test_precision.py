@@ -44,7 +44,7 @@ def test_the_rate_follows_the_steps_not_the_batches():
     assert seen == [10, 11, 12]
     for num_batches, grad_accum, num_steps in [(5, 2, 3), (4, 2, 2), (5, 1, 5)]:
         config = RunConfig("clips", grad_accum=grad_accum, epochs=1, warmup_epochs=0)
-        lr_at = build_schedule(config, 1.0, num_batches=num_batches)
+        lr_at = build_schedule(config, 1.0, num_batches=num_batches, grad_accum=grad_accum)
         assert lr_at(num_steps - 1) > lr_at(num_steps) == 0
     seen.clear()
     model = tiny_model()

@@ -274,7 +274,7 @@ def test_each_difference_of_two_runs_is_a_clause():
     assert RunIdentity.load(asdict(run)) == run
     other = RunIdentity(["a", "b"], videos, videos, {"lr": 0.2, "model": "conv2d"}, 1, "float32")
     assert differences(run, other) == [
-        "--lr was 0.1, now it is 0.2", "it was trained by 2 processes, now there are 1",
+        "--lr was 0.1, now it is 0.2", "it was begun by 2 processes, its config.json says 1",
         "it computed in bfloat16, this device would in float32 (--device)"]
 
 
@@ -331,7 +331,7 @@ def without_key(*keys):
     set_in("objects", "optimizer", value={}), set_in("objects", "optimizer", "state", value={0: {"exp_avg": 1}}),
     set_in("objects", "optimizer", "param_groups", 0, "lr", value="fast"),
     set_in("objects", "optimizer", "state", 0, "exp_avg", value=torch.zeros(3)),
-    set_in("objects", "train_loader", value={"epoch": 1}), set_in("objects", "train_loader", "position", value=99),
+    set_in("objects", "train_loader", value={"epoch": 1}), set_in("objects", "train_loader", "num_done", value=99),
     set_in("objects", "train_loader", "bad", value=[{"name": "x"}]), set_in("objects", "model", value=None),
     set_in("random", "numpy", value=("MT19937",)), set_in("random", "torch", value=torch.zeros(3)),
     set_in("random", "python", value=(3, (1, 2), None)),

@@ -101,8 +101,9 @@ def test_a_kept_stored_file_whose_video_changes_is_stale(stored, telling_clip):
         open_segment(path, 0, 0.5)
 
 
-def test_what_is_kept_is_bounded(telling_clip, monkeypatch):
-    monkeypatch.setattr(segment, "MAX_KEPT_BYTES", 2 * 24 * 280)
+@pytest.mark.parametrize(("name", "value"), [("MAX_KEPT_BYTES", 2 * 24 * 280), ("MAX_KEPT_FILES", 2)])
+def test_what_is_kept_is_bounded(telling_clip, monkeypatch, name, value):
+    monkeypatch.setattr(segment, name, value)
     readers = [open_kept(telling_clip(name=f"{number}.avi")) for number in range(4)]
     assert len(segment._kept) == 2
     assert [first_pixels(reader)[:2] for reader in readers] == [[0, 1]] * 4

@@ -16,6 +16,7 @@ COMMANDS = {
     "prepare": "download or generate videos",
     "train": "train a recognizer on a folder of videos",
     "check": "find damaged, missing and doubled videos, and faults in lists",
+    "audit": "doubtful labels, leaks, shortcuts, odd clips",
     "evaluate": "accuracy of a checkpoint on a folder of videos",
     "report": "make the page of a run again",
     "compare": "runs beside each other, and whether their difference is chance",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
 from tinyaction.cli.network import add_network_flags, check_network_flags, load_network
 from tinyaction.cli.progress import ProgressLine
+from tinyaction.cli.timelines import evaluate_timelines
 from tinyaction.data.annotations import VAL_SHARE, VideoList, find_data
 from tinyaction.data.class_map import check_classes, match_classes, read_class_map, with_numbers
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
@@ -21,6 +22,10 @@ from tinyaction.text import printable
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
+    if arguments.task == "timeline":
+        for line in evaluate_timelines(arguments):
+            print(line)
+        return 0
     device = choose_device(arguments.device)
     model, checkpoint = load_network(arguments)
     videos = chosen_videos(arguments, checkpoint)
@@ -56,6 +61,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="tinyaction evaluate", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists, or one list")
     add_network_flags(parser)
+    parser.add_argument("--task", choices=("clips", "timeline"), default="clips",
+                        help="timeline: how well a run with --task timeline finds the segments of uncut videos")
     parser.add_argument("--classes", metavar="FILE", help="the data's classes as the network calls them: lines of two "
                         "columns, between them a tab or a comma; needed where names differ")
     parser.add_argument("--split", choices=("val", "train"),

@@ -14,19 +14,24 @@ from typing import IO, Any
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
 from tinyaction.cli.network import add_network_flags, check_network_flags, load_network, load_predictor, network_inputs
 from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
+from tinyaction.cli.timelines import predict_timelines, write_overlay, write_subtitle_files
 from tinyaction.files import check_output, part_of, put_in_place
-from tinyaction.inference.overlay import draw_timeline, with_label
+from tinyaction.inference.overlay import draw_timeline
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.predictor import Predictor
 from tinyaction.inference.sources import list_videos
-from tinyaction.inference.timeline import clock, merge_windows, segment_at, write_segments
+from tinyaction.inference.timeline import merge_windows, write_segments
+from tinyaction.models.checkpoint import TimelineModelError
 from tinyaction.prepare.parts import Records, Work
 from tinyaction.results.plots import columns_of, shortened
 from tinyaction.results.sheets import write_png
+from tinyaction.results.timeline_metrics import Segment
+from tinyaction.results.timeline_picture import clock
 from tinyaction.text import printable, to_cell
-from tinyaction.video import VideoError, open_video
+from tinyaction.video import VideoError
 
-SUFFIXES = {"json": ".json", "csv": ".csv", "timeline": ".csv", "overlay": ".mp4"}
+SUFFIXES = {"json": ".json", "csv": ".csv", "timeline": ".csv", "overlay": ".mp4", "srt": ".srt", "vtt": ".vtt"}
+OF_TIMES = ("timeline", "srt", "vtt")  # outputs that need windows, or a model of timelines
 
 
 @errors_to_exit_code
@@ -43,11 +48,17 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
         parts = work_on_cluster("predict", videos, arguments, partial(scores_in_part, arguments))
     predictor: Predictor | JoinedPredictor
     if (records := joined("predict", videos, arguments, parts)) is None:
-        predictor = load_predictor(arguments, device=arguments.device)
+        try:
+            predictor = load_predictor(arguments, device=arguments.device)
+        except TimelineModelError:
+            return predict_timelines(arguments)
     else:
         _check_outputs(arguments)
         checkpoint = load_network(arguments)[1]
         predictor = JoinedPredictor(records, checkpoint.class_names, checkpoint.stand_in)
+    if arguments.window is None and any(getattr(arguments, name) is not None for name in ("stride", *OF_TIMES)):
+        raise ValueError("--stride, --timeline, --srt and --vtt are for windows; say with --window how many seconds "
+                         "one has")
     if predictor.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.", file=sys.stderr)
     output = Output(arguments)
@@ -78,8 +89,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     check_network_flags(arguments)  # before all else: "--json VIDEO" takes the source for the name of a file
     _check_numbers(arguments)
-    if arguments.window is None and (arguments.stride is not None or arguments.timeline):
-        raise ValueError("--stride and --timeline are for windows; say with --window how many seconds one has")
     if arguments.json and arguments.csv == arguments.json == "-":
         raise ValueError("--json and --csv cannot both go to the screen; name a file for one of them")
     _check_outputs(arguments)
@@ -87,7 +96,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("the following arguments are required: SOURCE")
     arguments.many = len(arguments.sources) > 1 or (
         not _is_camera(arguments.sources[0]) and list_videos(arguments.sources[0]) is not None)
-    for name in ("timeline", "overlay"):
+    for name in (*OF_TIMES, "overlay"):
         if getattr(arguments, name) and arguments.many:
             raise ValueError(f"--{name} is for one video; {len(arguments.sources)} sources or a folder were given")
         if getattr(arguments, name) and _is_camera(arguments.sources[0]):
@@ -117,7 +126,10 @@ def _parser() -> Parser:
     parser.add_argument("--stride", type=float, metavar="SECONDS",
                         help="from one window to the next; default the window itself")
     parser.add_argument("--timeline", metavar="FILE.csv",
-                        help="with --window: segments of one class as CSV, and as a picture beside it")
+                        help="with --window, or a model of timelines: segments of one class as CSV, and as a picture "
+                        "beside it")
+    parser.add_argument("--srt", metavar="FILE.srt", help="the same segments as subtitles for players")
+    parser.add_argument("--vtt", metavar="FILE.vtt", help="the same as subtitles for browsers")
     parser.add_argument("--overlay", metavar="FILE.mp4", help="the video with the label drawn on")
     parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
     parser.add_argument("--seconds", type=float, help="stop watching a camera after this time; default Ctrl-C")
@@ -168,7 +180,7 @@ def _predict_whole(predictor: "Predictor | JoinedPredictor", source: str, argume
     for prediction in predictor.stream(source, batch_size=arguments.batch_size, on_error=note if goes_on else None):
         output.add(prediction)
         if arguments.overlay:
-            _write_overlay(arguments, source, [Window(0.0, float("inf"), prediction)])
+            write_overlay(arguments, source, [Segment(0.0, float("inf"), prediction.label, prediction.score)])
 
 
 def _predict_windows(predictor: "Predictor | JoinedPredictor", source: str, arguments: argparse.Namespace,
@@ -177,28 +189,17 @@ def _predict_windows(predictor: "Predictor | JoinedPredictor", source: str, argu
     windows: list[Window] = []
     for window in predictor.windows(source, window_seconds=arguments.window, stride_seconds=arguments.stride):
         output.add(window.prediction, window.start_seconds, window.end_seconds)
-        if arguments.timeline or arguments.overlay:
+        if any(getattr(arguments, name) for name in (*OF_TIMES, "overlay")):
             windows.append(window)
+    segments = merge_windows(windows) if windows else []
+    write_subtitle_files(arguments, segments)
     if arguments.timeline:
-        segments = merge_windows(windows)
         write_segments(arguments.timeline, segments)
         picture = Path(arguments.timeline).with_suffix(".png")
         write_png(picture, draw_timeline(Path(source).name, windows))
         print(f"{len(segments)} segments: {arguments.timeline}, {picture}", file=sys.stderr)
     if arguments.overlay:
-        _write_overlay(arguments, source, windows)
-
-
-def _write_overlay(arguments: argparse.Namespace, source: str, windows: list[Window]) -> None:
-    from tinyaction.video.writer import VideoFile
-
-    segments = merge_windows(windows)
-    reader = open_video(source)
-    with VideoFile(arguments.overlay, fps=reader.fps or 25.0, replace=arguments.force) as video:
-        for seconds, frame in zip(reader.seconds.tolist(), reader.read(range(len(reader))), strict=True):
-            segment = segment_at(segments, seconds)
-            video.write(with_label(frame, f"{segment.label} {segment.score:.2f}"))
-    print(f"{video.path}: {video.players}", file=sys.stderr)
+        write_overlay(arguments, source, segments)
 
 
 def _watch(predictor: Predictor, camera: int, arguments: argparse.Namespace, output: "Output") -> None:

@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = arguments.data or run.config["data"]
     train_set: VideoDataset | None = None
     val_set: VideoDataset | None = None
-    if arguments.data or Path(data).is_dir():
+    if run.config.get("task") == "timeline":
+        pass  # all is in the folder
+    elif arguments.data or Path(data).is_dir():
         train_set, val_set = _datasets(run, data)
     else:
         print(f"note: {data} is not there, so the report has no clips; say with --data where the videos are")

@@ -8,6 +8,8 @@ to run it again with the flags of its config; flags on the line replace those:
 """
 
 import argparse
+import os
+import signal
 from collections.abc import Sequence
 from functools import partial
 
@@ -15,20 +17,30 @@ from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.cli.flags import add_flags
 from tinyaction.cli.progress import CountLine, ProgressLine, unless_hung_up
 from tinyaction.training.config import RunConfig, read_flags
-from tinyaction.training.distributed import stop_processes
-from tinyaction.training.resume import TrainingInterrupted, resumed_config
+from tinyaction.training.distributed import num_processes, rank, stop_processes
+from tinyaction.training.job import requeue_job
+from tinyaction.training.peers import PeerFailedError, TrainingInterrupted
+from tinyaction.training.resume import resumed_config
 from tinyaction.training.run import train
 
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse_args(argv)
     progress, count = ProgressLine(), CountLine()
     try:
+        config = parse_args(argv)
         train(config, on_line=unless_hung_up(partial(show, progress, count)), on_batch=unless_hung_up(progress),
               on_count=unless_hung_up(count))
     except TrainingInterrupted as stopped:
+        if config.requeue and rank() == 0 and signal.Signals(stopped.signum).name == "SIGUSR1":
+            unless_hung_up(print)(requeue_job(), flush=True)
         return 128 + stopped.signum
+    except PeerFailedError:  # the other process says why
+        return 2
+    except (ValueError, OSError):
+        if num_processes() == 1 and os.environ.get("LOCAL_RANK", "0") != "0":
+            return 2  # before the processes meet, the first of each machine says it
+        raise
     finally:
         unless_hung_up(progress.close)()
     stop_processes()

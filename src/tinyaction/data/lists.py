@@ -2,11 +2,11 @@
 
 import difflib
 import hashlib
-import io
 import math
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from os import sep
 from os.path import basename, exists, isabs, join, relpath
 from pathlib import Path, PureWindowsPath
@@ -24,19 +24,20 @@ MAX_CLASSES = 100_000
 class PackedTexts:
     """Texts held in two arrays, so that a million of them are one copy for all workers."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        packed, ends = bytearray(), array("q", [0])
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._packed, self._ends = bytearray(), array("q", [0])
         for text in texts:
-            packed += text.encode("utf-8", "surrogateescape")
-            ends.append(len(packed))
-        self._ends = np.frombuffer(ends, dtype=np.int64)
-        self._packed = np.frombuffer(packed, dtype=np.uint8)
+            self.append(text)
+
+    def append(self, text: str) -> None:
+        self._packed += text.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._packed))
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     def __getitem__(self, index: int) -> str:
-        return self._packed[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
+        return self._packed[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))
@@ -55,7 +56,7 @@ class VideoList:
         self, filenames: Iterable[str], labels: Iterable[int], *, prefix: str = "", source: str = "",
         groups: Iterable[str] | None = None,
     ) -> None:
-        self._names = PackedTexts(filenames)
+        self._names = filenames if isinstance(filenames, PackedTexts) else PackedTexts(filenames)
         self.labels: npt.NDArray[np.int64] = np.fromiter(labels, dtype=np.int64)
         self.groups = None if groups is None else PackedTexts(groups)
         assert len(self._names) == len(self.labels)
@@ -85,13 +86,14 @@ class VideoList:
             path, self.starts[index], self.ends[index])
 
     def row(self, index: int, class_names: Sequence[str]) -> Segment:
-        """As the line of a CSV file."""
+        """As the line of a CSV file, without a group where that is the video itself."""
+        name = self.name(index)
+        group = "" if self.groups is None or self.groups[index] == name else self.groups[index]
         start, end = (0.0, math.inf) if self.starts is None or self.ends is None else (
             float(self.starts[index]), float(self.ends[index]))
-        return Segment(self.name(index), start, end, class_names[self.labels[index]],
-                       group="" if self.groups is None else self.groups[index],
+        return Segment(name, start, end, class_names[self.labels[index]], group=group,
                        others={name: cells[index] for name, cells in self.columns.items()} | (
-                           {} if self.num_frames is None else {"num_frames": str(self.num_frames[index])}))
+                            {} if self.num_frames is None else {"num_frames": str(self.num_frames[index])}))
 
     def subset(self, indices: Sequence[int]) -> "VideoList":
         """The videos of these places, in this order, with all that is known of them."""
@@ -102,6 +104,13 @@ class VideoList:
             values = getattr(self, name)
             setattr(videos, name, None if values is None else values[list(indices)])
         videos.columns = {name: [cells[index] for index in indices] for name, cells in self.columns.items()}
+        return videos
+
+    def with_groups(self, groups: Iterable[str]) -> "VideoList":
+        """The same videos with a group each."""
+        videos = copy(self)
+        videos.groups = PackedTexts(groups)
+        assert len(videos.groups) == len(self)
         return videos
 
     def joined(self, others: "VideoList") -> "VideoList":
@@ -155,11 +164,10 @@ def read_list(
             for row in rows:
                 check_within(within, prefix, row.path, row.where)
         return videos_of_rows(rows, names_of_labels(rows, class_names), prefix=prefix, source=str(ann_file))
-    filenames: list[str] = []
-    labels, counts = array("q"), array("q")
+    filenames, labels, counts = PackedTexts(), array("q"), array("q")
     known: dict[str, int] = {}  # label as written -> label: a million lines have few different ones
     has_counts = False
-    for number, line in enumerate(io.StringIO(read_text(ann_file), newline="\n"), start=1):
+    for number, line in enumerate(lines_of(read_text(ann_file)), start=1):
         words = line.rsplit(maxsplit=1)
         if not words:
             continue
@@ -191,6 +199,16 @@ def read_list(
     videos = VideoList(filenames, labels, prefix=prefix, source=str(ann_file))
     videos.num_frames = np.frombuffer(counts, dtype=np.int64) if has_counts else None
     return videos
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines of a text, one at a time: a list of all takes several times the memory of the text."""
+    start = 0
+    while start < len(text):
+        stop = text.find("\n", start)
+        stop = len(text) if stop < 0 else stop
+        yield text[start:stop]
+        start = stop + 1
 
 
 def videos_of_rows(rows: Sequence[Segment], class_names: Sequence[str], *, prefix: str, source: str) -> VideoList:

@@ -76,10 +76,13 @@ class VideoLoader:
 
     Iterating raises what an item raised: :class:`tinyaction.video.VideoError`, or ``ValueError`` of a transform.
 
+    ``even`` deals the last videos of an epoch to several processes alike; see :func:`rank_batches`.
+
     Attributes:
         position: batches of this epoch that were yielded, or left out since no video of them could be read.
         bad: videos of this epoch that were dropped (``on_error="skip"``), in the order in which they failed.
-        on_wait: called about once a second while the loader waits for a batch; may raise to leave.
+        on_wait: called about once a second while the loader waits for a batch, without workers for each video; may
+            raise to leave.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class VideoLoader:
         on_error: OnError = "raise",
         max_skipped: float = 0.1,
         video_timeout: float = 300.0,
+        even: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -112,7 +116,8 @@ class VideoLoader:
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.prefetch = prefetch
-        self._bounds = rank_batches(len(sampler), batch_size, rank=rank, num_ranks=num_ranks, even=sampler.shuffle)
+        self._bounds = rank_batches(len(sampler), batch_size, rank=rank, num_ranks=num_ranks, even=even)
+        self._num_per_round = batch_size * num_ranks
         self.on_error = on_error
         self.max_skipped = max_skipped
         self.video_timeout = video_timeout
@@ -131,7 +136,7 @@ class VideoLoader:
         self._waiting_since = 0.0                           # for a batch, in seconds of time.monotonic()
 
     def __len__(self) -> int:
-        """Batches of an epoch, counting those that skipping may leave empty."""
+        """Batches of an epoch, counting those without a video: the same in all processes."""
         return len(self._bounds)
 
     def set_epoch(self, epoch: int) -> None:
@@ -142,28 +147,49 @@ class VideoLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the epoch, for :meth:`load_state_dict` of a loader of the same videos."""
-        return {"epoch": self.sampler.epoch, "position": self.position, "num_items": len(self.dataset),
-                "bad": [asdict(video) for video in self.bad], "never_again": dict(self._never_again)}
+        return self.state_at(self.position, len(self.bad))
+
+    def state_at(self, position: int, num_bad: int) -> dict[str, Any]:
+        """The state after ``position`` batches, and the first ``num_bad`` of the videos dropped.
+
+        It counts the videos of the epoch's order that all processes have had, so any number of them can go on.
+        """
+        num_items = len(self.sampler)
+        num_done = num_items if position == len(self) else position * self._num_per_round
+        return {"epoch": self.sampler.epoch, "num_done": num_done, "num_items": len(self.dataset),
+                "bad": [asdict(video) for video in self.bad[:num_bad]], "never_again": dict(self._never_again)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Make the next iteration begin at the saved position, as if there had been no interruption."""
         if state["num_items"] != len(self.dataset):
             raise ValueError(f"the run was made with {state['num_items']} videos, now there are {len(self.dataset)}; "
                              "a run resumes only with the videos that it began with")
-        if not 0 <= state["position"] <= len(self):
-            raise ValueError(f"position is {state['position']}; an epoch has {len(self)} batches")
+        num_done, num_items = state["num_done"], len(self.sampler)
+        if not 0 <= num_done <= num_items or num_done % self._num_per_round and num_done < num_items:
+            raise ValueError(f"num_done is {num_done}; an epoch has {num_items} videos in rounds of "
+                             f"{self._num_per_round}")
         self.sampler.epoch = state["epoch"]
-        self.position = self._first = state["position"]
+        self.position = self._first = len(self) if num_done == num_items else num_done // self._num_per_round
         self.bad = [BadVideo(**video) for video in state["bad"]]
         self._never_again = dict(state["never_again"])
 
     def __iter__(self) -> Iterator[Any]:
+        return (batch for batch in self.rounds() if batch is not None)
+
+    def rounds(self) -> Iterator[Any]:
+        """The batches of the epoch; None for one without a video, as all of its videos were dropped.
+
+        Begins at the position that was restored, or with the first batch; ``position`` says so at once.
+        """
         order = self.sampler.order()
         self.position, self._first = self._first, 0
         if self.position == 0:
             self.bad = []
             for index in self._lost_before(order):
                 self._drop(BadVideo(index, self.dataset.filename(index), self._never_again[index]))
+        return self._rounds(order)
+
+    def _rounds(self, order: IntArray) -> Iterator[Any]:
         num_lost_in_a_row = 0
         while self.position < len(self._bounds):
             try:
@@ -174,8 +200,7 @@ class VideoLoader:
                         self._fail(failure)
                     if isinstance(batch, Exception):
                         raise batch
-                    if batch is not None:
-                        yield batch
+                    yield batch
             except LostWorkersError as lost:
                 num_lost_in_a_row += 1
                 self._after_loss(lost, num_lost_in_a_row)
@@ -186,6 +211,11 @@ class VideoLoader:
             return []
         mine = np.concatenate([order[start:stop] for start, stop in self._bounds])
         return mine[np.isin(mine, list(self._never_again))].tolist()
+
+    def reading(self) -> str:
+        """The file that a worker, or this process, has read for the longest time; "" where none is being read."""
+        rows = [row for row in self._table.tolist() if row[INDEX] >= 0]
+        return self.dataset.filename(int(min(rows, key=lambda row: row[STARTED])[INDEX])) if rows else ""
 
     # ---- bad videos ------------------------------------------------------------------------------------------------
 
@@ -261,8 +291,7 @@ class VideoLoader:
                 self._look_after_workers()
                 if not str(error).startswith("DataLoader timed out"):
                     raise _in_a_sentence(error) from error
-            if self.on_wait is not None:
-                self.on_wait()
+            self._report()
 
     def _start(self) -> Iterator[Any]:
         """An iterator of torch's loader over the plan; puts its new workers into ``_workers``."""
@@ -284,7 +313,7 @@ class VideoLoader:
             self._table.share_memory_()  # type: ignore[no-untyped-call]
         self._table[:, INDEX] = -1
         return DataLoader(
-            WatchedDataset(self.dataset, self._table),
+            WatchedDataset(self.dataset, self._table, None if self.num_workers else self._report),
             batch_sampler=self._plan,
             num_workers=self.num_workers,
             collate_fn=self._collate,
@@ -307,6 +336,10 @@ class VideoLoader:
             if handler is not None:
                 signal.signal(signal.SIGCHLD, handler)
             self._workers += [process for process in multiprocessing.active_children() if process not in before]
+
+    def _report(self) -> None:
+        if self.on_wait is not None:
+            self.on_wait()
 
     def _look_after_workers(self) -> None:
         """Raise LostWorkersError where workers died or hang on a file, ChildProcessError where they do nothing."""

@@ -53,21 +53,26 @@ class EpochSampler(Sampler[Key]):
 def rank_batches(num_items: int, batch_size: int, *, rank: int, num_ranks: int, even: bool) -> IntArray:
     """(start, stop) of each batch of one of ``num_ranks`` processes, in the order of the epoch.
 
-    Every item is in exactly one batch of one process.
+    Every item is in exactly one batch of one process, and every process has equally many batches.
 
-        num_items = 11, batch_size = 2, num_ranks = 2
+        num_items = 9, batch_size = 2, num_ranks = 2
+            even = False    rank 0: 01 45 8     rank 1: 23 67 -       (the batches of a single process, in turn)
+            even = True     rank 0: 01 45       rank 1: 23 678        (no batch is empty)
+        num_items = 11
             even = False    rank 0: 01 45 89    rank 1: 23 67 a
-        num_items = 9
-            even = False    rank 0: 01 45 8     rank 1: 23 67     (evaluation: those of a single process, in turn)
-            even = True     rank 0: 01 45       rank 1: 23 678    (training: every process has a batch in every step)
     """
-    starts = np.arange(0, num_items, batch_size)
-    bounds = np.stack([starts, np.minimum(starts + batch_size, num_items)], axis=1)  # (batches, 2)
-    if not even:
-        return bounds[rank::num_ranks]
+    if even:
+        return _even_batches(num_items, batch_size, rank=rank, num_ranks=num_ranks)
+    num_rounds = -(-num_items // (batch_size * num_ranks))
+    starts = batch_size * (np.arange(num_rounds) * num_ranks + rank)
+    return np.minimum(np.stack([starts, starts + batch_size], axis=1), num_items)  # (rounds, 2)
+
+
+def _even_batches(num_items: int, batch_size: int, *, rank: int, num_ranks: int) -> IntArray:
     if num_items < num_ranks:
         raise ValueError(f"{num_items} training videos are too few for {num_ranks} processes")
-    per_step = batch_size * num_ranks
-    num_full = (num_items - num_ranks) // per_step  # steps before the last, which has num_ranks items or more
-    last = num_full * per_step + np.linspace(0, num_items - num_full * per_step, num_ranks + 1).round().astype(int)
-    return np.concatenate([bounds[: num_full * num_ranks][rank::num_ranks], [last[rank : rank + 2]]])
+    per_round = batch_size * num_ranks
+    num_full = (num_items - num_ranks) // per_round  # rounds before the last, which has num_ranks items or more
+    last = num_full * per_round + np.linspace(0, num_items - num_full * per_round, num_ranks + 1).round().astype(int)
+    starts = per_round * np.arange(num_full) + batch_size * rank
+    return np.concatenate([np.stack([starts, starts + batch_size], axis=1), [last[rank : rank + 2]]])

@@ -5,6 +5,7 @@ within ``0 .. total_frames - 1`` and in order of time within each clip. ``rng`` 
 a ``numpy.random.RandomState``, or the module ``numpy.random`` for its global state.
 """
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -211,6 +212,24 @@ def window_frames(
         if not windows or windows[-1][1:] != (first, stop):            # rounding may give the last start twice
             windows.append((start, first, stop))
     return windows
+
+
+def step_frames(
+    seconds: npt.NDArray[np.float64], end_seconds: float, *, stride_seconds: float, window_seconds: float,
+    clip_len: int,
+) -> IntArray:
+    """The frames of a window around the middle of each step of a video's time: (S, clip_len).
+
+        4 frames a second, 8 of them; stride_seconds = 0.5  ->  steps 0-0.5 0.5-1 1-1.5 1.5-2
+            clip_len = 1                          ->  1 / 3 / 5 / 7   (shown at 0.25, 0.75 ...)
+            clip_len = 2, window_seconds = 1.0    ->  0 2 / 2 4 / 4 6 / 6 7   (1/4 second before and after the middle)
+
+    Moments before the first frame or after the last one have that frame. Arguments as of :func:`window_frames`.
+    """
+    middles = (np.arange(max(1, math.ceil(end_seconds / stride_seconds - 1e-6))) + 0.5) * stride_seconds  # (S,)
+    within = ((np.arange(clip_len) + 0.5) / clip_len - 0.5) * window_seconds  # (T,)
+    moments = middles[:, None] + within + 1e-6                         # rounded times of frames
+    return np.clip(np.searchsorted(seconds, moments, side="right") - 1, 0, len(seconds) - 1).astype(np.int64)
 
 
 def repeated_indices(total_frames: int, clip_len: int) -> IntArray:

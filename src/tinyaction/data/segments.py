@@ -101,12 +101,12 @@ def _rows_of(path: str | Path, required: Sequence[str], *, overlap: bool) -> lis
 def write_segments(path: str | Path, rows: Sequence[Segment]) -> None:
     """Write a CSV file that :func:`read_segments` or, of whole videos, :func:`read_rows` reads.
 
-    It has the columns ``split`` and ``group``, and others, where a row has one. In split.csv and clean.csv no
-    spreadsheet takes a cell for a formula. Raises UnicodeEncodeError where a name is not UTF-8.
+    It has the columns ``split`` and others where a row has one, and ``group`` where all have. In split.csv and
+    clean.csv no spreadsheet takes a cell for a formula. Raises UnicodeEncodeError where a name is not UTF-8.
     """
     others = dict.fromkeys(name for row in rows for name in row.others)
-    columns = [column for column in (*COLUMNS, "split", "group", *others)
-               if column in ("path", "label") or any(_cell(row, column) for row in rows)]
+    columns = [column for column in (*COLUMNS, "split", "group", *others) if column in ("path", "label")
+               or (all if column == "group" else any)(_cell(row, column) for row in rows)]
     to_text = to_cell if Path(path).name in (SPLIT_FILE, CLEAN_FILE) else str
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")

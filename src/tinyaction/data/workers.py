@@ -66,16 +66,19 @@ class WatchedDataset(Dataset[Any]):
     torch would turn the error into a traceback of the worker and drop the rest of the batch.
     """
 
-    def __init__(self, dataset: VideoItems, table: torch.Tensor) -> None:
+    def __init__(self, dataset: VideoItems, table: torch.Tensor, on_item: Callable[[], None] | None = None) -> None:
         self.dataset = dataset
         self.table = table  # (workers, 3) float64, shared
+        self.on_item = on_item  # called before each item where there are no workers
 
     def __getitem__(self, key: Key) -> Any:
         worker = get_worker_info()
-        row = torch.zeros(3) if worker is None else self.table[worker.id]
+        row = self.table[0 if worker is None else worker.id]
         row[STARTED] = time.monotonic()
         row[INDEX] = key[1]
         try:
+            if self.on_item is not None:
+                self.on_item()
             return self.dataset[key]
         except ITEM_ERRORS as error:
             return Failure(key[1], error)

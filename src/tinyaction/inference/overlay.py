@@ -10,12 +10,12 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from tinyaction.inference.prediction import Window
-from tinyaction.inference.timeline import Segment, clock, merge_windows, window_edges
+from tinyaction.inference.timeline import merge_windows, window_edges
 from tinyaction.results.sheets import GREY, INK, LINE, MARGIN, PAPER, write
+from tinyaction.results.timeline_metrics import Segment
+from tinyaction.results.timeline_picture import COLOURS, clock, tick_seconds
 from tinyaction.video import UInt8Array
 
-# Of classes, in the order in which they come. Source: Okabe and Ito 2008, for people with any kind of colour vision.
-COLOURS = [(0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (120, 120, 120)]
 MOST_ROWS = 8  # classes of a timeline
 ROW = 30  # height of a row of a timeline, pixels
 
@@ -150,15 +150,9 @@ def _write_labels(pen: ImageDraw.ImageDraw, place: _TimelinePlaces, title: str, 
             write(pen, (left + 5, place.band + 6), segment.label, size=14, end=right - 4, colour=(255, 255, 255))
     for row, name in enumerate(row_names):
         write(pen, (MARGIN, place.row(row) + 4), name, size=13, end=place.left - 8, colour=INK)
-    step = _tick_seconds(place.end_seconds - place.start_seconds)
+    step = tick_seconds(place.end_seconds - place.start_seconds)
     for number in range(int((place.end_seconds - place.start_seconds) / step + 1e-9) + 1):
         seconds = place.start_seconds + number * step
         x = place.x(seconds)
         pen.line([(x, place.axis - 8), (x, place.axis - 2)], fill=GREY)
         write(pen, (max(place.left, x - 18), place.axis), clock(seconds), size=12, end=place.width, colour=GREY)
-
-
-def _tick_seconds(seconds: float) -> float:
-    """The step of a time axis: about eight ticks."""
-    steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400)
-    return next((step for step in steps if seconds / step <= 9), seconds)

@@ -4,29 +4,19 @@ import csv
 import io
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinyaction.files import write_whole
 from tinyaction.inference.prediction import Window
+from tinyaction.results.timeline_metrics import Segment
 from tinyaction.text import to_cell
-
-
-@dataclass
-class Segment:
-    """A stretch of a video, in seconds, in which one class scores highest; ``score`` is its mean over the windows."""
-
-    start_seconds: float
-    end_seconds: float
-    label: str
-    score: float
 
 
 def merge_windows(windows: Sequence[Window]) -> list[Segment]:
     """Merge windows, in the order of time, into segments without gap or overlap.
 
-    Neighbouring windows with the same class become one segment; :func:`window_edges` says where one class ends and the
-    next begins.
+    Neighbouring windows with the same class become one segment, and its score the mean of theirs; :func:`window_edges`
+    says where one class ends and the next begins.
 
         windows   0-2 run   1-3 run   2-4 jump   ->   segments   0-2.5 run   2.5-4 jump
     """
@@ -73,10 +63,20 @@ def write_segments(path: str | Path, segments: Sequence[Segment]) -> None:
     write_whole(path, text.getvalue())
 
 
-def clock(seconds: float) -> str:
-    """Format as 1:05 or 1:02:03, with tenths where they are not 0."""
-    tenths = round(10 * seconds)
-    minutes, rest = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{rest // 10:02d}" + (f".{rest % 10}" if rest % 10 else "")
-    return f"{hours}:{minutes:02d}:{text}" if hours else f"{minutes}:{text}"
+def write_subtitles(path: str | Path, segments: Sequence[Segment]) -> None:
+    """Write segments as subtitles that players show over the video: SubRip (.srt) or WebVTT (.vtt), by the suffix."""
+    is_vtt = Path(path).suffix.lower() == ".vtt"
+    parts = ["WEBVTT"] if is_vtt else []
+    for number, one in enumerate(segments, start=1):
+        times = " --> ".join(_subtitle_time(seconds, "." if is_vtt else ",")
+                             for seconds in (one.start_seconds, one.end_seconds))
+        label = one.label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") if is_vtt else one.label
+        parts.append(f"{number}\n{times}\n{label} {one.score:.2f}")
+    write_whole(path, "\n\n".join(parts) + "\n")
+
+
+def _subtitle_time(seconds: float, point: str) -> str:
+    """3723.5 -> 01:02:03.500"""
+    milliseconds = round(1000 * seconds)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"

@@ -15,6 +15,7 @@ from tinyaction.files import whole_file
 from tinyaction.models.create import create_model, model_arguments
 from tinyaction.models.model_card import PublishedModel
 from tinyaction.models.recognizer import Recognizer
+from tinyaction.models.temporal import TemporalNetwork, TimelineModel
 from tinyaction.models.torch_file import check_finite, read_torch_file
 from tinyaction.text import check_class_names
 from tinyaction.version import __version__
@@ -25,6 +26,10 @@ MAX_VIDEO_BYTES = 4 << 30  # of the pixels of one video, as eval_pipeline descri
 
 def versions() -> dict[str, str]:
     return {"tinyaction": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+class TimelineModelError(ValueError):
+    """A model of timelines where one of clips is asked for."""
 
 
 @dataclass
@@ -45,6 +50,7 @@ class SavedTraining:
     random: dict[str, Any] = field(repr=False)  # the states of all random generators
     identity: dict[str, Any]  # the fields of RunIdentity, which must be the same in the resumed run
     best: BestEpoch | None = None  # None before the end of the first epoch
+    ranks: list[dict[str, Any]] = field(default_factory=list, repr=False)  # position and random state of each process
 
 
 @dataclass
@@ -61,6 +67,7 @@ class Checkpoint:
     stand_in: bool = False  # True where the run trained on generated clips
     versions: dict[str, str] = field(default_factory=versions)
     training: SavedTraining | None = None  # in last.pt only
+    timeline: dict[str, Any] = field(default_factory=dict)  # the settings of a TimelineModel; of others empty
 
     def save(self, path: str | Path, *, keep_previous: bool = False) -> None:
         """Write the file whole or not at all; with ``keep_previous`` keep the one before as :func:`previous_of`.
@@ -71,6 +78,8 @@ class Checkpoint:
         content = {"format": FORMAT, **vars(self), "training": _training_to_dict(self.training)}
         if self.training is None:
             del content["training"]
+        if not self.timeline:
+            del content["timeline"]
         data = io.BytesIO()  # torch's own writer makes a RuntimeError, or an abort, of a full disk
         torch.save(content, data)
         try:
@@ -128,7 +137,7 @@ def _check(checkpoint: Checkpoint) -> None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its class_names are no list of names")
     check_class_names(names, "its class_names")
-    if checkpoint.model["num_classes"] != len(names):
+    if not checkpoint.timeline and checkpoint.model["num_classes"] != len(names):
         raise ValueError(f"it has {len(names)} class names and {checkpoint.model['num_classes']} classes")
     num_bytes = 3
     for name, value in checkpoint.eval_pipeline.items():
@@ -166,11 +175,31 @@ def load_newest(path: str | Path) -> tuple[Checkpoint, str]:
 def load_model(path: str | Path) -> tuple[Recognizer, Checkpoint]:
     """Build the recognizer of a checkpoint, in evaluation mode on the CPU; return both.
 
-    Raises as :meth:`Checkpoint.load` does, and ValueError where the weights are not those of the model.
+    Raises as :meth:`Checkpoint.load` does, ValueError where the weights are not those of the model, and
+    TimelineModelError where it is one of :func:`load_timeline_model`.
     """
     checkpoint = Checkpoint.load(path)
+    if checkpoint.timeline:
+        raise TimelineModelError(f"{path}: a model of timelines (train --task timeline), not of clips; tinyaction "
+                                 "predict takes it, and tinyaction evaluate --task timeline")
     try:
         model = create_model(**checkpoint.model)
+        model.load_state_dict(checkpoint.state_dict)
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: its model cannot be made ({reason[:160]})") from None
+    return model.eval(), checkpoint
+
+
+def load_timeline_model(path: str | Path) -> tuple[TimelineModel, Checkpoint]:
+    """The same of a checkpoint that ``--task timeline`` wrote; ValueError of any other."""
+    checkpoint = Checkpoint.load(path)
+    if not checkpoint.timeline:
+        raise ValueError(f"{path}: a model of clips; give the checkpoint of a run with --task timeline")
+    try:
+        settings = dict(checkpoint.timeline)
+        temporal = TemporalNetwork(**settings.pop("network"))
+        model = TimelineModel(create_model(**checkpoint.model), temporal, **settings)
         model.load_state_dict(checkpoint.state_dict)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())

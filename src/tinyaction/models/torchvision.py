@@ -5,6 +5,7 @@ The parts keep torchvision's names, so that ``backbone.layer1.0.conv1.weight`` i
 """
 
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from tinyaction.models.checkpointing import recompute
 from tinyaction.models.temporal_shift import TemporalShift
 
 CLASSIFICATION_NETS = torchvision.models.list_models(module=torchvision.models)
@@ -131,6 +133,7 @@ class TemporalShiftResNet(nn.Module):
     """
 
     takes_clips = True
+    recomputes = False  # see tinyaction.models.checkpointing
 
     def __init__(self, net: torchvision.models.ResNet) -> None:
         super().__init__()
@@ -147,7 +150,8 @@ class TemporalShiftResNet(nn.Module):
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for number, block in enumerate(stage):
                 shifted = self.shift(x, T) if number % self.blocks_per_shift == 0 else x
-                x = residual_block(block, x, shifted)
+                forward = partial(residual_block, block)
+                x = recompute(block, forward, x, shifted) if self.recomputes else forward(x, shifted)
         return torch.unflatten(x, 0, (N, T)).transpose(1, 2)           # (N, F, T, H/32, W/32)
 
 

@@ -6,8 +6,9 @@ kills its process is a finding like every other, and is never opened in this pro
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from os.path import isfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from tinyaction.data.annotations import DataFolder, VideoList
 from tinyaction.prepare.parts import add_line, read_lines
 from tinyaction.prepare.pool import Lost, map_in_processes
 from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
+from tinyaction.video.segment import segment_of
 
+Segments = dict[str, tuple[float, float, str]]  # name -> start and end in seconds, and the line of the list
 HASH_BITS = 64  # of each of three frames
 NEAR_BITS = 8  # of 192: videos that differ by no more are nearly the same; re-encoded copies differ by 0 to 5
 # What FFmpeg's H.264 decoder says of packets before the first key frame, in streams joined in the middle: no damage.
@@ -170,8 +173,12 @@ def check_data(
     num_videos = {split: np.bincount(videos.labels, minlength=num_classes) for split, videos in lists.items()}
     counts = {name: {split: int(num_videos[split][label]) for split in lists}
               for label, name in enumerate(data.class_names)}
-    findings = [*_of_files(files, clip_len), *_listed_twice(lists), *_under_two_labels(data, files),
-                *_in_both_splits(listed, files), *_of_classes(counts)]
+    segments = _segments_by_video(lists.values())
+    findings = [*_of_files(files, 0 if segments else clip_len), *_listed_twice(lists), *_under_two_labels(data, files),
+                *_in_both_splits(listed, files, is_segments=bool(segments)), *_of_classes(counts)]
+    for _, found in map_in_processes(partial(check_segments, clip_len=clip_len), list(segments.items()),
+                                     num_workers=max(1, num_workers), timeout_seconds=video_timeout):
+        findings += [] if isinstance(found, Lost) else found           # Lost: the file is a finding already
     findings += [Finding("not used", [], note) for note in data.left_out]
     return Check(files, findings, counts)
 
@@ -202,13 +209,14 @@ def clean_places(videos: VideoList, check: Check, *, drop_concealed: bool = Fals
     """
     bad = {path for path, result in check.files.items()
            if result.problem or drop_concealed and result.concealed_damage}
-    bad |= {path for finding in check.findings if finding.kind == "same content under two labels"
+    bad |= {path for finding in check.findings if finding.kind in ("same content under two labels", "segment")
             for path in finding.paths}
     bad |= {finding.paths[1] for finding in check.findings if finding.kind == "same content in train and val"}
     kept: dict[str, int] = {}
     for index in range(len(videos)):
-        if videos[index][0] not in bad:
-            kept.setdefault(videos.item_name(index), index)
+        name = videos.item_name(index)
+        if not {name, videos[index][0]} & bad:
+            kept.setdefault(name, index)
     return list(kept.values())
 
 
@@ -216,42 +224,81 @@ def _listed_twice(lists: Mapping[str, VideoList]) -> list[Finding]:
     findings = []
     for split, videos in lists.items():
         labels = defaultdict(list)
-        for index in range(len(videos)):
-            labels[videos.item_name(index)].append(videos[index][1])
-        findings += [Finding("listed twice", [path], f"{len(given)} times in {split}, labels {given}")
-                     for path, given in labels.items() if len(given) > 1]
+        for index, label in enumerate(videos.labels.tolist()):
+            labels[videos.item_name(index)].append(label)
+        findings += [Finding("listed twice", [name], f"{len(given)} times in {split}, labels {given}")
+                     for name, given in labels.items() if len(given) > 1]
     return findings
 
 
 def _under_two_labels(data: DataFolder, files: Mapping[str, CheckedFile]) -> list[Finding]:
-    """Files of the same bytes that have different labels, whatever their names; one of the labels is wrong."""
-    labels: dict[str, dict[str, int]] = defaultdict(dict)  # content -> path -> label
+    """Files of the same bytes that have different labels, whatever their names; one of the labels is wrong.
+
+    Of segments, those with the same times.
+    """
+    labels: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)  # (content, times) -> name -> label
     for videos in (data.train, data.val):
         for index in range(len(videos)):
             path, label = videos[index]
+            name = videos.item_name(index)
             if files[path].digest:
-                labels[files[path].digest][path] = label
+                labels[files[path].digest, name.removeprefix(path)][name] = label
     return [Finding("same content under two labels", list(given),
                     "labels " + ", ".join(repr(data.class_names[label]) for label in given.values()))
             for given in labels.values() if len(set(given.values())) > 1]
 
 
-def _in_both_splits(listed: Mapping[str, Sequence[str]], files: Mapping[str, CheckedFile]) -> list[Finding]:
+def _segments_by_video(lists: Iterable[VideoList]) -> dict[str, Segments]:
+    """The segments of each video of the lists; none of lists of whole videos."""
+    found: dict[str, Segments] = defaultdict(dict)
+    for videos in lists:
+        if videos.starts is not None and videos.ends is not None and videos.lines is not None:
+            for index, times in enumerate(zip(videos.starts.tolist(), videos.ends.tolist(), strict=True)):
+                where = f"{videos.source}, line {videos.lines[index]}"
+                found[videos[index][0]][videos.item_name(index)] = (*times, where)
+    return found
+
+
+def check_segments(job: tuple[str, Segments], clip_len: int) -> list[Finding]:
+    """What is wrong with the segments of one video; a video that cannot be opened has a finding of its own."""
+    path, segments = job
+    findings: list[Finding] = []
+    try:
+        reader = open_video(path)
+    except (VideoError, OSError):
+        return findings
+    for name, (start, end, where) in segments.items():
+        try:
+            num_frames = len(segment_of(reader, start, end, path=path, where=where))
+        except VideoError as error:
+            findings.append(Finding("segment", [name], error.reason))
+            continue
+        if num_frames < clip_len:
+            findings.append(Finding("fewer frames than a clip", [name], f"{num_frames} frames, a clip has {clip_len}"))
+    return findings
+
+
+def _in_both_splits(
+    listed: Mapping[str, Sequence[str]], files: Mapping[str, CheckedFile], *, is_segments: bool
+) -> list[Finding]:
     """Validation videos that are training videos too: the same bytes, or nearly the same pictures."""
     findings = []
     by_digest = {files[path].digest: path for path in listed["train"] if files[path].digest}
     same = set()
-    for path in listed["val"]:
+    for path in dict.fromkeys(listed["val"]):
         twin = by_digest.get(files[path].digest)
-        if twin is not None:
+        if twin == path and is_segments:
+            same.add(path)
+            findings.append(Finding("segments of one video in train and val", [path]))
+        elif twin is not None:
             same.add(path)
             findings.append(Finding("same content in train and val", [twin, path]))
     # Of 192 bits in 12 groups at least four groups are equal where at most 8 bits differ.
     groups: dict[tuple[int, str], list[str]] = defaultdict(list)
-    for path in listed["train"]:
+    for path in dict.fromkeys(listed["train"]):
         for place, group in _groups(files[path].perceptual_hash):
             groups[place, group].append(path)
-    for path in listed["val"]:
+    for path in dict.fromkeys(listed["val"]):
         if path in same:
             continue
         shared = Counter(twin for key in _groups(files[path].perceptual_hash) for twin in groups.get(key, ()))

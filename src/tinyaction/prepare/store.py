@@ -4,7 +4,7 @@ A store is a data folder like any other, made from one. The lists are the same, 
 
     STORE/store.json                      the settings, and the folder that it was made from
     STORE/train.txt, val.txt, classes.txt lines "path label"; written last, so a store that has them is whole; of
-                                          groups train.csv and val.csv, "path,label,group"
+                                          groups or segments train.csv and val.csv
     STORE/train/abc.mp4.zip               format "jpeg": pictures in a zip, or
     STORE/train/abc.mp4.npy               format "raw": an array, read by memory map
 
@@ -14,21 +14,20 @@ one that is there is whole; a command that was killed goes on where it stopped. 
 that decodes it is named, and the others are stored.
 """
 
-import csv
 import errno
-import io
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
 
 import cv2
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
+from tinyaction.data.segments import Segment, write_segments
 from tinyaction.files import is_part, remove_parts, write_whole
 from tinyaction.prepare.parts import Part
 from tinyaction.prepare.pool import Lost, map_in_processes
@@ -312,20 +311,18 @@ def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
                 count = "" if videos.num_frames is None else f" {-(-int(videos.num_frames[index]) // stride)}"
                 yield f"{plan.targets[video]}{count} {label}\n"
 
-    def table(videos: VideoList) -> Iterator[list[str]]:
-        yield ["path", "label", "group"]
-        for index, group in enumerate(videos.groups or []):
-            video, label = videos[index]
+    def rows(videos: VideoList) -> Iterator[Segment]:
+        for index in range(len(videos)):
+            video, _ = videos[index]
             if video not in bad:
-                yield [plan.targets[video], plan.data.class_names[label], group]
+                yield replace(videos.row(index, plan.data.class_names), path=plan.targets[video])
 
-    has_groups = plan.data.train.groups is not None and plan.data.val.groups is not None
-    for name, videos in (("train", plan.data.train), ("val", plan.data.val)):
-        (plan.folder / f"{name}{'.txt' if has_groups else '.csv'}").unlink(missing_ok=True)
-        if has_groups:
-            text = io.StringIO(newline="")
-            csv.writer(text, lineterminator="\n").writerows(table(videos))
-            write_whole(plan.folder / f"{name}.csv", text.getvalue())
+    train, val = plan.data.train, plan.data.val
+    is_table = train.starts is not None or train.groups is not None and val.groups is not None
+    for name, videos in (("train", train), ("val", val)):
+        (plan.folder / f"{name}{'.txt' if is_table else '.csv'}").unlink(missing_ok=True)
+        if is_table:
+            write_segments(plan.folder / f"{name}.csv", list(rows(videos)))
         else:
             write_whole(plan.folder / f"{name}.txt", "".join(lines(videos)))
 

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
@@ -20,10 +19,9 @@ import numpy.typing as npt
 from tinyaction.results.metrics import wilson_interval
 from tinyaction.results.page import html_page, section, table
 from tinyaction.results.plots import Series, line_chart, shortened
-from tinyaction.results.run import Run
+from tinyaction.results.run import Run, end_of_name
 from tinyaction.results.summary import WIDTH
 from tinyaction.text import some_of
-from tinyaction.video.frames import FORMATS
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -131,7 +129,7 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     tables = [{one.filename: one for one in run.predictions} for run in runs]
     common = [name for name in tables[0] if all(name in other for other in tables[1:])]
     if not common:
-        tables = [{_end(name): one for name, one in whole.items()} for whole in tables]
+        tables = [{end_of_name(name): one for name, one in whole.items()} for whole in tables]
         common = [name for name in tables[0] if all(name in other for other in tables[1:])]
     if not common:
         raise ValueError(f"{first.folder} and {runs[1].folder} predicted no video in common; evaluate both on the "
@@ -146,12 +144,6 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
                       np.array([tables[0][name].label for name in common]),
                       np.array([[own[name].predicted for name in common] for own in tables]),
                       len({name for own in tables for name in own}) - len(common))
-
-
-def _end(filename: str) -> str:
-    """Folder and name of a video, without the suffix that a frame store adds."""
-    path = Path(filename)
-    return "/".join((path.with_suffix("") if path.suffix in FORMATS.values() else path).parts[-2:])
 
 
 def paired_line(test: PairedTest, first: str, second: str) -> str:

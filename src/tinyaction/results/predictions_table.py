@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
+from tinyaction.data.segments import split_segment_name
 from tinyaction.results.run import Run, SavedPrediction
 from tinyaction.video.frames import original_of
 
@@ -52,15 +53,19 @@ def predictions_section(run: Run, strips: Mapping[str, str]) -> str:
 
 
 def link_to(filename: str, folder: Path) -> str:
-    """The address of a video from a page in ``folder``; empty where there is no such file."""
-    path = Path(os.path.abspath(original_of(filename)))
+    """The address of a video from a page in ``folder``; empty where there is no such file.
+
+    Browsers begin and end at the times of a segment.
+    """
+    name, times = split_segment_name(filename)
+    path = Path(os.path.abspath(original_of(name)))
     if not path.is_file():
         return ""
     try:
         relative = os.path.relpath(path, os.path.abspath(folder)).replace(os.sep, "/")
     except ValueError:  # another drive of Windows
-        return path.as_uri()
-    return quote(relative.encode(errors="surrogateescape"))
+        return path.as_uri() + times
+    return quote(relative.encode(errors="surrogateescape")) + times
 
 
 def _inert(text: str) -> str:

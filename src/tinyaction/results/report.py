@@ -20,17 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyaction.data.dataset import VideoDataset
+from tinyaction.data.segments import split_segment_name
 from tinyaction.files import write_whole
 from tinyaction.results.metrics import class_scores, confusion_matrix, wilson_interval
 from tinyaction.results.neighbors import read_neighbors
 from tinyaction.results.page import html_page, section, table
 from tinyaction.results.plots import Series, class_bars, confusion_chart, isolated, line_chart, shortened, stacked_bars
 from tinyaction.results.predictions_table import predictions_section, table_order
-from tinyaction.results.run import TIMES, Run, read_run, usage_lines
+from tinyaction.results.run import TIMES, Run, end_of_name, read_run, usage_lines
 from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, draw_strip, write_png
 from tinyaction.results.summary import confused_pairs
+from tinyaction.results.timeline_report import write_timeline_report
 from tinyaction.text import from_cell, shell_line
-from tinyaction.video.frames import FORMATS
 
 NUM_TRAIN_CLIPS = 8
 NUM_MISTAKES = 16
@@ -54,6 +55,8 @@ def write_report(
         OSError: the folder cannot be written.
     """
     run = read_run(folder)
+    if run.config.get("task") == "timeline":
+        return write_timeline_report(folder)
     sheets = [_mistakes(run, val_set), _right(run, val_set), _train_clips(run, train_set)]
     for sheet in sheets:
         path = run.folder / f"{sheet.name}.png"
@@ -106,17 +109,11 @@ class Sheet:
 
 def find_video(dataset: VideoDataset, filename: str) -> int | None:
     """The index of a video in the dataset, by its path, else by the names of its folder and file if only one fits."""
-    names = [dataset.videos[i][0] for i in range(len(dataset))]
+    names = [dataset.filename(index) for index in range(len(dataset))]
     if filename in names:
         return names.index(filename)
-    ends = [_end(name) for name in names]
-    return ends.index(_end(filename)) if ends.count(_end(filename)) == 1 else None
-
-
-def _end(filename: str) -> tuple[str, ...]:
-    """The names of the folder and of the video, without the suffix that a frame store adds."""
-    path = Path(filename)
-    return (path.with_suffix("") if path.suffix in FORMATS.values() else path).parts[-2:]
+    ends = [end_of_name(name) for name in names]
+    return ends.index(end_of_name(filename)) if ends.count(end_of_name(filename)) == 1 else None
 
 
 def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
@@ -156,7 +153,7 @@ def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
         sheet.intro = NOT_AT_HAND
         return sheet
     for index in spread_over_classes(train_set.videos.labels, NUM_TRAIN_CLIPS):
-        filename, label = train_set.videos[index]
+        filename, label = train_set.filename(index), train_set.videos[index][1]
         if filename in run.bad_files:  # it may have ended a worker process
             sheet.lost.append(f"{filename}: skipped in training, see bad_files.txt")
             continue
@@ -243,7 +240,7 @@ def _usage(run: Run) -> str:
     if run.folds and not run.config.get("final"):
         again = shell_line("tinyaction", "train", "--config", run.folder / "config.json", "--final")
         return f"folds only measure; to train on all videos as well: {again}"
-    example = run.predictions[0].filename if run.predictions else "clip.mp4"
+    example = split_segment_name(run.predictions[0].filename)[0] if run.predictions else "clip.mp4"
     return "\n".join(usage_lines(run.folder, run.config["data"], example, is_tested=not run.folds))
 
 

@@ -30,10 +30,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tinyaction.data.loader import BadVideo
+from tinyaction.data.segments import split_segment_name
 from tinyaction.files import write_whole
 from tinyaction.results.evaluation import EpochRecord, Evaluation
 from tinyaction.results.trackers import Trackers, check_trackers
 from tinyaction.text import from_cell, printable, shell_line, to_cell
+from tinyaction.video.frames import FORMATS
 
 T = TypeVar("T")
 
@@ -284,6 +286,13 @@ def read_run(folder: str | Path) -> Run:
         float(row["score"]), float(row["class_score"]))) if path.is_file() else []
     folds = _rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
     return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")), folds)
+
+
+def end_of_name(filename: str) -> str:
+    """Folder and name of a video or a segment, without the suffix that a frame store adds."""
+    name, times = split_segment_name(filename)
+    path = Path(name)
+    return "/".join((path.with_suffix("") if path.suffix in FORMATS.values() else path).parts[-2:]) + times
 
 
 def _read_bad_files(path: Path) -> dict[str, str]:

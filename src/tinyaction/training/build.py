@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models import check_input, create_model, load_weights
+from tinyaction.models.checkpointing import checkpoint_blocks
 from tinyaction.models.create import give_maps, is_transformer, published_card
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.vit import VideoTransformer
@@ -23,10 +24,20 @@ from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.store import check_store, default_store, make_store
 from tinyaction.prepare.stored_file import StoreSettings
 from tinyaction.training.config import REFERENCE_BATCH_SIZE, RunConfig
-from tinyaction.training.distributed import main_process_first, num_processes, rank, start_processes
+from tinyaction.training.distributed import (
+    broadcast_from_main,
+    main_process_first,
+    num_processes,
+    rank,
+    start_processes,
+)
 from tinyaction.training.finetune import Criterion, class_weights, create_average, freeze
+from tinyaction.training.identity import processes_at_start
+from tinyaction.training.job import folder_of_job
 from tinyaction.training.precision import choose_amp, create_scaler
+from tinyaction.training.rounds import share_step
 from tinyaction.training.schedule import learning_rate, scaled_learning_rate
+from tinyaction.training.sync_norm import synchronize_norms
 from tinyaction.training.updater import LearningRateAt, Updater, create_optimizer
 
 STAND_IN = "STAND-IN DATA: generated clips of moving shapes, not Kinetics; its accuracy says nothing of real videos."
@@ -53,6 +64,7 @@ class Training:
     criterion: Criterion | None
     lr: float  # of the whole batch
     notes: list[str]  # on the weights
+    num_processes: int  # that began the run
 
 
 def build(
@@ -66,9 +78,11 @@ def build(
         on_line: receives a sentence for each download or store.
         on_count: called with its progress.
     """
-    if config.resume and num_processes() > 1:
-        raise ValueError("--resume goes with one process; torchrun would need the random states of all of them")
     device = start_processes(choose_device(config.device))
+    config = replace(config, resume=config.resume or broadcast_from_main(folder_of_job(config)))
+    num_at_start = processes_at_start(config.resume) if config.resume else num_processes()
+    batch_size, grad_accum = share_step(config.batch_size, config.grad_accum, num_before=num_at_start,
+                                        num_now=num_processes(), keep_rounds=config.sync_batch_norm)
     amp = choose_amp(config.amp, device)
     check_input(config.model, clip_len=config.clip_len, size=config.size)  # before anything is downloaded
     if rank() > 0:
@@ -85,15 +99,24 @@ def build(
     model.to(device)
     criterion = build_criterion(config, data)
     train_set, val_set = build_datasets(config, data)
-    train_loader = build_loader(config, train_set, is_train=True, pin_memory=device.type == "cuda")
-    val_loader = build_loader(config, val_set, is_train=False, pin_memory=device.type == "cuda")
-    lr = scaled_learning_rate(config.lr, batch_size=config.batch_size * config.grad_accum * num_processes(),
+    check_num_batches(len(train_set), batch_size)
+    train_loader = build_loader(config, train_set, batch_size, is_train=True, pin_memory=device.type == "cuda")
+    val_loader = build_loader(config, val_set, config.batch_size, is_train=False, pin_memory=device.type == "cuda")
+    lr = scaled_learning_rate(config.lr, batch_size=config.batch_size * config.grad_accum * num_at_start,
                               reference_batch_size=REFERENCE_BATCH_SIZE)
-    updater = build_updater(config, model, lr, amp, num_batches=len(train_loader))
+    updater = build_updater(config, model, lr, amp, num_batches=len(train_loader), grad_accum=grad_accum)
     if config.compile:
         model.compile()
     return Training(config, device, folder, data, train_set, val_set, model, train_loader, val_loader, updater,
-                    criterion, lr, notes)
+                    criterion, lr, notes, num_at_start)
+
+
+def check_num_batches(num_videos: int, batch_size: int) -> None:
+    """Raise ValueError where some process would have no batch in any round."""
+    num_batches = math.ceil(num_videos / batch_size)
+    if num_batches < num_processes():
+        raise ValueError(f"{num_videos} training videos are {num_batches} batches of {batch_size}, too few for "
+                         f"{num_processes()} processes; take a smaller --batch-size or fewer processes")
 
 
 def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Path:
@@ -130,6 +153,10 @@ def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[s
     if isinstance(model.backbone, VideoTransformer):
         model.backbone.set_drop_path(config.drop_path)
     freeze(model, config.freeze, norms=config.freeze_norms)
+    if config.checkpointing:
+        checkpoint_blocks(model.backbone)
+    if config.sync_batch_norm:
+        synchronize_norms(model)
     return model, notes
 
 
@@ -150,13 +177,15 @@ def build_datasets(config: RunConfig, data: DataFolder) -> tuple[VideoDataset, V
     return train_set, val_set
 
 
-def build_loader(config: RunConfig, dataset: VideoDataset, *, is_train: bool, pin_memory: bool) -> VideoLoader:
+def build_loader(
+    config: RunConfig, dataset: VideoDataset, batch_size: int, *, is_train: bool, pin_memory: bool
+) -> VideoLoader:
     """Make a loader of this process's batches."""
     return build_dataloader(
-        dataset, batch_size=config.batch_size, shuffle=is_train, balanced=config.balanced and is_train,
+        dataset, batch_size=batch_size, shuffle=is_train, balanced=config.balanced and is_train,
         num_workers=config.num_workers, pin_memory=pin_memory, rank=rank(), num_ranks=num_processes(),
         on_error="skip" if config.on_error == "skip" else "raise", max_skipped=config.max_skipped,
-        video_timeout=config.video_timeout,
+        video_timeout=config.video_timeout, even=config.sync_batch_norm and is_train,
     )
 
 
@@ -169,21 +198,22 @@ def build_criterion(config: RunConfig, data: DataFolder) -> Criterion | None:
 
 
 def build_updater(
-    config: RunConfig, model: Recognizer, lr: float, amp: torch.dtype | None, *, num_batches: int
+    config: RunConfig, model: Recognizer, lr: float, amp: torch.dtype | None, *, num_batches: int,
+    grad_accum: int,
 ) -> Updater:
     """What updates the weights that the model has now; ``lr`` is that of the whole batch."""
     return Updater(
         create_optimizer(config.optimizer, model, lr=lr, weight_decay=config.weight_decay,
                          head_lr_multiplier=config.head_lr_multiplier, layer_decay=config.layer_decay),
-        build_schedule(config, lr, num_batches=num_batches),
-        config.clip_grad_norm, config.grad_accum, amp, create_scaler(amp),
+        build_schedule(config, lr, num_batches=num_batches, grad_accum=grad_accum),
+        config.clip_grad_norm, grad_accum, amp, create_scaler(amp),
         create_average(model, config.ema) if config.ema else None,
     )
 
 
-def build_schedule(config: RunConfig, lr: float, *, num_batches: int) -> LearningRateAt:
+def build_schedule(config: RunConfig, lr: float, *, num_batches: int, grad_accum: int) -> LearningRateAt:
     """Return the learning rate by optimizer step, for epochs of ``num_batches`` batches."""
-    steps_per_epoch = math.ceil(num_batches / config.grad_accum)
+    steps_per_epoch = math.ceil(num_batches / grad_accum)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     return lambda step: learning_rate(step, base_lr=lr, total_steps=config.epochs * steps_per_epoch,
                                       warmup_steps=warmup_steps)

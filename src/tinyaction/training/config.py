@@ -49,7 +49,8 @@ class RunConfig:
     on_error: str = flag("raise", "at a video that cannot be read: stop, or leave it out and say so",
                          choices=("raise", "skip"))
     max_skipped: float = flag(0.1, "largest share of videos that --on-error skip may leave out", within=(0, 1))
-    video_timeout: float = flag(300.0, "seconds in which a worker must have read a video", above=0)
+    video_timeout: float = flag(300.0, "seconds in which a worker must have read a video, and other processes "
+                                       "given a sign of life", above=0)
     allow_outside: bool = flag(False, "lists may name videos outside the data folder")
     group_by: str = flag("", "regular expression that finds a clip's group in its path, as its person or recording: "
                              "a group is never divided", metavar="REGEX")
@@ -68,6 +69,11 @@ class RunConfig:
     method: str = flag(BY_MODEL, "finetune trains the network; probe trains a linear classifier on its frozen "
                                  "features, in seconds; the third trains on from there and keeps the better",
                        group="method", choices=("finetune", "probe", "probe-then-finetune"))
+    task: str = flag("clips", "clips have one label each; timeline finds segments in uncut videos, by a network over "
+                              "time on frozen features", choices=("clips", "timeline"))
+    stride: float = flag(0.2, "seconds of a step of a timeline", at_least=0.02)
+    window: float = flag(1.0, "seconds that a network on clips sees around each step of a timeline", above=0)
+    overlaps: bool = flag(False, "segments of a timeline may overlap: several classes at once")
     probe_views: int = flag(2, "clips of a video whose features a probe sees, and whose scores are averaged",
                             at_least=1)
     pooling: str = flag("auto", "what a probe sees of the frames: their mean; stats: mean, deviation and change; "
@@ -101,6 +107,9 @@ class RunConfig:
     amp: str = flag("auto", "number format: auto is bf16 or fp16 on CUDA and float32 elsewhere, off is float32",
                     choices=("auto", "off", "bf16", "fp16"))
     compile: bool = flag(False, "compile the network with torch.compile")
+    checkpointing: bool = flag(False, "compute residual and transformer blocks again in the backward pass, which "
+                                      "takes less memory and more time")
+    sync_batch_norm: bool = flag(False, "batch norms see the videos of all processes, not of each alone")
 
     train_clips: int = flag(1, "clips of a training video in each epoch", group="augmentation", at_least=1)
     augment: str = flag("basic", "basic crops and mirrors; randaugment and color change colours as well",
@@ -120,6 +129,7 @@ class RunConfig:
     out: str = flag("", "folder of the run; default a new one under runs/", group="run", metavar="DIR")
     resume: str = flag("", "folder of a run to continue where it stopped, with its flags; on a CPU to the bit",
                        metavar="DIR")
+    requeue: bool = flag(False, "where SLURM sends SIGUSR1, ask it to start the job again (scontrol requeue)")
     save_every: int = flag(0, "optimizer steps between saves of last.pt; 0 saves after each epoch", at_least=0)
     seed: int = flag(0, "seed of every random draw", at_least=0, below=2**32)
     device: str = flag("auto", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
@@ -131,8 +141,11 @@ class RunConfig:
         if is_auto and self.weights:
             raise ValueError(f"--weights is {self.weights!r}, but --model auto brings its own; name the model")
         if self.method is None and not is_auto:
-            self.method = "probe-then-finetune" if self.pretrained else "finetune"
+            is_probe_first = self.pretrained and self.task == "clips"
+            self.method = "probe-then-finetune" if is_probe_first else "finetune"
         defaults = {} if is_auto else default_hyperparameters(self.model, self.pretrained, self.method)
+        if self.task == "timeline":
+            defaults |= timeline_hyperparameters(self.model)
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
@@ -143,8 +156,12 @@ class RunConfig:
             self.num_workers = default_num_workers()
         if self.class_weights and self.balanced:
             raise ValueError("--class-weights and --balanced both make up for rare classes; take one of them")
+        if self.sync_batch_norm and self.compile:
+            raise ValueError("--sync-batch-norm does not go with --compile; leave one of them out")
         if self.method == "probe":
             check_probe(self)
+        if self.task == "timeline":
+            check_timeline(self)
         for name, is_given in (("--layer-decay", self.layer_decay != 1), ("--drop-path", self.drop_path != 0)):
             if is_given and not is_auto and not is_transformer(self.model):
                 raise ValueError(f"{name} is for transformers with blocks, such as videomae-small, and not for "
@@ -154,7 +171,6 @@ class RunConfig:
     @property
     def trackers(self) -> list[str]:
         return sorted({*(["tensorboard"] if self.tensorboard else []), *([self.track] if self.track else [])})
-
 
     @property
     def pretrained(self) -> str:
@@ -176,6 +192,31 @@ def check_probe(config: RunConfig) -> None:
             raise ValueError(f"{name} goes with --method finetune and not with --method probe; {advice}")
 
 
+def timeline_hyperparameters(model: str) -> dict[str, Any]:
+    """Defaults of ``--task timeline``, chosen on generated streams; a network on frames sees one frame a step."""
+    values: dict[str, Any] = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "epochs": 60,
+                              "label_smoothing": 0.0}
+    return values | ({"clip_len": 1} if model == "conv2d" or model.startswith("tsn-") else {})
+
+
+def check_timeline(config: RunConfig) -> None:
+    """Raise ValueError for flags that a timeline would pass over without a word."""
+    for name, is_given, advice in (
+        (f"--method {config.method}", config.method not in (None, "finetune"), "a network over time is trained, on "
+                                                                               "frozen features"),
+        ("--model auto", config.model == AUTO, "name a model, as --model tsn-mobilenet_v2 --weights imagenet"),
+        ("--resume", bool(config.resume), "start it again: its features are kept"),
+        ("--store", bool(config.store), "its features are kept"),
+        ("--optimizer", config.optimizer != "adamw", "AdamW trains it"),
+        *((flag_of(name), getattr(config, name) != usual, "leave it out") for name, usual in (
+            ("class_weights", False), ("balanced", False), ("ema", 0), ("mixup", 0), ("patience", 0),
+            ("label_smoothing", 0), ("grad_accum", 1), ("num_crops", 1), ("num_clips", 1), ("compile", False),
+            ("group_by", ""), ("folds", 0), ("layer_decay", 1), ("drop_path", 0), ("frame_interval", 0))),
+    ):
+        if is_given:
+            raise ValueError(f"{name} does not go with --task timeline; {advice}")
+
+
 def check_folds(config: RunConfig) -> None:
     """Raise ValueError for flags that do not go with ``--folds``, or only with it."""
     if config.folds == 1:
@@ -192,10 +233,10 @@ def check_folds(config: RunConfig) -> None:
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
-              "tensorboard", "track", "allow_outside")
+              "requeue", "checkpointing", "tensorboard", "track", "allow_outside")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe", "finetune", "cross_validation")
+         "probe", "finetune", "cross_validation", "timeline", "num_processes", "job")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 

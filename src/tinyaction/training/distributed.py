@@ -1,11 +1,15 @@
 """Data-parallel training in several processes, started by torchrun: ranks and collectives.
 
 Without torchrun there is one process, and the collectives return their input. torchrun handles several machines
-(``--nnodes``, ``--rdzv-endpoint``).
+(``--nnodes``, ``--rdzv-endpoint``). Each wait for other processes ends when one of them fails or is lost; see
+:mod:`tinyaction.training.peers`.
 """
 
+import math
 import os
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -13,24 +17,67 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from tinyaction.training.peers import PeerFailedError, Peers, TrainingInterrupted
+
 T = TypeVar("T")
+
+_peers: list[Peers] = []  # one, where there are several processes
 
 
 def start_processes(device: torch.device) -> torch.device:
     """Join the process group of torchrun and return the device of this process. Without torchrun, do nothing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    # The other ranks wait while rank 0 makes a store; torchrun itself notices a process that dies.
+    if dist.is_initialized():
+        return device
+    # Waits have no limit of their own: Peers ends them.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]),  # type: ignore[attr-defined]
+                          is_master=False)
+    attempt = f"tinyaction {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    _peers.append(Peers(dist.PrefixStore(attempt, store),  # type: ignore[attr-defined]
+                        dist.get_rank(), dist.get_world_size()))
+    _peers[0].tell()
     return device
 
 
 def stop_processes() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+        _peers.clear()
+
+
+def peers() -> Peers | None:
+    """The other processes; None where there are none."""
+    return _peers[0] if _peers else None
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Let one process say why all of them end: the first that fails. The others raise PeerFailedError."""
+    try:
+        yield
+    except PeerFailedError:
+        raise
+    except Exception as error:
+        if _peers and not isinstance(error, TrainingInterrupted) and not _peers[0].fail(f"{error}"):
+            raise PeerFailedError(f"{error}") from error
+        raise
+
+
+@contextmanager
+def limit_of_waiting(seconds: float) -> Iterator[None]:
+    """Inside the block, give up a process that gives no sign of life for so long."""
+    try:
+        for each in _peers:
+            each.limit_seconds = seconds
+        yield
+    finally:
+        for each in _peers:
+            each.limit_seconds = math.inf
 
 
 def rank() -> int:
@@ -42,15 +89,47 @@ def num_processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def wait(work: dist.Work | None, tensor: torch.Tensor) -> None:
+    """Wait for the other processes in a collective on ``tensor``."""
+    assert work is not None
+    if _peers:
+        _peers[0].wait(work, is_on_device=tensor.is_cuda)
+    else:  # a process group that somebody else made
+        work.wait()
+
+
+def gather_objects(value: T) -> list[T]:
+    """Collect an object of every process, by rank."""
+    if num_processes() == 1:
+        return [value]
+    content = _pickled(value)
+    sizes = [int(size) for (size,) in gather_numbers(len(content))]
+    parts = [torch.empty(max(sizes), dtype=torch.uint8) for _ in sizes]
+    padded = torch.nn.functional.pad(content, (0, max(sizes) - len(content)))
+    wait(dist.all_gather(parts, padded, async_op=True), padded)
+    return [pickle.loads(part[:size].numpy().tobytes()) for part, size in zip(parts, sizes, strict=True)]
+
+
+def _pickled(value: object) -> torch.Tensor:
+    return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+
+
+def gather_numbers(*numbers: float) -> list[list[float]]:
+    """Collect the numbers of every process, by rank."""
+    if num_processes() == 1:
+        return [list(numbers)]
+    own = torch.tensor(numbers, dtype=torch.float64)
+    parts = [torch.empty_like(own) for _ in range(num_processes())]
+    wait(dist.all_gather(parts, own, async_op=True), own)
+    return [part.tolist() for part in parts]
+
+
 def gather_in_order(items: list[T]) -> list[T]:
     """Merge the items of all processes in the order in which they were dealt, one at a time in turn.
 
         rank 0: a c e, rank 1: b d   ->   a b c d e, in every process
     """
-    if num_processes() == 1:
-        return items
-    parts: list[list[T]] = [[] for _ in range(num_processes())]
-    dist.all_gather_object(parts, items)
+    parts = gather_objects(items)
     return [part[turn] for turn in range(max(map(len, parts))) for part in parts if turn < len(part)]
 
 
@@ -59,7 +138,7 @@ def all_reduce_sum(*numbers: float) -> list[float]:
     if num_processes() == 1:
         return list(numbers)
     total = torch.tensor(numbers, dtype=torch.float64)
-    dist.all_reduce(total)
+    wait(dist.all_reduce(total, async_op=True), total)
     return total.tolist()
 
 
@@ -74,7 +153,7 @@ def all_reduce_gradients(model: nn.Module) -> None:
     gradients = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters]
     is_there = gradients[0].new_tensor([parameter.grad is not None for parameter in parameters])
     message = torch.cat([*(gradient.flatten() for gradient in gradients), is_there])  # sent as one message
-    dist.all_reduce(message)
+    wait(dist.all_reduce(message, async_op=True), message)
     *sums, num_there = torch.split(message, [*(gradient.numel() for gradient in gradients), len(parameters)])
     for parameter, gradient, part, num in zip(parameters, gradients, sums, num_there.tolist(), strict=True):
         parameter.grad = gradient.copy_(part.view_as(gradient)) if num else None
@@ -84,9 +163,12 @@ def broadcast_from_main(value: T) -> T:
     """Broadcast an object from rank 0. Blocks until every rank has it."""
     if num_processes() == 1:
         return value
-    values = [value]
-    dist.broadcast_object_list(values, src=0)
-    return values[0]
+    content = _pickled(value if rank() == 0 else None)
+    sizes = gather_numbers(len(content))
+    if rank() > 0:
+        content = torch.empty(int(sizes[0][0]), dtype=torch.uint8)
+    wait(dist.broadcast(content, src=0, async_op=True), content)
+    return value if rank() == 0 else pickle.loads(content.numpy().tobytes())
 
 
 def main_process_first(function: Callable[[], T]) -> T:
@@ -105,4 +187,4 @@ def broadcast_state(model: nn.Module) -> None:
     if num_processes() > 1:
         with torch.no_grad():
             for tensor in model.state_dict().values():
-                dist.broadcast(tensor, src=0)
+                wait(dist.broadcast(tensor, src=0, async_op=True), tensor)

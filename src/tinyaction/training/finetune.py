@@ -169,23 +169,24 @@ class Criterion:
     mixup: float = 0.0
     seed: int = 0
 
-    def draw(self, num_videos: int, step: int, num_before: int = 0) -> tuple[float, npt.NDArray[np.int64]]:
+    def draw(self, num_videos: int, epoch: int, batch: int) -> tuple[float, npt.NDArray[np.int64]]:
         """Draw the share of each video and the (B,) videos that it is mixed with.
 
-        A pure function of seed, step and the number of videos earlier in the step: a resumed run draws the same.
+        A pure function of seed, epoch and number of the batch: a resumed run draws the same, on any number of
+        processes.
         """
-        rng = np.random.RandomState([self.seed, step, num_before, 3])
+        rng = np.random.RandomState([self.seed, epoch, batch, 3])
         share = float(rng.beta(self.mixup, self.mixup))
         return max(share, 1 - share), rng.permutation(num_videos)
 
     def mix(
-        self, inputs: torch.Tensor, labels: torch.Tensor, *, num_classes: int, step: int, num_before: int = 0
+        self, inputs: torch.Tensor, labels: torch.Tensor, *, num_classes: int, epoch: int, batch: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix pixels (B, V, C, T, H, W), and labels (B,) into targets (B, K); with ``mixup=0`` nothing is mixed."""
         targets = F.one_hot(labels, num_classes).float()               # (B, K)
         if self.mixup == 0:
             return inputs, targets
-        share, others = self.draw(len(labels), step, num_before)
+        share, others = self.draw(len(labels), epoch, batch)
         other = torch.from_numpy(others).to(inputs.device)
         mixed = share * inputs.float() + (1 - share) * inputs[other].float()
         return mixed, share * targets + (1 - share) * targets[other]

@@ -1,18 +1,22 @@
-"""What must be the same in a resumed run: classes, lists of videos, flags, processes, number format."""
+"""What a run must keep when it is resumed, and what its processes must share: classes, videos, flags, code."""
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList
 from tinyaction.text import some_of
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of
-from tinyaction.training.distributed import num_processes
+from tinyaction.training.distributed import gather_objects, num_processes
+
+MAX_SIZES = 10_000  # files of a longer list are a sample, evenly spread: looking at each takes minutes for a million
 
 
 @dataclass(frozen=True)
@@ -22,15 +26,17 @@ class ListIdentity:
     num_videos: int
     names: str
     labels: str
-    sizes: str  # in bytes; of a folder of frames the number of its files; -1 for one that is missing
+    sizes: str  # of up to MAX_SIZES files, in bytes; of a folder of frames its number of files; -1 for a missing one
 
     @classmethod
     def of(cls, videos: VideoList, folder: str | Path) -> "ListIdentity":
         names, sizes = hashlib.sha256(), hashlib.sha256()
         for index in range(len(videos)):
-            path, _ = videos[index]
+            path = videos.item_name(index)
             names.update(path.removeprefix(f"{folder}{os.sep}").encode("utf-8", "surrogateescape") + b"\0")
-            sizes.update(b"%d\0" % _size(path))
+        num_sizes = min(len(videos), MAX_SIZES)
+        for index in np.linspace(0, len(videos) - 1, num_sizes).round().astype(int).tolist():
+            sizes.update(b"%d\0" % _size(videos[index][0]))
         labels = hashlib.sha256(videos.labels.tobytes())
         return cls(len(videos), *(digest.hexdigest()[:16] for digest in (names, labels, sizes)))
 
@@ -50,15 +56,17 @@ class RunIdentity:
     train: ListIdentity
     val: ListIdentity
     flags: dict[str, Any]
-    num_processes: int
+    num_processes: int  # that began the run; the same steps can be made by others
     number_format: str  # "float32", "bfloat16" or "float16"
 
     @classmethod
-    def of(cls, config: RunConfig, data: DataFolder, folder: str | Path, amp: torch.dtype | None) -> "RunIdentity":
+    def of(
+        cls, config: RunConfig, data: DataFolder, folder: str | Path, amp: torch.dtype | None, *, num_processes: int
+    ) -> "RunIdentity":
         """``folder`` is the one in which ``data`` was found."""
         flags = {name: value for name, value in asdict(config).items() if name not in (*MAY_CHANGE, "out")}
         return cls(list(data.class_names), ListIdentity.of(data.train, folder), ListIdentity.of(data.val, folder),
-                   flags, num_processes(), str(amp or torch.float32).removeprefix("torch."))
+                   flags, num_processes, str(amp or torch.float32).removeprefix("torch."))
 
     @classmethod
     def load(cls, saved: Mapping[str, Any]) -> "RunIdentity":
@@ -76,7 +84,7 @@ def differences(before: RunIdentity, now: RunIdentity) -> list[str]:
     found += [f"{flag_of(name)} was {value}, now it is {now.flags.get(name)}"
               for name, value in before.flags.items() if now.flags.get(name) != value]
     if before.num_processes != now.num_processes:
-        found.append(f"it was trained by {before.num_processes} processes, now there are {now.num_processes}")
+        found.append(f"it was begun by {before.num_processes} processes, its config.json says {now.num_processes}")
     if before.number_format != now.number_format:
         found.append(f"it computed in {before.number_format}, this device would in {now.number_format} (--device)")
     return found
@@ -93,3 +101,36 @@ def _list_differences(kind: str, before: ListIdentity, now: ListIdentity) -> lis
     if before.sizes != now.sizes:
         return [f"files of its {kind} videos were replaced: their sizes differ"]
     return []
+
+
+def check_same_on_all(identity: RunIdentity) -> None:
+    """Raise ValueError where another process has other videos, classes, flags or code than the first."""
+    if num_processes() == 1:
+        return
+    facts = {"videos": (asdict(identity.train), asdict(identity.val), identity.class_names),
+             "number format": identity.number_format, "code": code_digest(),
+             **{flag_of(name): value for name, value in identity.flags.items()}}
+    first, *others = gather_objects(facts)
+    for number, other in enumerate(others, start=1):
+        for name, value in first.items():
+            if other.get(name) != value:
+                values = "" if name in ("videos", "code") else f" ({value} and {other.get(name)})"
+                raise ValueError(f"{name} of rank 0 and rank {number} differ{values}; all processes of a run need the "
+                                 "same lists and files, flags and version of tinyaction")
+
+
+def code_digest() -> str:
+    """A digest of the source files of this package."""
+    content = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        content.update(path.read_bytes())
+    return content.hexdigest()[:16]
+
+
+def processes_at_start(folder: str | Path) -> int:
+    """How many processes began the run in a folder; as many as now where its ``config.json`` does not say."""
+    try:
+        number = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))["num_processes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return num_processes()
+    return number if type(number) is int and number > 0 else num_processes()

@@ -15,13 +15,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from tinyaction.data.dataset import Batch
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.results.evaluation import EpochRecord, Loader, TrainResult, evaluate, labels_of, skipped_by
 from tinyaction.results.progress import OnBatch, StepTimer
-from tinyaction.training.distributed import all_reduce_sum, broadcast_state, gather_in_order
+from tinyaction.training.distributed import all_reduce_sum, broadcast_state, gather_in_order, num_processes, rank
 from tinyaction.training.finetune import Criterion, averaged_model, train_mode
 from tinyaction.training.updater import Updater
 
@@ -76,6 +77,7 @@ def train_one_epoch(
     *,
     device: torch.device,
     criterion: Criterion | None = None,
+    seed: int | None = None,
     state: TrainState | None = None,
     callbacks: Callbacks | None = None,
 ) -> TrainResult:
@@ -85,9 +87,11 @@ def train_one_epoch(
         model: moved to ``device``.
         criterion: label smoothing, class weights, mixup; None: plain cross-entropy. With mixup, accuracy is that
             of the mixed videos against the label with the larger share.
+        seed: of dropout, drawn for each batch alike whatever the number of processes; None: torch's global state.
         state: position to start from, updated in place. Within an epoch, the loader must give the remaining batches.
 
-    With several processes, each trains on its own batches and returns the result over all.
+    With several processes, each trains on its own batches and returns the result over all. A loader gives None for a
+    batch without videos, so that all processes make their steps after the same batches.
 
     Raises:
         ValueError: a loss is not finite (names step and files), or a label is not below the number of classes.
@@ -97,7 +101,9 @@ def train_one_epoch(
     updater.optimizer.zero_grad(set_to_none=True)
     timer = StepTimer(loader, state.data_seconds, state.compute_seconds)
     for batch in timer:
-        train_one_batch(model, batch, updater, device=device, criterion=criterion, state=state)
+        if batch is not None:
+            train_one_batch(model, batch, updater, device=device, criterion=criterion, seed=seed, state=state)
+        state.num_batches += 1
         is_step = state.num_batches % updater.grad_accum == 0
         if is_step:
             make_step(model, updater, state)
@@ -121,15 +127,18 @@ def train_one_epoch(
 
 def train_one_batch(
     model: Recognizer, batch: Batch, updater: Updater, *, device: torch.device, criterion: Criterion | None,
-    state: TrainState,
+    seed: int | None, state: TrainState,
 ) -> None:
     """Accumulate the gradients of a batch in the model, its loss and accuracy in ``state``."""
     inputs = batch["inputs"].to(device, non_blocking=True)             # (B, V, C, T, H, W) uint8
     labels = labels_of(batch, model.cls_head.num_classes).to(device, non_blocking=True)  # (B,)
     B = len(labels)
+    number = state.num_batches * num_processes() + rank()              # of the batch in the epoch, of all processes
+    if seed is not None:
+        torch.manual_seed(int(np.random.SeedSequence([seed, state.epoch, number]).generate_state(1, np.uint64)[0]))
     if criterion is not None:
-        inputs, targets = criterion.mix(inputs, labels, num_classes=model.cls_head.num_classes, step=state.step,
-                                        num_before=state.num_pending)
+        inputs, targets = criterion.mix(inputs, labels, num_classes=model.cls_head.num_classes, epoch=state.epoch,
+                                        batch=number)
     buffers = [buffer.clone() for buffer in model.buffers()] if updater.scaler is not None else []
     with torch.autocast(device.type, dtype=updater.amp, enabled=updater.amp is not None):
         logits = model(inputs, mode="logits")                          # (B, V, K)
@@ -138,7 +147,6 @@ def train_one_batch(
     if not is_finite:
         count_overflow(loss.item(), batch, updater, state)
     updater.backward(loss * B)                                         # the scaler skips steps that are not finite
-    state.num_batches += 1
     state.num_pending += B
     if is_finite:
         predicted = model.cls_head.video_scores(logits.detach()).argmax(dim=1)  # (B,)
@@ -177,6 +185,7 @@ def fit(
     num_epochs: int,
     device: torch.device,
     criterion: Criterion | None = None,
+    seed: int | None = None,
     state: TrainState | None = None,
     callbacks: Callbacks | None = None,
 ) -> list[EpochRecord]:
@@ -190,8 +199,8 @@ def fit(
     evaluated = model if updater.average is None else averaged_model(updater.average)
     for epoch in range(state.epoch, num_epochs):
         train_loader.set_epoch(epoch)
-        train = train_one_epoch(model, train_loader, updater, device=device, criterion=criterion, state=state,
-                                callbacks=callbacks)
+        train = train_one_epoch(model, train_loader, updater, device=device, criterion=criterion, seed=seed,
+                                state=state, callbacks=callbacks)
         broadcast_state(evaluated.to(device))
         val = evaluate(evaluated, val_loader, device=device, on_batch=callbacks.on_batch, gather=gather_in_order)
         record = EpochRecord(epoch, updater.lr, train, val)

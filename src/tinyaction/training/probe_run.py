@@ -1,5 +1,6 @@
 """A run of ``--method probe``: the features of all clips, a classifier, an ordinary run folder: :func:`run_probe`."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -38,7 +39,6 @@ from tinyaction.training.build import (
     prepare_folder,
 )
 from tinyaction.training.config import RunConfig
-from tinyaction.training.distributed import num_processes
 from tinyaction.training.probe import Probe, ProbeData, choose_and_fit, poolings_of
 from tinyaction.video.frames import original_of
 
@@ -65,7 +65,7 @@ def run_probe(
 
     Raises ValueError or OSError: a flag, a list, the weights or a video is wrong; the message names it.
     """
-    if num_processes() > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("--method probe goes with one process; start it without torchrun")
     device = choose_device(config.device)
     check_input(config.model, clip_len=config.clip_len, size=config.size)

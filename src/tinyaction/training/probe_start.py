@@ -38,7 +38,7 @@ def begin_with_probe(training: Training, *, on_count: OnCount | None) -> ProbeRe
         training.notes += [*lines, *probe_lines(result.probe)]
     torch.manual_seed(config.seed)  # what follows is the same whether the features were in the cache or not
     training.updater = build_updater(config, model, training.lr, training.updater.amp,
-                                     num_batches=len(training.train_loader))
+                                     num_batches=len(training.train_loader), grad_accum=training.updater.grad_accum)
     return result
 
 

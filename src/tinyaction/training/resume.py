@@ -16,17 +16,19 @@ import torch
 
 from tinyaction.data.loader import VideoLoader
 from tinyaction.models.checkpoint import BestEpoch, Checkpoint, SavedTraining, load_newest, previous_of
-from tinyaction.results.progress import Progress
 from tinyaction.results.run import RunFolder
 from tinyaction.text import shell_line
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of, known_flags, read_flags
+from tinyaction.training.distributed import gather_objects, num_processes, rank
 from tinyaction.training.identity import RunIdentity, differences
 from tinyaction.training.loop import TrainState
+from tinyaction.training.peers import PeerFailedError, TrainingInterrupted
+from tinyaction.training.rounds import RoundLoader
 from tinyaction.video import VideoError
 
 logger = logging.getLogger(__name__)
 
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 MAX_THREADS = 1024  # a larger number means a damaged file
 DAMAGE = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError)
 
@@ -126,41 +128,64 @@ def set_random_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-class TrainingInterrupted(Exception):  # noqa: N818  (not an error)
-    """A signal asked the run to stop; ``signum`` is its number."""
+def own_part(saved: Mapping[str, Any], rank: int, num_processes: int) -> dict[str, Any]:
+    """Take from a saved training state what process ``rank`` of ``num_processes`` restores.
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
+    Each gets its own part where as many processes saved it; otherwise rank 0 gets the sums of all of them.
+    """
+    parts = saved["ranks"] or [{"state": saved["state"], "loader": saved["objects"]["train_loader"],
+                                "random": saved["random"]}]
+    if len(parts) == num_processes:
+        own = parts[rank]
+    else:
+        state, loader = dict(parts[0]["state"]), dict(parts[0]["loader"])
+        for name in ("total_loss", "num_right", "num_videos"):
+            state[name] = sum((part["state"][name] for part in parts), start=0 * state[name]) * (rank == 0)
+        loader["bad"] = [video for part in parts for video in part["loader"]["bad"]] if rank == 0 else []
+        own = {"state": state, "loader": loader, "random": parts[0]["random"]}
+    never_again = {index: why for part in parts for index, why in part["loader"]["never_again"].items()}
+    return {**saved, "state": own["state"], "random": own["random"],
+            "objects": {**saved["objects"], "train_loader": {**own["loader"], "never_again": never_again}}}
 
 
 class CheckpointManager:
     """Saves ``last.pt`` and resumes from it; on a CPU the resumed run is equal to the last bit.
 
+    Each of several processes has one; all of them save together.
+
     Args:
-        objects: name -> object whose state training changes: model, optimizer, loader, scaler, average.
+        run: of rank 0, which writes; None in the others.
+        objects: name -> object whose state training changes: model, optimizer, scaler, average.
         identity: must be the same when the run is resumed.
-        content: returns the checkpoint without its training state.
+        content: returns the checkpoint without its training state; in rank 0.
 
     Attributes:
+        train_loader, val_loader: to train with; they end training after a signal, in all processes alike.
         state: position of the run.
         best: the best epoch so far; None before the end of the first.
         metrics: columns of metrics.csv for the last complete epoch.
     """
 
-    def __init__(self, run: RunFolder, *, objects: dict[str, Stateful], identity: RunIdentity, save_every: int,
-                 content: Callable[[], Checkpoint]) -> None:
+    def __init__(self, folder: Path, run: RunFolder | None, *, train_loader: VideoLoader, val_loader: VideoLoader,
+                 objects: dict[str, Stateful], identity: RunIdentity, save_every: int, grad_accum: int,
+                 content: Callable[[], Checkpoint] | None = None) -> None:
+        self.folder = folder
         self.run = run
-        self.objects = objects
+        self.train_loader = RoundLoader(train_loader, "train", stop_signal=lambda: self.signum,
+                                        may_stop=self.is_between_steps,
+                                        all_or_none=bool(identity.flags.get("sync_batch_norm")))
+        self.val_loader = RoundLoader(val_loader, "val", stop_signal=lambda: self.signum)
+        self.objects = {**objects, "train_loader": self.train_loader}
+        self.grad_accum = grad_accum
         self.identity = identity
         self.save_every = save_every
         self.content = content
         self.state = TrainState()
         self.best: BestEpoch | None = None
         self.metrics: dict[str, float] = {}
-        self.path = run.path / "last.pt"
+        self.path = folder / "last.pt"
+        self.signum = 0  # of the signal that came to this process
         self._is_resumed = False
-        self._signum = 0
 
     def restore(self) -> bool:
         """Resume from ``last.pt``; return False if the run stopped before saving one.
@@ -176,19 +201,23 @@ class CheckpointManager:
                              f"version that wrote it, or start a new run with --weights {self.path}")
         self._check_identity(saved.training.identity)
         try:
-            self.state = restore_training(vars(saved.training), self.objects)
+            own = own_part(vars(saved.training), rank(), num_processes())
+            self.state = restore_training(own, self.objects)
+            if own["objects"]["train_loader"]["epoch"] == self.state.epoch:  # batches of as many processes as now
+                self.state.num_batches = self.train_loader.position
             self.metrics = {name: float(value) for name, value in saved.metrics.items()}
             best = saved.training.best
             self.best = best and BestEpoch(int(best.epoch), float(best.top1), float(best.loss))
         except DAMAGE as error:
             raise ValueError(f"{self.path}: {error}; start a new run with --weights "
-                             f"{self.run.path / 'best.pt'}") from None
-        self.run.forget_after(self.state.epoch)
+                             f"{self.folder / 'best.pt'}") from None
         self._is_resumed = True
-        for line in [note, *config_notes(self.run.path, saved.config)]:
-            if line:
-                self.run.log(f"note: {line}")
-        self.run.log(f"resumed in epoch {self.state.epoch + 1}, after {self.state.num_batches} of its batches")
+        if self.run is not None:
+            self.run.forget_after(self.state.epoch)
+            for line in [note, *config_notes(self.folder, saved.config)]:
+                if line:
+                    self.run.log(f"note: {line}")
+            self.run.log(f"resumed in epoch {self.state.epoch + 1}, after {self.state.num_batches} of its batches")
         return True
 
     def _check_identity(self, saved: Any) -> None:
@@ -196,52 +225,51 @@ class CheckpointManager:
             found = differences(RunIdentity.load(saved), self.identity)
         except DAMAGE as error:
             raise ValueError(f"{self.path}: its training state is damaged ({_reason(error)}); start a new run with "
-                             f"--weights {self.run.path / 'best.pt'}") from None
+                             f"--weights {self.folder / 'best.pt'}") from None
         if found:
-            raise ValueError(f"{self.run.path} cannot go on: {'; '.join(found)}. Put that back, or start a new run "
-                             f"with --weights {self.run.path / 'best.pt'}")
+            raise ValueError(f"{self.folder} cannot go on: {'; '.join(found)}. Put that back, or start a new run "
+                             f"with --weights {self.folder / 'best.pt'}")
 
     def save(self) -> None:
-        training = SavedTraining(**training_state(self.state, self.objects), identity=asdict(self.identity),
-                                 best=self.best)
-        replace(self.content(), training=training).save(self.path, keep_previous=True)
+        """Write ``last.pt``, in rank 0. All processes must call it."""
+        parts = gather_objects({"state": asdict(self.state), "loader": self.train_loader.state_dict(),
+                                "random": random_state()})
+        if self.run is not None and self.content is not None:
+            training = SavedTraining(**training_state(self.state, self.objects), identity=asdict(self.identity),
+                                     best=self.best, ranks=parts if len(parts) > 1 else [])
+            replace(self.content(), training=training).save(self.path, keep_previous=True)
+
+    def is_between_steps(self) -> bool:
+        """Whether the run can be saved now: no gradients are accumulated, in any process."""
+        num_batches = self.state.num_batches
+        return num_batches % self.grad_accum == 0 or num_batches == len(self.train_loader)
 
     def on_step(self, state: TrainState) -> None:
         if self.save_every and state.step % self.save_every == 0:
             self.save()
-        self.check()
-
-    def on_batch(self, progress: Progress) -> None:
-        if progress.kind == "val":
-            self.check()
-
-    def check(self) -> None:
-        """Raise TrainingInterrupted after a signal, unless gradients are still accumulating."""
-        if self._signum and not self.state.num_pending:
-            raise TrainingInterrupted(self._signum)
 
     @contextmanager
-    def watching(self, *loaders: VideoLoader) -> Iterator[None]:
+    def watching(self) -> Iterator[None]:
         """Save when a signal or a bad video ends the block; remove a run that stopped before its first step.
         """
         before = _set_handlers(self._on_signal)
-        for loader in loaders:
-            loader.on_wait = self.check
-        go_on = shell_line("tinyaction", "train", "--resume", self.run.path)
+        go_on = shell_line("tinyaction", "train", "--resume", self.folder)
         is_empty = False
         try:
             yield
         except TrainingInterrupted as stopped:
             self.save()
-            self.run.log(f"stopped by {stopped} in epoch {self.state.epoch + 1}, after {self.state.num_batches} of "
-                         f"its batches; saved. To go on:\n  {go_on}")
+            if self.run is not None:
+                self.run.log(f"stopped by {stopped} in epoch {self.state.epoch + 1}, after {self.state.num_batches} "
+                             f"of its batches; saved. To go on:\n  {go_on}")
             raise
-        except VideoError as error:  # the loader raises it between two batches
+        except (VideoError, PeerFailedError) as error:
             is_empty = self._is_empty()
-            if is_empty:
-                raise
-            if not self.state.num_pending:
+            is_between_batches = isinstance(error, VideoError) or error.may_save
+            if is_between_batches and not is_empty and self.is_between_steps():
                 self.save()
+            if is_empty or isinstance(error, PeerFailedError):
+                raise
             raise ValueError(f"{error}; the steps before are saved: mend the file, or add --on-error skip, and go on "
                              f"with: {go_on}") from None
         except BaseException:
@@ -250,18 +278,23 @@ class CheckpointManager:
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
-            if is_empty:
-                self.run.remove_if_empty()
-            else:
-                self.run.add_bad_files(bad for loader in loaders for bad in loader.bad)
+            if self.run is not None:
+                if is_empty:
+                    self.run.remove_if_empty()
+                else:
+                    self.run.add_bad_files(bad for loader in (self.train_loader, self.val_loader)
+                                           for bad in loader.bad)
 
     def _is_empty(self) -> bool:
         return not self._is_resumed and self.state.step == 0
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._signum:
+        if num_processes() > 1:  # torchrun passes on what the terminal has sent already
+            self.signum = self.signum or signum
+            return
+        if self.signum:
             raise KeyboardInterrupt
-        self._signum = signum
+        self.signum = signum
         logger.warning("%s: stopping after this step; once more leaves at once", signal.Signals(signum).name)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,14 +21,16 @@ from tinyaction.text import shell_line
 from tinyaction.training.auto import choose_model
 from tinyaction.training.build import NO_WEIGHTS, STAND_IN, OnCount, OnLine, Training, build, eval_arguments
 from tinyaction.training.config import RunConfig
-from tinyaction.training.distributed import broadcast_from_main, num_processes, rank
+from tinyaction.training.distributed import broadcast_from_main, limit_of_waiting, num_processes, one_voice, rank
 from tinyaction.training.finetune import averaged_model
 from tinyaction.training.folds import FineTuning, run_folds
-from tinyaction.training.identity import RunIdentity
+from tinyaction.training.identity import RunIdentity, check_same_on_all
+from tinyaction.training.job import job_name
 from tinyaction.training.loop import Callbacks, TrainState, fit
 from tinyaction.training.probe_run import ProbeResult, majority_line, probe_facts, run_probe
 from tinyaction.training.probe_start import begin_with_probe, comparison_line, finetune_facts
 from tinyaction.training.resume import CheckpointManager, Stateful
+from tinyaction.training.timeline_run import run_timeline
 from tinyaction.video.frames import FORMATS, original_of
 
 MUCH_WAITING = 1 / 3  # share of an epoch spent waiting for data above which a flag is named
@@ -75,27 +78,34 @@ def train(
         ValueError, OSError: a flag, a list or a video is wrong; the message names it.
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
-    config = choose_model(config, on_line=on_line)
-    if config.folds:
-        fine_tuning = FineTuning(partial(train_fold, on_batch=on_batch), partial(train_final, on_batch=on_batch))
-        path, evaluation = run_folds(config, fine_tuning, on_line=on_line, on_count=on_count)
-        return RunResult(path, 1, 1, evaluation)
-    if config.method == "probe":
-        path, evaluation = run_probe(config, on_line=on_line, on_count=on_count)
-        return RunResult(path, 1, 1, evaluation)
-    training = build(config, data=data, on_line=on_line, on_count=on_count)
-    probe = begin_with_probe(training, on_count=on_count) if config.method == "probe-then-finetune" else None
-    result: RunResult | None = None
-    if rank() > 0:
-        fit_beside_main(training)
-    else:
-        recorder = RunRecorder(training, on_line=on_line, on_batch=on_batch)
-        recorder.begin(probe)
-        fit_and_record(training, recorder)
-        result = report(training, recorder)
-    result = broadcast_from_main(result)
-    assert result is not None
-    return result
+    with one_voice():
+        if config.task == "timeline":
+            path, best_epoch, evaluation = run_timeline(config, on_line=on_line, on_count=on_count)
+            return RunResult(path, best_epoch, config.epochs, evaluation)
+        config = choose_model(config, on_line=on_line)
+        if config.folds:
+            fine_tuning = FineTuning(partial(train_fold, on_batch=on_batch), partial(train_final, on_batch=on_batch))
+            path, evaluation = run_folds(config, fine_tuning, on_line=on_line, on_count=on_count)
+            return RunResult(path, 1, 1, evaluation)
+        if config.method == "probe":
+            path, evaluation = run_probe(config, on_line=on_line, on_count=on_count)
+            return RunResult(path, 1, 1, evaluation)
+        training = build(config, data=data, on_line=on_line, on_count=on_count)
+        probe = begin_with_probe(training, on_count=on_count) if config.method == "probe-then-finetune" else None
+        identity = RunIdentity.of(training.config, training.data, training.folder, training.updater.amp,
+                                  num_processes=training.num_processes)
+        check_same_on_all(identity)
+        recorder = RunRecorder(training, identity, on_line=on_line, on_batch=on_batch) if rank() == 0 else None
+        result = None
+        if recorder is None:
+            fit_beside_main(training, identity)
+        else:
+            recorder.begin(probe)
+            fit_and_record(training, recorder)
+            result = report(training, recorder)
+        result = broadcast_from_main(result)
+        assert result is not None
+        return result
 
 
 def train_fold(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None) -> EpochRecord:
@@ -112,29 +122,53 @@ def train_final(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None
         begin_with_probe(training, on_count=None)
     state = TrainState()
     fit(training.model, training.train_loader, training.val_loader, training.updater, num_epochs=config.epochs,
-        device=training.device, criterion=training.criterion, state=state, callbacks=Callbacks(on_batch))
+        device=training.device, criterion=training.criterion, seed=config.seed, state=state,
+        callbacks=Callbacks(on_batch))
     return checkpoint_of(training, epoch=state.epoch, metrics={})
 
 
-def fit_beside_main(training: Training) -> None:
+def fit_beside_main(training: Training, identity: RunIdentity) -> None:
     """Train in a process that writes nothing."""
-    torch.manual_seed(training.config.seed + rank())  # dropout of its own
-    fit(training.model, training.train_loader, training.val_loader, training.updater,
-        num_epochs=training.config.epochs, device=training.device, criterion=training.criterion,
-        callbacks=Callbacks(on_epoch=lambda record: broadcast_from_main(False)))  # the main process says when to stop
+    manager = CheckpointManager(Path(training.config.resume), None, **managed(training), identity=identity)
+    if not (training.config.resume and manager.restore()):
+        manager.save()
+
+    def on_epoch(record: EpochRecord) -> bool:
+        manager.save()
+        return broadcast_from_main(False)  # the main process says when to stop
+
+    fit_managed(training, manager, Callbacks(None, manager.on_step, on_epoch))
+
+
+def managed(training: Training) -> dict[str, Any]:
+    """Arguments of a CheckpointManager."""
+    updater = training.updater
+    objects: dict[str, Stateful | None] = {"model": training.model, "optimizer": updater.optimizer,
+                                           "average": updater.average, "scaler": updater.scaler}
+    return {"train_loader": training.train_loader, "val_loader": training.val_loader,
+            "objects": {name: thing for name, thing in objects.items() if thing is not None},
+            "save_every": training.config.save_every, "grad_accum": updater.grad_accum}
+
+
+def fit_managed(training: Training, manager: CheckpointManager, callbacks: Callbacks) -> None:
+    """Train to the end, or until a signal stops all processes."""
+    is_over = broadcast_from_main(has_lost_patience(manager, training.config.patience, manager.state.epoch - 1))
+    with manager.watching(), limit_of_waiting(training.config.video_timeout):
+        fit(training.model, manager.train_loader, manager.val_loader, training.updater,
+            num_epochs=manager.state.epoch if is_over else training.config.epochs, device=training.device,
+            criterion=training.criterion, seed=training.config.seed, state=manager.state, callbacks=callbacks)
 
 
 def fit_and_record(training: Training, recorder: "RunRecorder") -> None:
     manager, config = recorder.manager, training.config
-    is_over = recorder.has_lost_patience(manager.state.epoch - 1)
-    with manager.watching(training.train_loader, training.val_loader):
-        fit(training.model, training.train_loader, training.val_loader, training.updater,
-            num_epochs=manager.state.epoch if is_over else config.epochs, device=training.device,
-            criterion=training.criterion, state=manager.state,
-            callbacks=Callbacks(recorder.on_batch, manager.on_step, recorder.on_epoch))
+    fit_managed(training, manager, Callbacks(recorder.on_batch, manager.on_step, recorder.on_epoch))
     if manager.state.epoch < config.epochs:
         recorder.run.log(f"stopped after epoch {manager.state.epoch}: {config.patience} epochs without improvement "
                          "(--patience)")
+
+
+def has_lost_patience(manager: CheckpointManager, patience: int, epoch: int) -> bool:
+    return manager.best is not None and 0 < patience <= epoch - manager.best.epoch
 
 
 def checkpoint_of(training: Training, *, epoch: int, metrics: dict[str, float]) -> Checkpoint:
@@ -155,7 +189,9 @@ def checkpoint_of(training: Training, *, epoch: int, metrics: dict[str, float]) 
 class RunRecorder:
     """Writes down a run as it goes: log, metrics, checkpoints, predictions of the best epoch."""
 
-    def __init__(self, training: Training, *, on_line: OnLine | None, on_batch: OnBatch | None) -> None:
+    def __init__(
+        self, training: Training, identity: RunIdentity, *, on_line: OnLine | None, on_batch: OnBatch | None
+    ) -> None:
         config = training.config
         self.training = training
         self.stand_in = is_stand_in(config.data)
@@ -163,15 +199,9 @@ class RunRecorder:
         self.last: EpochRecord | None = None
         self._show_progress = on_batch
         self._has_advised = False
-        identity = RunIdentity.of(config, training.data, training.folder, training.updater.amp)
         self.run = RunFolder(config.resume or config.out, name=config.model, trackers=config.trackers,
                              reopen=bool(config.resume), on_line=on_line)
-        updater = training.updater
-        objects: dict[str, Stateful] = {"model": training.model, "optimizer": updater.optimizer,
-                                        "train_loader": training.train_loader}
-        objects |= {name: thing for name, thing in (("average", updater.average), ("scaler", updater.scaler))
-                    if thing is not None}
-        self.manager = CheckpointManager(self.run, objects=objects, identity=identity, save_every=config.save_every,
+        self.manager = CheckpointManager(self.run.path, self.run, **managed(training), identity=identity,
                                          content=self.content)
 
     def content(self) -> Checkpoint:
@@ -181,13 +211,16 @@ class RunRecorder:
     def begin(self, probe: ProbeResult | None = None) -> None:
         """Go on with the run, or write down what it is, and what the probe reached that it begins with."""
         if self.training.config.resume and self.manager.restore():
+            for line in process_lines(self.training):
+                self.run.log(line)
             return
         for line in first_lines(self.training, self.run.path, stand_in=self.stand_in):
             self.run.log(line)
         training = self.training
         self.run.write_config({
             **asdict(training.config), "lr_of_the_batch": training.lr, "class_names": training.data.class_names,
-            "stand_in": self.stand_in, "device_used": str(training.device), "num_train": len(training.data.train),
+            "stand_in": self.stand_in, "num_processes": num_processes(), "job": job_name(),
+            "device_used": str(training.device), "num_train": len(training.data.train),
             "num_val": len(training.data.val), "versions": versions(),
             **({} if probe is None else {"probe": probe_facts(probe.probe, probe.val)})})
         if probe is not None:
@@ -200,7 +233,6 @@ class RunRecorder:
     def on_batch(self, progress: Progress) -> None:
         if self._show_progress is not None:
             self._show_progress(progress)
-        self.manager.on_batch(progress)
 
     def on_epoch(self, record: EpochRecord) -> bool:
         """Write down an epoch; True where patience has run out."""
@@ -208,7 +240,7 @@ class RunRecorder:
         self.manager.save()
         self.run.log(epoch_line(record, self.training.config.epochs, is_best))
         self._advise(record)
-        return broadcast_from_main(self.has_lost_patience(record.epoch))
+        return broadcast_from_main(has_lost_patience(self.manager, self.training.config.patience, record.epoch))
 
     def _record(self, record: EpochRecord) -> bool:
         """Write down the metrics of an epoch, and its weights and predictions where it is the best so far."""
@@ -225,17 +257,13 @@ class RunRecorder:
             self.run.write_predictions(record.val, self.training.data.class_names)
         return is_best
 
-    def has_lost_patience(self, epoch: int) -> bool:
-        best = self.manager.best
-        return best is not None and 0 < self.training.config.patience <= epoch - best.epoch
-
     def _advise(self, record: EpochRecord) -> None:
         """Once in a run, name a flag for an epoch that waited much; not for the first, in which the workers start."""
         waiting, seconds = record.train.data_seconds, record.train.data_seconds + record.train.compute_seconds
         is_start = record.epoch == 0 and self.training.config.epochs > 1
         if not self._has_advised and not is_start and waiting > 1 and waiting > MUCH_WAITING * seconds:
             self._has_advised = True
-            advice = waiting_advice(self.training.config, self.training.train_set.filename(0))
+            advice = waiting_advice(self.training.config, self.training.train_set.videos[0][0])
             self.run.log(f"{waiting / seconds:.0%} of the epoch was spent waiting for data; {advice}")
 
 
@@ -249,10 +277,16 @@ def first_lines(training: Training, path: Path, *, stand_in: bool) -> list[str]:
               f"in {training.folder}",
               f"{config.model}, {config.clip_len} frames of {config.size}x{config.size}, {number_format} on "
               f"{training.device}; run folder {path}"]
-    if num_processes() > 1:
-        lines.append(f"{num_processes()} processes: a step is made of {num_processes()} batches of "
-                     f"{config.batch_size}")
-    return lines + training.notes
+    return lines + process_lines(training) + training.notes
+
+
+def process_lines(training: Training) -> list[str]:
+    """Say how several processes share a step; nothing for a run of one process."""
+    if num_processes() == training.num_processes == 1:
+        return []
+    num_batches = training.updater.grad_accum * num_processes()
+    return [f"{num_processes()} processes: a step is made of {num_batches} batches of "
+            f"{training.train_loader.batch_size}"]
 
 
 def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:

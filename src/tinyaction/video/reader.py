@@ -91,8 +91,9 @@ class VideoFile(VideoReader):
 
     def reopened(self) -> "VideoFile":
         """The same file, not listed again; the decoder goes over to it."""
+        idle, self._idle = self._idle, None
         other = copy.copy(self)
-        self._idle = None
+        other._idle = idle
         return other
 
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:

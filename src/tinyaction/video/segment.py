@@ -19,6 +19,7 @@ from tinyaction.video.store_info import check_source, size_and_time
 TIME_TOLERANCE = 2e-6  # seconds; what rounding to microseconds and storing even times can change
 MAX_BEYOND_SECONDS = 0.25  # that a segment may end after the last frame: sound is often longer than the picture
 MAX_KEPT_BYTES = 1 << 28  # of a process, for what opening found out
+MAX_KEPT_FILES = 128  # stored ones stay open, and a process may often open 1,024
 BYTES_PER_FRAME = {VideoFile: 280, ArrayReader: 30, PictureReader: 60}  # of them, measured
 
 
@@ -106,7 +107,7 @@ def open_kept(path: str | Path) -> VideoReader:
     elif info := getattr(reader, "info", None):  # of a stored file: its video may have changed
         check_source(place, Path(info["source"]), (info["size"], info["mtime_ns"]))
     _kept[key] = reader
-    while len(_kept) > 1 and sum(map(_num_bytes, _kept.values())) > MAX_KEPT_BYTES:
+    while len(_kept) > MAX_KEPT_FILES or len(_kept) > 1 and sum(map(_num_bytes, _kept.values())) > MAX_KEPT_BYTES:
         del _kept[next(iter(_kept))]
     return reader.reopened() if isinstance(reader, VideoFile) else reader
 

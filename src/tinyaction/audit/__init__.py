@@ -1,0 +1,1 @@
+"""What is doubtful about a data set: labels, leaks, shortcuts, classes."""

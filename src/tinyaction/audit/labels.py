@@ -1,0 +1,53 @@
+"""Labels that are probably wrong, by confident learning.
+
+Source: Northcutt et al. 2021 (arXiv 1911.00068).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class LabelDoubt:
+    """A clip that looks like another class than its own: ``margin`` is how much likelier the other one is, -1 to 1."""
+
+    index: int
+    label: int
+    looks_like: int
+    margin: float
+    is_confident: bool  # the other class is as likely as for its own clips; else it is only likelier
+
+
+def class_thresholds(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """(K,): how likely each class is, on average, for the clips that carry its label; infinite where there is none."""
+    K = probabilities.shape[1]
+    return np.array([probabilities[labels == label, label].mean() if (labels == label).any() else np.inf
+                     for label in range(K)])
+
+
+def doubtful_labels(
+    probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
+) -> list[LabelDoubt]:
+    """All clips, the most doubtful label first; of clips without any doubt the surest last.
+
+    A clip is confidently of another class where that class is as likely for it as for the clips that carry its label.
+    Those come first, by how far the other class is ahead; then the rest by the same.
+
+    Args:
+        probabilities: (N, K) of clips on which the classifier was not trained.
+        labels: (N,) as given.
+    """
+    N = len(labels)
+    given = probabilities[np.arange(N), labels]                        # (N,)
+    others = probabilities.copy()
+    others[np.arange(N), labels] = -np.inf
+    thresholds = class_thresholds(probabilities, labels)
+    confident = np.where(others >= thresholds, others, -np.inf)        # (N, K)
+    is_confident = np.isfinite(confident.max(axis=1)) & (others.max(axis=1) > given)
+    looks_like = np.where(is_confident, confident.argmax(axis=1), others.argmax(axis=1))
+    margin = probabilities[np.arange(N), looks_like] - given
+    order = np.lexsort((-margin, ~is_confident))
+    return [LabelDoubt(int(index), int(labels[index]), int(looks_like[index]), float(margin[index]),
+                       bool(is_confident[index])) for index in order]

@@ -1,0 +1,163 @@
+"""The page, the JSON and the list of an audit."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tinyaction.audit.audit import Audit
+from tinyaction.files import write_whole
+from tinyaction.results.page import html_page, section, table
+from tinyaction.results.sheets import data_uri, draw_strip
+from tinyaction.text import to_cell
+from tinyaction.video import UInt8Array, VideoError, open_video
+
+MOST_SHOWN = 40  # clips, or pairs, with pictures in a section; the JSON has all
+NUM_FRAMES, SIDE = 5, 112  # of a strip; pixels of the longer side
+NOTHING = "<p>Nothing was found.</p>"
+
+
+def write_audit(audit: Audit, folder: Path) -> None:
+    """Write ``audit.html``, ``audit.json`` and ``look_at.txt`` (paths, the gravest first) into a folder."""
+    write_whole(folder / "audit.html", audit_page(audit).encode("utf-8", errors="backslashreplace"))
+    write_whole(folder / "audit.json", json.dumps(audit_facts(audit), indent=2) + "\n")
+    write_whole(folder / "look_at.txt", "".join(f"{path}\n" for path in audit.paths_to_look_at()))
+
+
+def write_groups(audit: Audit, path: Path) -> None:
+    """A CSV of all clips with a group each and without a split, which training then makes by group."""
+    rows = [("path", "label", "group"),
+            *((audit.path(index), audit.class_names[label], audit.groups[index])
+              for index, label in enumerate(audit.videos.labels.tolist()))]
+    write_whole(path, "".join(",".join('"' + to_cell(cell).replace('"', '""') + '"' for cell in row) + "\n"
+                              for row in rows))
+
+
+def audit_facts(audit: Audit) -> dict[str, Any]:
+    """All findings as JSON."""
+    names = audit.class_names
+    return {
+        "data": str(audit.folder), "num_train": audit.num_train, "num_val": len(audit.videos) - audit.num_train,
+        "sentences": audit.sentences(), "not_done": audit.notes,
+        "shortcuts": [asdict(one) | {"accuracy": one.accuracy, "interval": one.interval} for one in audit.shortcuts],
+        "labels": [{"path": audit.path(one.index), "label": names[one.label], "looks_like": names[one.looks_like],
+                    "margin": round(one.margin, 4)} for one in audit.doubts],
+        "leaks": [_pair(audit, pair) for pair in audit.leaks],
+        "same_recording": [_pair(audit, pair) for pair in audit.pairs],
+        "never_right": [audit.path(index) for index in audit.never_right],
+        "odd": [{"path": audit.path(index), "what": text} for index, text in audit.oddities],
+        "unreadable": audit.unreadable,
+    }
+
+
+def _pair(audit: Audit, pair: Any) -> dict[str, Any]:
+    return {"first": audit.path(pair.first), "second": audit.path(pair.second), "mirrored": pair.is_mirrored,
+            "places_that_agree": pair.num_inliers}
+
+
+def audit_page(audit: Audit) -> str:
+    """The audit as one page of HTML; it reads the clips that it shows."""
+    sentences = "".join(f"<li>{escape(text)}</li>" for text in audit.sentences())
+    notes = "".join(f"<p>Not done: {escape(text)}.</p>" for text in audit.notes)
+    num_val = len(audit.videos) - audit.num_train
+    return html_page(f"Audit of {audit.folder}", "".join([
+        f"<header><h1>Audit</h1><p>{escape(str(audit.folder))}: {audit.num_train} training and {num_val} validation "
+        f"clips of {len(audit.class_names)} classes</p></header>",
+        section("In short", (f"<ul>{sentences}</ul>" if sentences else NOTHING) + notes),
+        section("What simpler models get", _shortcut_table(audit)),
+        section("Labels that are probably wrong", _label_section(audit)),
+        section("The same recording in training and validation", _leak_section(audit)),
+        section("Clips that no probe gets right", _strips(
+            (_strip(audit.path(index), f"labelled {audit.class_names[audit.videos.labels[index]]}")
+             for index in audit.never_right[:MOST_SHOWN]), len(audit.never_right))),
+        section("Odd clips", _strips((_strip(audit.path(index), text) for index, text in audit.oddities[:MOST_SHOWN]),
+                                     len(audit.oddities))),
+        section("Classes", _class_table(audit)),
+    ]))
+
+
+def _shortcut_table(audit: Audit) -> str:
+    rows = [[one.name, f"{one.accuracy:.3f}", f"{one.interval[0]:.2f} to {one.interval[1]:.2f}"]
+            for one in audit.shortcuts]
+    return ("<p>Accuracy on clips that were held out, in folds that keep recordings whole.</p>"
+            + table(["seen", "accuracy", "95 % interval"], rows)) if rows else NOTHING
+
+
+def _label_section(audit: Audit) -> str:
+    names = audit.class_names
+    return _strips((_strip(audit.path(one.index), f"labelled {names[one.label]}, looks like {names[one.looks_like]} "
+                           f"(ahead by {one.margin:.2f})") for one in audit.doubts[:MOST_SHOWN]), len(audit.doubts))
+
+
+def _leak_section(audit: Audit) -> str:
+    parts = []
+    for pair in audit.leaks[:MOST_SHOWN]:
+        how = "mirrored, " if pair.is_mirrored else ""
+        parts.append(_strip(audit.path(pair.first), f"{how}{pair.num_inliers} places agree with the next")
+                     + _strip(audit.path(pair.second), ""))
+    return _strips(parts, len(audit.leaks))
+
+
+def _strips(strips: Iterable[str], num_all: int) -> str:
+    cut = f"<p>The first {MOST_SHOWN} of {num_all}; audit.json has all.</p>" if num_all > MOST_SHOWN else ""
+    return cut + "".join(strips) if num_all else NOTHING
+
+
+def _strip(path: str, caption: str) -> str:
+    """A clip under its name; a sentence where it cannot be read."""
+    head = f"<h3>{escape(caption)} <small>{escape('/'.join(Path(path).parts[-2:]))}</small></h3>"
+    try:
+        picture = data_uri(draw_strip(some_frames(path.partition("#t=")[0])))
+    except VideoError as error:
+        return f"<article>{head}<p>{escape(error.reason)}</p></article>"
+    return f'<article>{head}<img alt="frames" src="{picture}"></article>'
+
+
+def some_frames(path: str) -> list[UInt8Array]:
+    """A few small frames (h, w, 3), spread over a video."""
+    reader = open_video(path)
+    chosen = np.unique(np.linspace(0, len(reader) - 1, NUM_FRAMES + 2)[1:-1].round().astype(int)).tolist()
+    frames = []
+    for frame in reader.read(chosen):
+        scale = SIDE / max(frame.shape[:2])
+        size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
+        frames.append(np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8))
+    return frames
+
+
+def _class_table(audit: Audit) -> str:
+    """Counts, lengths, sizes and rates of each class."""
+    rows = []
+    labels = audit.videos.labels
+    for label, name in enumerate(audit.class_names):
+        places = np.flatnonzero(labels == label).tolist()
+        facts = [one for place in places if (one := audit.facts[place]) is not None]
+        in_train = sum(place < audit.num_train for place in places)
+        seconds = [one.seconds for one in facts]
+        rows.append([name, str(in_train), str(len(places) - in_train),
+                     f"{min(seconds):.1f} to {max(seconds):.1f}, median {np.median(seconds):.1f}" if facts else "",
+                     _most_common(f"{one.width}x{one.height}" for one in facts),
+                     _most_common(f"{one.fps:.4g}" for one in facts)])
+    return table(["class", "training", "validation", "seconds", "sizes", "frames a second"], rows)
+
+
+def _most_common(values: Iterable[str]) -> str:
+    counts = Counter(values).most_common()
+    more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
+    return ", ".join(f"{value} ({count})" for value, count in counts[:3]) + more
+
+
+def audit_lines(audit: Audit) -> Sequence[str]:
+    """The audit in text."""
+    lines = [f"{one.accuracy:.3f}  {one.name} ({one.interval[0]:.2f} to {one.interval[1]:.2f})"
+             for one in audit.shortcuts]
+    return [*(["accuracy of simpler models, on clips held out:", *(f"  {line}" for line in lines)] if lines else []),
+            *(f"- {text}" for text in audit.sentences()), *(f"not done: {text}" for text in audit.notes)]
+
+

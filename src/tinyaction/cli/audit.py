@@ -1,0 +1,58 @@
+"""What is doubtful about a folder of clips: labels, recordings in train and val, shortcuts, odd files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+
+from tinyaction.audit.audit import audit_data
+from tinyaction.audit.page import audit_lines, write_audit, write_groups
+from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli.progress import CountLine
+from tinyaction.files import check_output
+from tinyaction.results.summary import WIDTH
+from tinyaction.text import printable
+from tinyaction.training.config import RunConfig
+
+
+@errors_to_exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(prog="tinyaction audit", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--data", required=True, help="folder of the videos and their lists")
+    parser.add_argument("--model", default="tsn-mobilenet_v2", help="network whose features tell of labels and frames "
+                        "(default tsn-mobilenet_v2)")
+    parser.add_argument("--weights", default="", help="its pretrained weights, as for train; without them labels and "
+                        "frames are left out")
+    parser.add_argument("--clip-len", type=int, help="frames of a clip (default by model)")
+    parser.add_argument("--size", type=int, help="side of the square that the network sees (default by model)")
+    parser.add_argument("--group-by", default="", help="regular expression on the path: clips with the same match are "
+                        "kept together")
+    parser.add_argument("--out", default="audit", help="new folder for audit.html, audit.json and look_at.txt "
+                        "(default audit)")
+    parser.add_argument("--write-groups", metavar="CSV", help="also write a list of all clips with their recordings, "
+                        "for train --data CSV")
+    parser.add_argument("--num-workers", type=int, default=-1, help="processes that decode; -1 (default) is one per "
+                        "core")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
+    parser.add_argument("--force", action="store_true", help="replace a CSV that tinyaction wrote before")
+    args = parser.parse_args(argv)
+    config = RunConfig(args.data, method="probe", model=args.model, weights=args.weights, clip_len=args.clip_len,
+                       size=args.size, group_by=args.group_by, num_workers=args.num_workers, device=args.device,
+                       allow_outside=args.allow_outside, on_error="skip", max_skipped=1.0)
+    folder = check_output(args.out, flag="--out", inputs=[args.data], is_folder=True)
+    if args.write_groups:
+        check_output(args.write_groups, flag="--write-groups", inputs=[args.data, args.out], force=args.force)
+    count = CountLine()
+    audit = audit_data(config, on_line=lambda line: print(printable(line)), on_count=count)
+    count.clear()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_audit(audit, folder)
+    for line in audit_lines(audit):
+        for part in wrap(printable(line), WIDTH, subsequent_indent="  ", break_long_words=False):
+            print(part)
+    if args.write_groups:
+        write_groups(audit, Path(args.write_groups))
+        print(printable(f"groups: {args.write_groups}"))
+    print(printable(f"page: {folder / 'audit.html'}; {len(audit.paths_to_look_at())} clips to look at in "
+                    f"{folder / 'look_at.txt'}"))
+    return 0

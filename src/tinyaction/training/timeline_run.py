@@ -1,0 +1,310 @@
+"""A run of ``--task timeline``: features of uncut videos, a network over their time, a run folder."""
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from tinyaction.data.long_videos import BACKGROUND, LongVideo, LongVideos, find_long_videos
+from tinyaction.data.pipelines import eval_pipeline
+from tinyaction.data.segments import Segment as TrueSegment
+from tinyaction.device import choose_device
+from tinyaction.models import check_input, model_arguments
+from tinyaction.models.checkpoint import Checkpoint, versions
+from tinyaction.models.temporal import TemporalNetwork, TimelineModel, num_step_features, temporal_loss
+from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
+from tinyaction.results.features import FeatureCache
+from tinyaction.results.run import RunFolder, epoch_sort_key
+from tinyaction.results.timeline import StepFeatures, Timeline, reduced, scores_over_time
+from tinyaction.results.timeline_metrics import Segment, timeline_metrics
+from tinyaction.results.timeline_report import draw_comparison, write_timeline_report
+from tinyaction.text import shell_line
+from tinyaction.training.build import OnCount, OnLine, build_model, eval_arguments
+from tinyaction.training.config import RunConfig
+from tinyaction.training.distributed import num_processes
+from tinyaction.training.probe_run import is_mirroring
+from tinyaction.training.schedule import learning_rate
+from tinyaction.video.segment import segment_of
+
+CROP_STEPS = 128  # of a training sample
+LEAST_BATCHES = 8  # of an epoch
+REDUCTION_STEPS = 2048  # from which the reduction of the features is computed
+LOG_EVERY = 10  # epochs
+
+
+@dataclass
+class StepData:
+    """Steps of a video, their features reduced: (R, S), in ``views`` also mirrored; ``targets`` (S,) or (K, S)."""
+
+    video: LongVideo
+    duration: float
+    views: list[torch.Tensor]
+    targets: torch.Tensor
+
+
+@dataclass
+class BestEpochState:
+    """The epoch (from 1) with the highest accuracy of validation steps, and its weights over time."""
+
+    epoch: int
+    metrics: dict[str, float]
+    evaluation: Evaluation
+    network: dict[str, torch.Tensor]
+
+
+@dataclass
+class TimelineRun:
+    """What a run trains and learns from."""
+
+    config: RunConfig
+    videos: LongVideos
+    class_names: list[str]  # with the background
+    model: TimelineModel
+    features: StepFeatures
+    device: torch.device
+    run: RunFolder
+    on_count: OnCount | None
+
+    def read(self, videos: Sequence[LongVideo], *, mirrored: bool) -> list[StepData]:
+        found = []
+        for number, video in enumerate(videos, start=1):
+            reader, duration = self.features.open(video.path)
+            views = [torch.cat([reduced(self.model, piece) for piece in
+                                self.features.pieces(video.path, reader, duration, mirrored=is_mirrored)], dim=1)
+                     for is_mirrored in (False, True)[: 1 + mirrored]]
+            targets = step_targets(video.segments, views[0].shape[1], self.config.stride, self.videos.class_names,
+                                   overlaps=self.config.overlaps)
+            found.append(StepData(video, duration, views, targets.to(self.device)))
+            if self.on_count is not None:
+                self.on_count("videos", number, len(videos))
+        return found
+
+    def check_segments(self) -> None:
+        """Open each video once; ValueError names the first segment that is none of it."""
+        for video in (*self.videos.train, *self.videos.val):
+            reader, _ = self.features.open(video.path)
+            for item in video.segments:
+                segment_of(reader, item.start, item.end, path=video.path, where=item.where)
+
+    def fit_reduction(self) -> None:
+        """Compute the reduction from steps spread over all training videos."""
+        num_steps = sum(self.features.open(video.path)[1] for video in self.videos.train) / self.config.stride
+        every, offset, rows = max(1, math.ceil(num_steps / REDUCTION_STEPS)), 0, []
+        for number, video in enumerate(self.videos.train, start=1):
+            for piece in self.features.pieces(video.path, *self.features.open(video.path)):
+                rows.append(torch.from_numpy(piece[offset % every :: every]).float().flatten(1))
+                offset -= len(piece)
+            if self.on_count is not None:
+                self.on_count("videos", number, len(self.videos.train))
+        self.model.temporal.set_reduction(torch.cat(rows).to(self.device))
+
+
+def step_targets(
+    segments: Sequence[TrueSegment], num_steps: int, stride: float, class_names: Sequence[str], *, overlaps: bool
+) -> torch.Tensor:
+    """(S,) int64, the class at the middle of each step, K where there is none; with ``overlaps`` (K, S) float."""
+    middles = (torch.arange(num_steps) + 0.5) * stride
+    several = torch.zeros(len(class_names), num_steps)
+    for item in segments:
+        several[class_names.index(item.label), (middles >= item.start) & (middles < item.end)] = 1
+    if overlaps:
+        return several
+    return torch.where(several.any(dim=0), several.argmax(dim=0), len(class_names))
+
+
+def run_timeline(
+    config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None
+) -> tuple[Path, int, Evaluation]:
+    """Compute features, train, leave a run folder; returns it, its best epoch (from 1) and what that says of each step
+    of the validation videos; with ``--overlaps`` of each step and class.
+
+    Raises ValueError or OSError: a flag, a list, the weights or a video is wrong; the message names it.
+    """
+    if num_processes() > 1:
+        raise ValueError("--task timeline goes with one process; start it without torchrun")
+    device = choose_device(config.device)
+    check_input(config.model, clip_len=config.clip_len, size=config.size)
+    videos = find_long_videos(config.data, overlaps=config.overlaps, allow_outside=config.allow_outside)
+    recognizer, notes = build_model(config, 2)
+    names = videos.class_names if config.overlaps else [*videos.class_names, BACKGROUND]
+    temporal = TemporalNetwork(num_step_features(recognizer), len(names), overlaps=config.overlaps)
+    model = TimelineModel(recognizer, temporal, stride_seconds=config.stride,
+                          window_seconds=config.window if config.clip_len > 1 else config.stride)
+    pipeline = eval_pipeline(**eval_arguments(config))
+    cache = FeatureCache.beside(
+        videos.source.parent,
+        f"{config.model}-{config.clip_len}x{config.size}-{model.window_seconds:g}s-every-{config.stride:g}s",
+        recognizer, pipeline)
+    run = RunFolder(config.out, name=f"{config.model}-timeline", trackers=config.trackers, on_line=on_line)
+    try:
+        for line in [*first_lines(config, videos, device, run.path), *notes]:
+            run.log(line)
+        training = TimelineRun(config, videos, names, model.to(device).eval(),
+                               StepFeatures(model, pipeline, device, cache), device, run, on_count)
+        best, evaluation = fit_timeline(training)
+    except BaseException:
+        run.remove_if_empty()
+        raise
+    run.close()
+    return run.path, best, evaluation
+
+
+def first_lines(config: RunConfig, videos: LongVideos, device: torch.device, path: Path) -> list[str]:
+    lines = [f"note: {note}" for note in videos.notes]
+    if not config.pretrained:
+        lines.append("note: no --weights, so these are features of a network that has learned nothing")
+    short = sum(item.end - item.start < config.stride for one in (*videos.train, *videos.val) for item in one.segments)
+    if short:
+        lines.append(f"note: {short} segments are shorter than a step of {config.stride:g} s and may fall between "
+                     "two; take a smaller --stride")
+    num_segments = sum(len(video.segments) for video in videos.train)
+    return [*lines, f"{len(videos.train)} training videos with {num_segments} segments and {len(videos.val)} "
+                    f"validation videos of {len(videos.class_names)} classes in {videos.source}",
+            f"timeline of {config.model}, {config.clip_len} frames of {config.size}x{config.size} every "
+            f"{config.stride:g} s on {device}; run folder {path}"]
+
+
+def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
+    """Train for all epochs, keep the best one, measure it and write all down."""
+    config, run = training.config, training.run
+    started = time.perf_counter()
+    training.check_segments()
+    training.fit_reduction()
+    train = training.read(training.videos.train, mirrored=is_mirroring(config))
+    val = training.read(training.videos.val, mirrored=False)
+    cache = training.features.cache
+    for note in cache.notes if cache else ():
+        run.log(f"note: {note}")
+    run.log(f"features of {len(train) + len(val)} videos in {time.perf_counter() - started:.1f} s; kept in "
+            f"{cache.folder if cache and cache.folder else 'memory only'}")
+    network = training.model.temporal
+    torch.manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    num_steps = sum(one.targets.shape[-1] for one in train)
+    num_batches = max(LEAST_BATCHES, round(num_steps / (CROP_STEPS * config.batch_size)))
+    best: BestEpochState | None = None
+    for epoch in range(config.epochs):
+        trained = train_epoch(training, train, optimizer, generator, epoch=epoch, num_batches=num_batches)
+        started = time.perf_counter()
+        validated = evaluate_steps(training, val)
+        validated.compute_seconds = time.perf_counter() - started
+        record = EpochRecord(epoch, optimizer.param_groups[0]["lr"], trained, validated)
+        metrics = run.add_metrics(record)
+        if best is None or epoch_sort_key(metrics) > epoch_sort_key(best.metrics):
+            best = BestEpochState(epoch + 1, metrics, validated, copy.deepcopy(network.state_dict()))
+        if (epoch + 1) % LOG_EVERY == 0 or epoch + 1 == config.epochs:
+            run.log(f"epoch {epoch + 1:>3}/{config.epochs}  train {trained.loss:.3f} {trained.top1:.3f}  val "
+                    f"{validated.loss:.3f} {validated.top1:.3f}")
+    assert best is not None
+    network.load_state_dict(best.network)
+    Checkpoint(model_arguments(config.model, training.model.recognizer), training.model.state_dict(),
+               training.class_names, eval_arguments(config), epoch=best.epoch, metrics=best.metrics,
+               config=asdict(config), timeline=training.model.settings).save(run.path / "best.pt")
+    write_results(training, val, best.epoch)
+    return best.epoch, best.evaluation
+
+
+def train_epoch(
+    training: TimelineRun, data: Sequence[StepData], optimizer: torch.optim.Optimizer, generator: torch.Generator, *,
+    epoch: int, num_batches: int,
+) -> TrainResult:
+    """Batches of random crops; a video is drawn as often as its share of all steps."""
+    config, network = training.config, training.model.temporal
+    started, total_loss, num_right, num_seen = time.perf_counter(), 0.0, 0, 0
+    lengths = torch.tensor([float(one.views[0].shape[1]) for one in data])
+    network.train()
+    for number in range(num_batches):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(epoch * num_batches + number, base_lr=config.lr,
+                                        total_steps=config.epochs * num_batches,
+                                        warmup_steps=round(config.warmup_epochs * num_batches))
+        inputs, targets, seen = draw_crops(data, lengths, config, generator)
+        outputs = network(inputs)                                      # (N, K, CROP_STEPS) each
+        loss = temporal_loss(outputs, targets, seen)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_grad_norm or math.inf)
+        optimizer.step()
+        if not loss.isfinite():
+            raise ValueError(f"the loss is {loss.item()} in epoch {epoch + 1}; lower --lr")
+        total_loss += loss.item()
+        right = outputs[-1].argmax(dim=1) == targets if targets.ndim == 2 else (outputs[-1] > 0) == (targets > 0)
+        is_counted = seen if targets.ndim == 2 else seen[:, None].expand_as(right)
+        num_right += int(right[is_counted].sum())
+        num_seen += int(is_counted.sum())
+    network.eval()
+    return TrainResult(total_loss / num_batches, num_right / num_seen, len(data), 0.0, time.perf_counter() - started)
+
+
+def draw_crops(
+    data: Sequence[StepData], lengths: torch.Tensor, config: RunConfig, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Inputs (N, R, CROP_STEPS), targets, and which steps are of a video, (N, CROP_STEPS); shorter ones are padded."""
+    chosen = torch.multinomial(lengths, config.batch_size, replacement=True, generator=generator).tolist()
+    parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    for index in chosen:
+        one = data[index]
+        is_mirrored = len(one.views) > 1 and float(torch.rand((), generator=generator)) < config.flip
+        view = one.views[is_mirrored]
+        start = int(torch.randint(max(1, view.shape[1] - CROP_STEPS + 1), (), generator=generator))
+        crop, targets = view[:, start : start + CROP_STEPS], one.targets[..., start : start + CROP_STEPS]
+        padding = (0, CROP_STEPS - crop.shape[1])
+        seen = torch.nn.functional.pad(torch.ones_like(crop[0], dtype=torch.bool), padding)
+        parts.append((torch.nn.functional.pad(crop, padding), torch.nn.functional.pad(targets, padding), seen))
+    inputs, targets, seen = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
+    return inputs, targets, seen
+
+
+@torch.inference_mode()
+def step_scores(training: TimelineRun, one: StepData) -> torch.Tensor:
+    """(S, K) of a video, chunk by chunk as a prediction."""
+    return torch.cat(list(scores_over_time(training.model, [one.views[0]])))
+
+
+def evaluate_steps(training: TimelineRun, data: Sequence[StepData]) -> Evaluation:
+    """What the network says of each step; with ``--overlaps`` of each step and class, which is one of no and yes."""
+    scores, labels, names = [], [], []
+    for one in data:
+        found, targets = step_scores(training, one), one.targets.movedim(-1, 0).cpu()  # (S, K); (S,) or (S, K)
+        if training.config.overlaps:
+            yes = found.flatten()
+            found, targets = torch.stack((1 - yes, yes), dim=1), targets.flatten().long()
+        scores.append(found.double())
+        labels.append(targets)
+        names += [one.video.path] * len(targets)
+    all_scores, all_labels = torch.cat(scores), torch.cat(labels)
+    right = all_scores[torch.arange(len(all_labels)), all_labels]
+    loss = float(-right.clamp(min=1e-12).log().mean())
+    return Evaluation(loss, all_scores.numpy(), all_labels.numpy(), names, 0.0, 0.0)
+
+
+def write_results(training: TimelineRun, val: Sequence[StepData], best_epoch: int) -> None:
+    """Measure the best weights on the validation videos; write config, picture, report and the last lines."""
+    config, run = training.config, training.run
+    timelines = [Timeline(one.video.path, training.class_names, step_scores(training, one).numpy(), config.stride,
+                          one.duration, config.overlaps) for one in val]
+    truth = [true_segments(one.video) for one in val]
+    predicted = [timeline.segments() for timeline in timelines]
+    metrics = timeline_metrics(predicted, truth, [one.duration for one in val])
+    run.write_config({**asdict(config), "class_names": training.class_names, "stand_in": False,
+                      "device_used": str(training.device), "num_train": len(training.videos.train),
+                      "num_val": len(val), "versions": versions(), "timeline": {
+                          name: value if math.isfinite(value) else None for name, value in metrics.as_dict().items()}})
+    draw_comparison(run.path / "timelines.png", timelines, predicted, truth, training.videos.class_names)
+    run.log(f"best epoch {best_epoch} of {config.epochs}, by the accuracy of its steps on the validation videos:")
+    for line in metrics.lines():
+        run.log(line)
+    checkpoint = run.path / "best.pt"
+    run.log("evaluate: " + shell_line("tinyaction", "evaluate", "--task", "timeline", "--data", config.data,
+                                      "--checkpoint", checkpoint))
+    run.log("predict:  " + shell_line("tinyaction", "predict", val[0].video.path, "--checkpoint", checkpoint))
+    run.log(f"report:   {write_timeline_report(run.path)}")
+
+
+def true_segments(video: LongVideo) -> list[Segment]:
+    return [Segment(item.start, item.end, item.label) for item in video.segments]

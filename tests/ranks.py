@@ -1,0 +1,127 @@
+"""Processes of one training without torchrun: children of a fork server, which start in 0.1 s."""
+
+import json
+import multiprocessing
+import os
+import resource
+import socket
+import time
+from pathlib import Path
+
+import torch
+
+import tinyaction.training.loop
+import tinyaction.training.run
+from tinyaction.cli.train import main
+from tinyaction.models.checkpoint import Checkpoint
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["tinyaction.cli.train", "torch._dynamo", "torch.distributed"])
+
+
+class Ranks:
+    """Processes 0 to n - 1 of one training.
+
+    ``argv`` are the flags of all, ``own`` further ones of a rank. ``diary`` is a folder into which each process writes
+    the videos of its batches. ``max_file_bytes`` stands for a full disk, of rank 0.
+    """
+
+    def __init__(self, num: int, output: Path, *argv: object, own: dict[int, list[object]] | None = None,
+                 diary: Path | None = None, max_file_bytes: int = 0) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.output = output
+        self.processes = []
+        for rank in range(num):
+            words = [*map(str, argv), *map(str, (own or {}).get(rank, []))]
+            environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num, "LOCAL_WORLD_SIZE": num,
+                           "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            self.processes.append(processes.Process(target=be_rank, args=(
+                words, environment, output, diary, max_file_bytes if rank == 0 else 0)))
+            self.processes[-1].start()
+
+    def is_running(self) -> bool:
+        return any(process.is_alive() for process in self.processes)
+
+    def end(self, within: float = 60, *, but: int | None = None) -> list[int | None]:
+        """Exit codes of all, in the order of the ranks; None for one that still runs, and for ``but``."""
+        until = time.monotonic() + within
+        for rank, process in enumerate(self.processes):
+            if rank != but:
+                process.join(max(0, until - time.monotonic()))
+        return [process.exitcode for process in self.processes]
+
+    def kill(self, signum: int, *ranks: int) -> None:
+        for rank in ranks:
+            os.kill(self.processes[rank].pid, signum)
+
+    def errors(self) -> list[str]:
+        return [line for line in self.output.read_text().splitlines() if line.startswith("error: ")]
+
+
+def be_rank(
+    argv: list[str], environment: dict[str, object], output: Path, diary: Path | None, max_file_bytes: int
+) -> None:
+    os.environ |= {name: str(value) for name, value in environment.items()}
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers
+    tinyaction.training.run.write_report = lambda *_, **__: "none"
+    if diary is not None:
+        keep_diary(diary)
+    if max_file_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    raise SystemExit(main(argv))
+
+
+def keep_diary(folder: Path) -> None:
+    """Write down the epoch, the step and the videos of each batch that is trained on."""
+    train_one_batch = tinyaction.training.loop.train_one_batch
+    path = folder / f"{time.time_ns()}-{os.getpid()}.jsonl"
+
+    def train_and_write_down(model, batch, updater, **arguments):
+        train_one_batch(model, batch, updater, **arguments)
+        state = arguments["state"]
+        with open(path, "a") as file:
+            names = [Path(sample.filename).stem for sample in batch["data_samples"]]
+            file.write(json.dumps([state.epoch, state.step, names]) + "\n")
+
+    tinyaction.training.loop.train_one_batch = train_and_write_down
+
+
+def wait_for(condition) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, "nothing came within a minute"
+        time.sleep(0.002)
+
+
+def has_saved(run: Path, num_saves: int):
+    """A condition: last.pt was written so many times since now."""
+    seen = set()
+
+    def condition() -> bool:
+        try:
+            seen.add((run / "last.pt").stat().st_mtime_ns)
+        except FileNotFoundError:
+            pass
+        return len(seen) > num_saves
+    return condition
+
+
+def weight_difference(run: Path, other: Path) -> float:
+    """Norm of the difference of the weights as a share of their norm, averaged or trained, the larger of both.
+
+    0 for weights that are equal to the bit.
+    """
+    ours, theirs = (Checkpoint.load(path / "last.pt") for path in (run, other))
+    assert ours.epoch == theirs.epoch
+    shares = []
+    for mine, yours in ((ours.state_dict, theirs.state_dict),
+                        (ours.training.objects["model"], theirs.training.objects["model"])):
+        a, b = (torch.cat([state[name].double().flatten() for name in yours]) for state in (mine, yours))
+        shares.append(float((a - b).norm() / b.norm()))
+    return max(shares)

@@ -1,0 +1,207 @@
+"""Runs of several processes that are killed, halted or stopped, and resumed by another number of them.
+
+The processes are those of a fork server, which start in 0.1 s; torchrun itself is in test_distributed.py.
+"""
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from ranks import Ranks, has_saved, wait_for, weight_difference
+from toys import write_set
+
+from tinyaction.data.loader import EpochSampler, VideoLoader
+from tinyaction.training.job import requeue_job
+from tinyaction.training.resume import own_part
+from tinyaction.training.rounds import share_step
+
+FLAGS = ("--model conv2d --method finetune --size 16 --clip-len 2 --batch-size 2 --epochs 2 --num-workers "
+         "1 --lr 0.02 --mixup 0.2 --ema 0.9 --freeze-norms --device cpu --video-timeout 30").split()
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory) -> Path:
+    return write_set(tmp_path_factory.mktemp("bars"), num_train=19, num_val=3, num_frames=3)
+
+
+@pytest.fixture(scope="module")
+def alone(bars, tmp_path_factory) -> Path:
+    """The run of one process with the steps of two with half the accumulation."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    ranks = Ranks(1, run.parent / "output", "--data", bars, "--out", run, "--grad-accum", 4, *FLAGS)
+    assert ranks.end() == [0]
+    return run
+
+
+def test_a_run_goes_on_with_any_number_of_processes(bars, alone, tmp_path):
+    """Begun by two, one of them killed; then four, one of them asked to stop; then one. Mixup and dropout included."""
+    run = tmp_path / "run"
+    ranks = Ranks(2, tmp_path / "two", "--data", bars, "--out", run, "--grad-accum", 2, "--save-every", 1, *FLAGS)
+    wait_for(has_saved(run, 2))
+    ranks.kill(signal.SIGKILL, 1)
+    assert ranks.end(within=20) == [2, -9]
+    (error,) = ranks.errors()
+    assert f"error: rank 1 (process {ranks.processes[1].pid} on " in error and ") was killed at train batch" in error
+    ranks = Ranks(4, tmp_path / "four", "--resume", run, "--num-workers", 0)
+    wait_for(has_saved(run, 1))
+    ranks.kill(signal.SIGTERM, 2)
+    assert ranks.end() == [128 + signal.SIGTERM] * 4
+    assert "stopped by SIGTERM in epoch" in (run / "log.txt").read_text()
+    assert Ranks(1, tmp_path / "one", "--resume", run).end() == [0]
+    log = (run / "log.txt").read_text()
+    assert log.count("resumed in epoch ") == 2
+    assert "\n4 processes: a step is made of 4 batches of 2\n" in log
+    assert weight_difference(run, alone) < 1e-5
+
+
+@pytest.mark.slow
+def test_the_same_number_of_processes_goes_on_to_the_bit(bars, tmp_path):
+    flags = ["--data", bars, "--grad-accum", 2, "--save-every", 1, *FLAGS]
+    assert Ranks(2, tmp_path / "whole", *flags, "--out", tmp_path / "run 1").end() == [0, 0]
+    run = tmp_path / "run 2"
+    ranks = Ranks(2, tmp_path / "stopped", *flags, "--out", run)
+    wait_for(has_saved(run, 2))
+    ranks.kill(signal.SIGUSR1, 0)
+    assert ranks.end() == [128 + signal.SIGUSR1] * 2
+    ranks = Ranks(2, tmp_path / "again", "--resume", run, "--num-workers", 2)
+    wait_for(has_saved(run, 1))
+    ranks.kill(signal.SIGKILL, 0, 1)
+    assert ranks.end() == [-9, -9]
+    assert Ranks(2, tmp_path / "last", "--resume", run).end() == [0, 0]
+    assert weight_difference(run, tmp_path / "run 1") == 0
+
+
+def test_a_broken_file_of_one_process_ends_all_with_one_sentence(bars, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(bars, data)
+    (data / "train" / "clip 7.mp4").write_bytes(b"no video")
+    ranks = Ranks(2, tmp_path / "output", "--data", data, "--out", tmp_path / "run", "--save-every", 1, *FLAGS)
+    assert ranks.end() == [2, 2]
+    (error,) = ranks.errors()
+    assert "clip 7.mp4" in error
+    assert "Traceback" not in ranks.output.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("halted", [0, 1])
+def test_a_halted_process_is_named_within_the_limit(halted, bars, tmp_path):
+    flags = [*FLAGS, "--video-timeout", 3, "--save-every", 1, "--epochs", 50]
+    ranks = Ranks(2, tmp_path / "output", "--data", bars, "--out", tmp_path / "run", *flags)
+    wait_for(has_saved(tmp_path / "run", 2))
+    ranks.kill(signal.SIGSTOP, halted)
+    codes = ranks.end(within=3 + 15, but=halted)
+    ranks.kill(signal.SIGKILL, halted)
+    assert codes[1 - halted] == 2
+    (error,) = ranks.errors()
+    assert f"rank {halted} (process {ranks.processes[halted].pid} on " in error
+    assert "gave no sign of life for " in error
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_the_first_ends_all(bars, tmp_path):
+    ranks = Ranks(2, tmp_path / "output", "--data", bars, "--out", tmp_path / "run", *FLAGS, max_file_bytes=200_000)
+    assert ranks.end() == [2, 2]
+    (error,) = ranks.errors()
+    assert "last.pt: file too large; the checkpoint could not be saved" in error
+
+
+@pytest.mark.parametrize(("own", "words"), [
+    (["--lr", "0.5"], "--lr of rank 0 and rank 1 differ (0.02 and 0.5); all processes of a run need the same"),
+    (["--batch-size", "16"], "19 training videos are 2 batches of 16, too few for 3 processes; take a smaller"),
+    (["--resume", "nowhere"], "nowhere/config.json: no such file; a run folder has a config.json"),
+])
+def test_what_cannot_train_together_is_one_sentence(own, words, bars, tmp_path):
+    where = {1: own} if own[0] == "--lr" else dict.fromkeys(range(3), own)
+    flags = [] if own[0] == "--resume" else ["--data", bars, "--out", tmp_path / "run", *FLAGS]
+    ranks = Ranks(3, tmp_path / "output", *flags, own=where)
+    assert ranks.end() == [2, 2, 2]
+    (error,) = ranks.errors()
+    assert words in error
+    assert not (tmp_path / "run").exists()
+
+
+# ---- arithmetic ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("num_now", "keep_rounds", "expected"), [
+    (1, False, (4, 4)), (2, False, (4, 2)), (4, False, (4, 1)), (8, False, (2, 1)), (16, False, (1, 1)),
+    (1, True, (8, 2)), (2, True, (4, 2)), (4, True, (2, 2)), (8, True, (1, 2)),
+])
+def test_a_step_is_shared_by_other_numbers_of_processes(num_now, keep_rounds, expected):
+    assert share_step(4, 2, num_before=2, num_now=num_now, keep_rounds=keep_rounds) == expected
+
+
+def test_a_step_that_cannot_be_shared_names_the_numbers_that_can():
+    with pytest.raises(ValueError, match=r"^a step of this run is 12 videos \(2 processes, 2 batches of 3 each\), "
+                                         r"which 5 processes cannot share alike; start 1, 2, 3, 4, 6, 12 of them$"):
+        share_step(3, 2, num_before=2, num_now=5)
+
+
+class Numbers:
+    """Item i is i."""
+
+    def __len__(self) -> int:
+        return 39
+
+    def filename(self, index: int) -> str:
+        return f"{index}.mp4"
+
+    def __getitem__(self, key: tuple[int, int]) -> int:
+        return key[1]
+
+
+def loader_of(rank: int, num_ranks: int, batch_size: int = 2) -> VideoLoader:
+    loader = VideoLoader(Numbers(), batch_size=batch_size, sampler=EpochSampler(39, shuffle=True, seed=1),
+                         collate=list, rank=rank, num_ranks=num_ranks)
+    loader.set_epoch(3)
+    return loader
+
+
+@pytest.mark.parametrize("num_before", [1, 2, 4])
+@pytest.mark.parametrize("num_now", [1, 2, 4, 8])
+def test_the_order_goes_on_whatever_the_number_of_processes(num_before, num_now):
+    """Steps of 16 videos; those before and those behind the stop are all of the epoch, in its order."""
+    order = EpochSampler(39, shuffle=True, seed=1)
+    order.epoch = 3
+    for num_steps in range(4):
+        num_rounds = min(16 * num_steps, 40) // (2 * num_before)
+        state = loader_of(0, num_before).state_at(num_rounds, 0)
+        given = []
+        for rank in range(num_now):
+            loader = loader_of(rank, num_now)
+            loader.load_state_dict(state)
+            given.append([batch or [] for batch in loader.rounds()])
+        in_turn = [item for batches in zip(*given, strict=True) for batch in batches for item in batch]
+        assert in_turn == order.order()[16 * num_steps:].tolist()
+
+
+def test_a_position_within_a_step_is_refused():
+    with pytest.raises(ValueError, match="num_done is 6; an epoch has 39 videos in rounds of 8"):
+        loader_of(0, 4).load_state_dict(loader_of(0, 1).state_at(3, 0))
+
+
+def test_sums_and_dropped_videos_of_all_processes_go_to_the_first():
+    def part(loss: float, bad: list[str], lost: dict[int, str]) -> dict:
+        return {"state": {"step": 5, "total_loss": loss, "num_right": 1, "num_videos": 4}, "random": loss,
+                "loader": {"epoch": 1, "bad": bad, "never_again": lost}}
+
+    saved = {"ranks": [part(1.5, ["a"], {}), part(2.0, ["b"], {7: "hung"})], "objects": {"model": 1}}
+    assert own_part(saved, 1, 2)["state"]["total_loss"] == 2.0 and own_part(saved, 1, 2)["random"] == 2.0
+    first, second = own_part(saved, 0, 4), own_part(saved, 1, 4)
+    assert first["state"] == {"step": 5, "total_loss": 3.5, "num_right": 2, "num_videos": 8}
+    assert second["state"] == {"step": 5, "total_loss": 0.0, "num_right": 0, "num_videos": 0}
+    assert first["objects"]["train_loader"] == {"epoch": 1, "bad": ["a", "b"], "never_again": {7: "hung"}}
+    assert second["objects"]["train_loader"] == {"epoch": 1, "bad": [], "never_again": {7: "hung"}}
+
+
+def test_requeue_asks_slurm(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert requeue_job().startswith("not requeued: this is no job of SLURM")
+    command = tmp_path / "scontrol"
+    command.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/words\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_ID", "17; rm x")
+    assert requeue_job() == "job 17; rm x is requeued"
+    assert (tmp_path / "words").read_text() == "requeue 17; rm x\n"
+    command.write_text("#!/bin/sh\necho no such job >&2\nexit 1\n")
+    assert requeue_job() == "not requeued: scontrol requeue 17; rm x says no such job"
