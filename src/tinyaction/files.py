@@ -7,8 +7,8 @@
     part_folder      a temporary folder beside the path
     part_of, put_in_place    the steps of whole_file, for a file that stays open over several calls
 
-A process that is killed leaves its temporary file, ``.last.pt.PID.part``; the next process that writes into the
-folder removes it.
+A process that is killed leaves its temporary file, ``.last.pt.PID@MACHINE.part``; the next process of that machine
+that writes into the folder removes it: other machines may work in the same folder.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -23,7 +25,9 @@ from pathlib import Path
 
 AnyPath = str | os.PathLike[str]
 
-_PART = re.compile(r"\..+\.(\d+)\.part(\.[^.]*)?")  # the name of a temporary file or folder, with its process
+# The name of a temporary file or folder, with its process and the machine on which that runs.
+_PART = re.compile(r"\..+\.(\d+)(@[0-9a-f]+)?\.part(\.[^.]*)?")
+_MACHINE = f"@{zlib.crc32(socket.gethostname().encode()):08x}"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # may it be written?
@@ -56,7 +60,7 @@ def check_output(path: AnyPath, *, flag: str, inputs: Iterable[AnyPath] = (), fo
     if place.is_dir():
         if not is_folder:
             raise ValueError(f"{flag} is {path}, which is a folder; name a file with {flag}")
-        if any(place.iterdir()):
+        if any(not is_part(item.name) for item in place.iterdir()):
             raise ValueError(f"{flag} is {path}, a folder that is not empty; name another one with {flag}")
     elif os.path.lexists(path):
         if not _is_in_ledger(place):
@@ -131,13 +135,13 @@ def write_whole(path: AnyPath, content: str | bytes | memoryview) -> None:
 
 
 def part_of(path: AnyPath, *, suffix: str = "") -> Path:
-    """last.pt -> .last.pt.PID.part, in the same folder, where those of killed processes are removed.
+    """last.pt -> .last.pt.PID@MACHINE.part, in the same folder, where those of killed processes are removed.
 
     ``suffix`` is for writers that choose the format by it.
     """
     place = Path(os.path.realpath(path))  # of a link the file that it points to
     _remove_parts_once(place.parent)
-    return place.with_name(f".{place.name}.{os.getpid()}.part{suffix}")
+    return place.with_name(f".{place.name}.{os.getpid()}{_MACHINE}.part{suffix}")
 
 
 def put_in_place(part: Path, path: AnyPath, *, keep_old_as: Path | None = None) -> None:
@@ -193,12 +197,17 @@ def part_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def is_part(name: str) -> bool:
+    """Whether a file or folder of this name is a temporary one, of any process."""
+    return _PART.fullmatch(name) is not None
+
+
 def remove_parts(folder: AnyPath) -> None:
     """Remove the temporary files and folders that killed processes of this machine left in a folder."""
     with suppress(OSError):  # an unreadable or read-only folder stays as it is
         for item in list(os.scandir(folder)):
             match = _PART.fullmatch(item.name)
-            if match and not is_alive(int(match[1])):
+            if match and match[2] in (None, _MACHINE) and not is_alive(int(match[1])):
                 if item.is_dir(follow_symlinks=False):
                     shutil.rmtree(item.path, ignore_errors=True)
                 else:

@@ -215,8 +215,8 @@ def test_each_flag_has_its_effect(bars, tmp_path, monkeypatch):
     (batch,) = given["val"]
     assert batch["inputs"].shape == (4, 2, 3, 4, 32, 32)
     assert [Path(sample.filename).name for sample in batch["data_samples"]] == [f"clip {i}.mp4" for i in range(4)]
-    assert given["train"].dataset.seed == 7
-    assert "VideoFlip(flip_ratio=0.0, " in repr(given["train"].dataset.pipeline)
+    assert given["train"].loader.dataset.seed == 7
+    assert "VideoFlip(flip_ratio=0.0, " in repr(given["train"].loader.dataset.pipeline)
 
 
 def test_the_same_seed_gives_the_same_run_whatever_the_workers(run, bars, tmp_path, capsys):
@@ -269,7 +269,7 @@ def test_class_folders_train_and_evaluate_on_the_same_split(tmp_path, capsys):
     argv = ["--data", str(tmp_path / "data")]
     assert train_main([*argv, *SMALL, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
     trained, _ = text_of(capsys)
-    assert re.search(r"^note: .* 2 of 6 videos were chosen for validation, class by class; written to ", trained)
+    assert re.search(r"^note: .* 2 of 6 videos were chosen for validation, class by class; written to ", trained, re.MULTILINE)
     assert evaluate_main([*argv, "--checkpoint", str(tmp_path / "run" / "best.pt"), "--num-workers", "0"]) == 0
     evaluated, _ = text_of(capsys)
     assert evaluated.splitlines()[0] in trained

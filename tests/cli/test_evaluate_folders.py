@@ -122,6 +122,9 @@ def test_the_number_of_workers_is_as_its_help_says(num_workers, argv, tmp_path, 
         "check": [*data, "--clip-len", "2"],
         "bench": [*data, "--repeats", "1", "--clip-len", "2", "--size", "16", "--device", "cpu", "--num-videos", "1"],
         "train": [*data, "--out", str(tmp_path / "run"), "--epochs", "1", "--size", "16", "--clip-len", "2"],
+        "audit": [*data, "--out", str(tmp_path / "audit")],
+        "embed": [*argv[2:4], *data, "--out", str(tmp_path / "features.npy")],
+        "neighbors": [str(tmp_path / "third" / CLASSES[0] / "0.mp4"), *argv[2:4], *data],
     }
     helps = {name for name in COMMANDS if "--num-workers" in help_of(name, capsys)}
     assert helps == set(commands)

@@ -26,6 +26,10 @@ OUTPUTS = [
     "prepare import SEGMENTS --export activitynet --out OUT",
     "prepare import SEGMENTS --out OUT",
     "store --data DATA --num-workers 0 --out OUT",
+    "store --data DATA --num-workers 0 --out DATA-store --part 1/2 --parts OUT",
+    "check --data DATA --part 1/2 --parts OUT",
+    "predict VIDEO --checkpoint CHECKPOINT --device cpu --part 1/2 --parts OUT",
+    "embed VIDEO --checkpoint CHECKPOINT --device cpu --part 1/2 --parts OUT",
     "bench --data VIDEO --repeats 1 --num-workers 0 --clip-len 2 --size 16 --device cpu --json OUT",
     "compare RUN RUN --out OUT",
     "audit --data DATA --num-workers 1 --out OUT",
@@ -33,7 +37,7 @@ OUTPUTS = [
     "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --vtt OUT",
     "train --data DATA --epochs 1 --num-workers 0 --device cpu --size 16 --clip-len 2 --out OUT",
 ]
-WITHOUT_OUTPUT = {"check", "evaluate", "report", "models", "neighbors"}  # check names its files itself; tested below
+WITHOUT_OUTPUT = {"check", "evaluate", "report", "models", "neighbors", "join"}  # check names its files itself, below
 FORCED = ("predict", "explain", "embed", "export", "bench", "compare", "prepare import")
 
 

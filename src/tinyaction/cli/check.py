@@ -1,18 +1,23 @@
 """Decode every video of a folder to its end and say what is wrong: with files, with lists, between the splits."""
 
+import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
+from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import CLEAN_FILE, DataFolder, find_data
 from tinyaction.data.segments import write_segments
 from tinyaction.files import check_output
-from tinyaction.prepare.check import Check, check_data, clean_places, summary
+from tinyaction.prepare.check import Check, CheckedFile, check_data, check_files, clean_places, listed_files, summary
+from tinyaction.prepare.parts import Work
 from tinyaction.text import shell_line
 
 CACHE = ".check.jsonl"
@@ -21,6 +26,10 @@ CACHE = ".check.jsonl"
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 1 where something was found."""
+    return run(parse_args(argv))
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="tinyaction check", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
     parser.add_argument("--clip-len", type=int, default=8, help="frames of a clip; shorter is told (default 8)")
@@ -35,21 +44,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--drop-concealed", action="store_true",
                         help="with --write-clean: without files of concealed damage, too; they can be trained on")
     parser.add_argument("--force", action="store_true", help="replace outputs that tinyaction wrote before")
+    add_part_flags(parser)
     args = parser.parse_args(argv)
     check_at_least(1, args, "clip_len")
-    num_workers = num_workers_of(args.num_workers)
+    args.num_workers = num_workers_of(args.num_workers)
     if not args.video_timeout > 0:
         raise ValueError(f"--video-timeout is {args.video_timeout:g}; it must be above 0 seconds")
+    return args
+
+
+def run(args: argparse.Namespace, parts: Path | None = None) -> int:
+    """``parts``: take what was found of each file from this folder, see :mod:`tinyaction.cli.join`."""
     data = find_data(args.data, allow_outside=args.allow_outside, keep_split=False)
     folder = data.folder or Path(args.data)
     if args.write_clean:
         check_output(folder / CLEAN_FILE, flag="--write-clean", inputs=[args.data], force=args.force)
-    cache = folder / CACHE if os.access(folder, os.W_OK) else None
+    if args.part:
+        return work_on_part("check", listed_files(data), args, partial(files_in_part, args))
+    if args.cluster:
+        parts = work_on_cluster("check", listed_files(data), args, partial(files_in_part, args))
+    records = joined("check", listed_files(data), args, parts)
+    known = None if records is None else {path: CheckedFile(**record) for path, record in records.items()}
+    cache = folder / CACHE if known is None and os.access(folder, os.W_OK) else None
     if cache is not None and args.again:
         cache.unlink(missing_ok=True)
     line = CountLine()
-    check = check_data(data, clip_len=args.clip_len, num_workers=num_workers, video_timeout=args.video_timeout,
-                       cache=cache, on_file=lambda done, total: line("videos checked", done, total))
+    check = check_data(data, clip_len=args.clip_len, num_workers=args.num_workers, video_timeout=args.video_timeout,
+                       cache=cache, known=known, on_file=lambda done, total: line("videos checked", done, total))
     line.clear()
     if args.json:
         print(json.dumps({**summary(check), "list": [asdict(finding) for finding in check.findings],
@@ -60,6 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for text in write_clean(data, check, folder, drop_concealed=args.drop_concealed):
             print(text, file=sys.stderr if args.json else sys.stdout)
     return 1 if check.findings else 0
+
+
+def files_in_part(args: argparse.Namespace) -> Work:
+    def work(paths: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        for result in check_files(paths, num_workers=args.num_workers, video_timeout=args.video_timeout):
+            yield result.path, asdict(result)
+
+    return work
 
 
 def report_lines(check: Check, folder: str, unused_files: str = "") -> list[str]:

@@ -1,8 +1,11 @@
 """One feature vector a video, or a window of a long video, by any network; nothing is trained."""
 
 import argparse
+import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,13 @@ from tinyaction.cli.network import (
     load_embedder,
     network_inputs,
 )
+from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.data.annotations import find_data
 from tinyaction.device import default_num_workers
 from tinyaction.files import check_output, whole_file, write_whole
 from tinyaction.inference.embedder import Embedder, Vector
 from tinyaction.inference.inputs import flat_sources
+from tinyaction.prepare.parts import Records, Work
 
 
 @dataclass
@@ -34,7 +39,11 @@ class Videos:
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_args(argv)
+    return run(parse_args(argv))
+
+
+def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
+    """``parts``: take the features from this folder, see :mod:`tinyaction.cli.join`."""
     path = Path(arguments.out)
     names_path = path.with_suffix(".txt")
     inputs = [*arguments.sources, *network_inputs(arguments), *([arguments.data] if arguments.data else [])]
@@ -42,9 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_output(output, flag="--out", inputs=inputs, force=arguments.force)
     videos = chosen_videos(arguments)
     check_clip_length(arguments, videos.names)
-    embedder = load_embedder(arguments)
+    if arguments.part:
+        return work_on_part("embed", videos.names, arguments, partial(features_in_part, arguments))
+    if arguments.cluster:
+        parts = work_on_cluster("embed", videos.names, arguments, partial(features_in_part, arguments))
+    records = joined("embed", videos.names, arguments, parts)
     rows, times, features = [], [], []
-    for index, start, end, vector in embed(embedder, videos.names, arguments):
+    for index, start, end, vector in (embed(load_embedder(arguments), videos.names, arguments) if records is None else
+                                      features_of_parts(records, videos.names)):
         rows.append(index)
         times.append((start, end))
         features.append(vector)
@@ -76,6 +90,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="FILE.npy, (N, F) float32, and the names in FILE.txt (default features.npy); or FILE.npz "
                         "with arrays features, names, start_seconds, end_seconds, labels, class_names")
     parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
+    add_part_flags(parser)
     arguments = parser.parse_args(argv)
     if bool(arguments.sources) == bool(arguments.data):
         raise ValueError("name what to embed: either sources (files, folders, patterns) or --data")
@@ -123,6 +138,25 @@ def embed(
         for start, end, vector in embedder.windows(name, window_seconds=arguments.windows,
                                                    stride_seconds=arguments.stride):
             yield index, start, end, vector
+
+
+def features_in_part(arguments: argparse.Namespace) -> Work:
+    """Yields (name, [[start, end, features], ...]) of videos, the features as text."""
+    embedder = load_embedder(arguments)
+
+    def work(names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        for index, group in groupby(embed(embedder, names, arguments), key=lambda row: row[0]):
+            yield names[index], [[start, end, base64.b64encode(vector.tobytes()).decode()]
+                                 for _, start, end, vector in group]
+
+    return work
+
+
+def features_of_parts(records: Records, names: Sequence[str]) -> Iterator[tuple[int, float, float, Vector]]:
+    """As :func:`embed`."""
+    for index, name in enumerate(names):
+        for start, end, text in records[name]:
+            yield index, start, end, np.frombuffer(base64.b64decode(text), np.float32)
 
 
 def write(path: Path, names_path: Path, arrays: dict[str, Any]) -> None:

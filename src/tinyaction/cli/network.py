@@ -1,6 +1,7 @@
 """The network of a command: a checkpoint of a run, or a published network by its name."""
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +58,16 @@ def check_clip_length(arguments: argparse.Namespace, sources: Sequence[str]) -> 
         files = [str(video) for source in sources for video in list_videos(source) or [Path(source)]]
         for note in clip_length_notes(arguments.clip_len, VideoList(files, [0] * len(files))):
             print(printable(f"note: {note}"), file=sys.stderr)
+
+
+def network_digest(arguments: argparse.Namespace) -> str:
+    """Of the file that the network is read from; "" of a published network's name, and of commands without one."""
+    for name in filter(None, (getattr(arguments, "checkpoint", ""), getattr(arguments, "weights", ""))):
+        path = Path(name, "best.pt") if Path(name).is_dir() else Path(name)
+        if path.is_file():
+            with open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    return ""
 
 
 def load_network(arguments: argparse.Namespace) -> tuple[Recognizer, Checkpoint]:

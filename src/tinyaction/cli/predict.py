@@ -5,7 +5,8 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,9 +16,11 @@ from tinyaction.cli.network import (
     add_network_flags,
     check_clip_length,
     check_network_flags,
+    load_network,
     load_predictor,
     network_inputs,
 )
+from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.timelines import predict_timelines, write_overlay, write_subtitle_files
 from tinyaction.files import check_output, part_of, put_in_place
 from tinyaction.inference.cameras import is_stream
@@ -26,12 +29,14 @@ from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.predictor import Predictor
 from tinyaction.inference.sources import list_videos
 from tinyaction.inference.timeline import merge_windows, write_segments
-from tinyaction.models.checkpoint import TimelineModelError
+from tinyaction.models.checkpoint import Checkpoint, TimelineModelError
+from tinyaction.prepare.parts import Records, Work
 from tinyaction.results.plots import columns_of, shortened
 from tinyaction.results.sheets import write_png
 from tinyaction.results.timeline_metrics import Segment
 from tinyaction.results.timeline_picture import clock
 from tinyaction.text import printable, to_cell
+from tinyaction.video import VideoError
 
 SUFFIXES = {"json": ".json", "csv": ".csv", "timeline": ".csv", "overlay": ".mp4", "srt": ".srt", "vtt": ".vtt"}
 OF_TIMES = ("timeline", "srt", "vtt")  # outputs that need windows, or a model of timelines
@@ -39,25 +44,40 @@ OF_TIMES = ("timeline", "srt", "vtt")  # outputs that need windows, or a model o
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_args(argv)
+    return run(parse_args(argv))
+
+
+def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
+    """``parts``: take the scores from this folder, see :mod:`tinyaction.cli.join`."""
+    videos = listed_videos(arguments) if arguments.part or arguments.cluster or parts else []
+    if arguments.part:
+        return work_on_part("predict", videos, arguments, partial(scores_in_part, arguments))
+    if arguments.cluster:
+        parts = work_on_cluster("predict", videos, arguments, partial(scores_in_part, arguments))
     check_clip_length(arguments, [source for source in arguments.sources if not is_stream(source)])
-    try:
-        predictor = load_predictor(arguments, device=arguments.device, tells_unknown=not arguments.no_unknown)
-    except TimelineModelError:
-        if arguments.on:
-            raise ValueError("--on needs a model of clips; this is one of timelines") from None
-        return predict_timelines(arguments)
+    predictor: Predictor | JoinedPredictor
+    if (records := joined("predict", videos, arguments, parts)) is None:
+        try:
+            predictor = load_predictor(arguments, device=arguments.device, tells_unknown=not arguments.no_unknown)
+        except TimelineModelError:
+            if arguments.on:
+                raise ValueError("--on needs a model of clips; this is one of timelines") from None
+            return predict_timelines(arguments)
+    else:
+        _check_outputs(arguments)
+        checkpoint = load_network(arguments)[1]
+        predictor = JoinedPredictor(records, checkpoint)
     if arguments.window is None and any(getattr(arguments, name) is not None for name in ("stride", *OF_TIMES)):
         raise ValueError("--stride, --timeline, --srt and --vtt are for windows; say with --window how many seconds "
                          "one has")
     if predictor.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.", file=sys.stderr)
     output = Output(arguments)
-    watcher = Watcher(predictor, arguments, output)
+    watcher = Watcher(predictor, arguments, output) if isinstance(predictor, Predictor) else None
     failures: list[str] = []
     try:
         for source in arguments.sources:
-            if is_stream(source) or arguments.on:
+            if watcher is not None and (is_stream(source) or arguments.on):
                 for stream in [source] if is_stream(source) else list_videos(source) or [source]:
                     watcher.watch(str(stream))
             elif arguments.window is not None:
@@ -66,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 _predict_whole(predictor, source, arguments, output, failures)
     finally:
-        watcher.close()
+        if watcher is not None:
+            watcher.close()
         output.close()
     if failures:
         print(f"error: {len(failures)} of {len(failures) + output.num_written} videos could not be read",
@@ -95,6 +116,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             raise ValueError(f"--{name} is for one video; {len(arguments.sources)} sources or a folder were given")
         if getattr(arguments, name) and (is_stream(arguments.sources[0]) or arguments.on):
             raise ValueError(f"--{name} is for video files, not for a camera or --on")
+        if getattr(arguments, name) and (arguments.part or arguments.cluster):
+            raise ValueError(f"--{name} is for one video, --part and --cluster for many; leave one of them out")
+    if (arguments.part or arguments.cluster) and (arguments.on or any(map(is_stream, arguments.sources))):
+        raise ValueError("--part and --cluster are for video files, not for a camera or --on")
     return arguments
 
 
@@ -128,6 +153,7 @@ def _parser() -> Parser:
     parser.add_argument("--skip-errors", action="store_true",
                         help="go on after a file that cannot be read, as is done within folders")
     parser.add_argument("--batch-size", type=int, default=1, help="videos that are computed together (default 1)")
+    add_part_flags(parser)
     return parser
 
 
@@ -156,8 +182,8 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 # ---- what is predicted ---------------------------------------------------------------------------------------------
 
 
-def _predict_whole(predictor: Predictor, source: str, arguments: argparse.Namespace, output: "Output",
-                   failures: list[str]) -> None:
+def _predict_whole(predictor: "Predictor | JoinedPredictor", source: str, arguments: argparse.Namespace,
+                   output: "Output", failures: list[str]) -> None:
     """Predict a file or the files of a folder, each as a whole."""
     def note(error: Exception) -> None:
         failures.append(str(error))
@@ -170,7 +196,8 @@ def _predict_whole(predictor: Predictor, source: str, arguments: argparse.Namesp
             write_overlay(arguments, source, [Segment(0.0, float("inf"), prediction.label, prediction.score)])
 
 
-def _predict_windows(predictor: Predictor, source: str, arguments: argparse.Namespace, output: "Output") -> None:
+def _predict_windows(predictor: "Predictor | JoinedPredictor", source: str, arguments: argparse.Namespace,
+                     output: "Output") -> None:
     output.begin_windows(source)
     windows: list[Window] = []
     for window in predictor.windows(source, window_seconds=arguments.window, stride_seconds=arguments.stride):
@@ -186,6 +213,62 @@ def _predict_windows(predictor: Predictor, source: str, arguments: argparse.Name
         print(f"{len(segments)} segments: {arguments.timeline}, {picture}", file=sys.stderr)
     if arguments.overlay:
         write_overlay(arguments, source, segments)
+
+
+# ---- in parts ------------------------------------------------------------------------------------------------------
+
+
+def listed_videos(arguments: argparse.Namespace) -> list[str]:
+    return [str(video) for source in arguments.sources for video in list_videos(source) or [source]]
+
+
+def scores_in_part(arguments: argparse.Namespace) -> Work:
+    """Yields for each video {"scores": (K,), "unknown": bool}, {"windows": [[start, end, scores, unknown], ...]} or
+    {"bad": why}.
+    """
+    predictor = load_predictor(arguments, device=arguments.device, tells_unknown=not arguments.no_unknown)
+
+    def work(videos: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        if arguments.window is not None:
+            for video in videos:
+                windows = predictor.windows(video, window_seconds=arguments.window, stride_seconds=arguments.stride)
+                yield video, {"windows": [[window.start_seconds, window.end_seconds, window.prediction.scores,
+                                           window.prediction.is_unknown] for window in windows]}
+            return
+        bad: list[Exception] = []
+        for batch in predictor.inputs.of_files(videos, batch_size=arguments.batch_size, on_error=bad.append):
+            for prediction in predictor.predict_batch(batch):
+                yield prediction.source, {"scores": prediction.scores, "unknown": prediction.is_unknown}
+        yield from ((error.path, {"bad": error.reason}) for error in bad if isinstance(error, VideoError))
+
+    return work
+
+
+class JoinedPredictor:
+    """What parts found, with the methods of a predictor that this command calls."""
+
+    def __init__(self, records: Records, checkpoint: Checkpoint) -> None:
+        self.records = records
+        self.checkpoint = checkpoint
+        self.stand_in = checkpoint.stand_in
+
+    def stream(self, source: str, *, on_error: Callable[[Exception], None] | None, **_: int) -> Iterator[Prediction]:
+        for video in map(str, list_videos(source) or [Path(source)]):
+            found = self.records[video]
+            if "scores" in found:
+                yield self._prediction(video, found["scores"], found["unknown"])
+            elif on_error is None:
+                raise VideoError(video, found["bad"])
+            else:
+                on_error(VideoError(video, found["bad"]))
+
+    def windows(self, source: str, **_: float | None) -> Iterator[Window]:
+        for start, end, scores, is_unknown in self.records[source]["windows"]:
+            yield Window(start, end, self._prediction(source, scores, is_unknown))
+
+    def _prediction(self, source: str, scores: list[float], is_unknown: bool) -> Prediction:
+        return Prediction(source, self.checkpoint.class_names, scores, is_unknown,
+                          thresholds=self.checkpoint.thresholds)
 
 
 # ---- what is shown and written -------------------------------------------------------------------------------------

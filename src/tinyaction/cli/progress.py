@@ -83,17 +83,26 @@ def unless_hung_up(write: Callable[Arguments, object]) -> Callable[Arguments, No
 
 
 class CountLine:
-    """Counts on one line of a terminal that is written over; nothing where the output is a file."""
+    """Counts on one line of a terminal that is written over; where the output is a file, a line on stderr at times."""
 
     def __init__(self) -> None:
         self._on = sys.stdout.isatty()
         self._text = ""
+        self._begin = self._last_line = time.monotonic()
 
     def __call__(self, unit: str, num_done: int, num_all: int | None) -> None:
         """unit: "bytes", shown in MB, or a word in the plural. num_all: None where it is not known."""
         scale, digits, unit = (1e6, 1, "MB") if unit == "bytes" else (1, 0, unit)
         of_all = "" if num_all is None else f" of {num_all / scale:.{digits}f}"
         text = f"{num_done / scale:.{digits}f}{of_all} {unit}"
+        now = time.monotonic()
+        if num_all is not None and 0 < num_done and now > self._begin:
+            seconds = now - self._begin
+            seconds_left = seconds / num_done * (num_all - num_done)
+            text += f", {num_done / scale / seconds:.1f} a second, {seconds_left:.0f} s left"
+        if not self._on and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            print(text, file=sys.stderr, flush=True)
         if self._on and text != self._text:
             self.clear()
             sys.stdout.write(text)

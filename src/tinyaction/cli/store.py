@@ -6,13 +6,16 @@ is stored is not decoded again, and what has changed since is.
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.progress import CountLine
 from tinyaction.device import default_num_workers
 from tinyaction.files import check_output
-from tinyaction.prepare.store import SECONDS_PER_VIDEO, default_store, make_store
+from tinyaction.prepare.parts import Part
+from tinyaction.prepare.store import SECONDS_PER_VIDEO, default_store, make_store, plan_store, store_videos
 from tinyaction.prepare.stored_file import StoreSettings
 from tinyaction.text import shell_line
 from tinyaction.video.store_info import STORE_FILE
@@ -22,8 +25,8 @@ from tinyaction.video.store_info import STORE_FILE
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="tinyaction store", description=__doc__, allow_abbrev=False)
     add_flags(parser)
-    run(parser.parse_args(argv))
-    return 0
+    add_part_flags(parser)
+    return run(parser.parse_args(argv))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +46,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
+    """``parts``: take from this folder which videos are bad, see :mod:`tinyaction.cli.join`."""
     if arguments.num_workers < -1:
         raise ValueError(f"--num-workers is {arguments.num_workers}; it must be at least -1")
     if arguments.num_workers == -1:
@@ -55,8 +59,23 @@ def run(arguments: argparse.Namespace) -> None:
     target = Path(arguments.out or default_store(arguments.data, settings))
     if not (target / STORE_FILE).is_file():  # a store that is there is brought up to date
         check_output(target, flag="--out", inputs=[arguments.data], is_folder=True)
+    part, cluster = getattr(arguments, "part", ""), getattr(arguments, "cluster", "")
+    if part or cluster:
+        plan = plan_store(arguments.data, target, settings, allow_outside=arguments.allow_outside,
+                          part=Part.parse(part or "1/1"))
+        work = partial(partial, store_videos, plan, num_workers=max(arguments.num_workers, bool(cluster)),
+                       video_timeout=arguments.video_timeout)
+        if part:
+            return work_on_part("store", list(plan.targets), arguments, work)
+        parts = work_on_cluster("store", list(plan.targets), arguments, work)
+
+    def known_bad(videos: list[str]) -> dict[str, str]:
+        records = joined("store", videos, arguments, parts) or {}
+        return {video: found for video, found in records.items() if isinstance(found, str)}
+
     line = CountLine()
     make_store(arguments.data, target, settings, num_workers=arguments.num_workers,
-               video_timeout=arguments.video_timeout, skip_bad=arguments.on_error == "skip",
+               video_timeout=arguments.video_timeout, skip_bad=arguments.on_error == "skip", known_bad=known_bad,
                allow_outside=arguments.allow_outside, on_line=line.print, on_count=line)
     line.print("train with: " + shell_line("tinyaction", "train", "--data", target))
+    return 0

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from tinyaction.models.model_card import ModelCard
 from tinyaction.models.vit import (
     MLP,
     Attention,
+    DropPath,
     Grid,
     PatchEmbed,
     Rename,
@@ -56,7 +56,7 @@ class DividedBlock(nn.Module):
         self.attn = Attention(dim, heads, bias=config.qkv_bias)
         self.norm2 = nn.LayerNorm(dim, eps=config.norm_eps)
         self.mlp = MLP(dim, config.mlp_dim)
-        self.drop_path = StochasticDepth(0.0, "row")
+        self.drop_path = DropPath()
 
     def forward(self, x: torch.Tensor, num_frames: int) -> torch.Tensor:
         N, T = x.shape[0], num_frames                                  # len(x) would fix N in an exported file

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from tinyaction.models.heads import AverageClips, TemporalAverageHead
 from tinyaction.models.recognizer import MEAN, STD, Recognizer, VideoPreprocessor
@@ -100,6 +99,26 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+class DropPath(nn.Module):
+    """Leave a branch out for a share ``p`` of the samples of a training batch, and scale it up for the others.
+
+    Stochastic depth, Huang et al. 2016 (arXiv 1603.09382). torchvision has it too, and takes a second to import.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or not self.p:
+            return x
+        keeps = x.new_empty((len(x), *[1] * (x.ndim - 1))).bernoulli_(1 - self.p)  # (N, 1, ...)
+        return x * keeps / (1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
 class Block(nn.Module):
     """Attention and MLP, each behind a norm and beside a shortcut: (N, L, F) -> (N, L, F)."""
 
@@ -111,7 +130,7 @@ class Block(nn.Module):
         self.attn = Attention(embed_dim, num_heads, bias=qkv_bias)
         self.norm2 = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.mlp = MLP(embed_dim, mlp_dim)
-        self.drop_path = StochasticDepth(0.0, "row")
+        self.drop_path = DropPath()
 
     def forward(self, x: torch.Tensor, rotary: "RotaryTable | None" = None) -> torch.Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x), rotary))
@@ -236,7 +255,7 @@ class VideoTransformer(nn.Module):
         """Set stochastic depth: the drop rate rises linearly from 0 in the first block to ``rate`` in the last."""
         for depth, block in enumerate(self.blocks):
             for part in block.modules():
-                if isinstance(part, StochasticDepth):
+                if isinstance(part, DropPath):
                     part.p = rate * depth / max(1, len(self.blocks) - 1)
 
 

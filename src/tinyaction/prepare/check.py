@@ -5,8 +5,6 @@ kills its process is a finding like every other, and is never opened in this pro
 """
 
 import hashlib
-import json
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +18,7 @@ import cv2
 import numpy as np
 
 from tinyaction.data.annotations import DataFolder, VideoList
+from tinyaction.prepare.parts import add_line, read_lines
 from tinyaction.prepare.pool import Lost, map_in_processes
 from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
 from tinyaction.video.segment import segment_of
@@ -147,6 +146,7 @@ def check_data(
     num_workers: int = 1,
     video_timeout: float = 60.0,
     cache: Path | None = None,
+    known: Mapping[str, CheckedFile] | None = None,
     on_file: Callable[[int, int], None] | None = None,
 ) -> Check:
     """Check all videos of a data folder.
@@ -154,12 +154,13 @@ def check_data(
     Args:
         clip_len: frames that a clip will have; shorter videos are a finding, as their frames would repeat.
         cache: a file of what was found out, which grows while it runs: a check that is given again goes on there.
+        known: what was found of each file elsewhere; none of them is read.
         on_file: called with the number of files done and of all.
     """
     lists = {"train": data.train, "val": data.val}
     listed = {split: [videos[i][0] for i in range(len(videos))] for split, videos in lists.items()}
-    paths = list(dict.fromkeys([*listed["train"], *listed["val"]]))
-    files = _read_cache(cache)
+    paths = listed_files(data)
+    files = dict(_read_cache(cache) if known is None else known)
     files = {path: files[path] for path in paths if path in files}
     todo = [path for path in paths if path not in files]
     for result in check_files(todo, num_workers=num_workers, video_timeout=video_timeout):
@@ -167,6 +168,7 @@ def check_data(
         _add_to_cache(cache, result)
         if on_file is not None:
             on_file(len(files), len(paths))
+    files = {path: files[path] for path in paths}  # in the order of the lists, whichever was done first
     num_classes = len(data.class_names)
     num_videos = {split: np.bincount(videos.labels, minlength=num_classes) if videos.label_sets is None else
                   videos.label_sets.sum(axis=0, dtype=np.int64) for split, videos in lists.items()}
@@ -179,7 +181,12 @@ def check_data(
                                      num_workers=max(1, num_workers), timeout_seconds=video_timeout):
         findings += [] if isinstance(found, Lost) else found           # Lost: the file is a finding already
     findings += [Finding("not used", [], note) for note in data.left_out]
-    return Check({path: files[path] for path in paths}, findings, counts)
+    return Check(files, findings, counts)
+
+
+def listed_files(data: DataFolder) -> list[str]:
+    """The videos of both lists, each once."""
+    return list(dict.fromkeys(videos[index][0] for videos in (data.train, data.val) for index in range(len(videos))))
 
 
 def _of_files(files: Mapping[str, CheckedFile], clip_len: int) -> list[Finding]:
@@ -334,27 +341,18 @@ def _read_cache(cache: Path | None) -> dict[str, CheckedFile]:
     if cache is None or not cache.is_file():
         return {}
     files = {}
-    for line in cache.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        checksum, _, text = line.partition(" ")
+    for entry in read_lines(cache):
         try:
-            entry = json.loads(text if checksum == _checksum(text) else "")
             if _stamp(entry["file"]["path"]) == entry["stamp"]:
                 files[entry["file"]["path"]] = CheckedFile(**entry["file"])
-        except (ValueError, KeyError, TypeError):  # a line that was cut when the check was killed, or is damaged
+        except (KeyError, TypeError):  # of another version
             continue
     return files
 
 
 def _add_to_cache(cache: Path | None, result: CheckedFile) -> None:
-    if cache is None:
-        return
-    with open(cache, "a", encoding="utf-8", errors="surrogateescape") as file:
-        text = json.dumps({"stamp": _stamp(result.path), "file": asdict(result)})
-        file.write(f"{_checksum(text)} {text}\n")
-
-
-def _checksum(text: str) -> str:
-    return f"{zlib.crc32(text.encode('utf-8', 'surrogateescape')):08x}"
+    if cache is not None:
+        add_line(cache, {"stamp": _stamp(result.path), "file": asdict(result)})
 
 
 def _stamp(path: str) -> list[int]:
@@ -366,4 +364,4 @@ def _stamp(path: str) -> list[int]:
 
 
 __all__ = ["Check", "CheckedFile", "Finding", "check_data", "check_file", "check_files", "clean_places",
-           "summary"]
+           "listed_files", "summary"]

@@ -19,7 +19,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -28,7 +28,8 @@ import cv2
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
 from tinyaction.data.segments import Segment, write_segments
-from tinyaction.files import remove_parts, write_whole
+from tinyaction.files import is_part, remove_parts, write_whole
+from tinyaction.prepare.parts import Part
 from tinyaction.prepare.pool import Lost, map_in_processes
 from tinyaction.prepare.stored_file import (
     StoreSettings,
@@ -46,6 +47,7 @@ SECONDS_PER_VIDEO = 6 * 3600.0  # a process that takes longer for one is ended, 
 SECONDS_PER_ESTIMATE = 60.0
 NUM_MEASURED = 8  # videos from which the space is estimated
 BAD_FILES = "bad_files.txt"
+WHOLE = Part(1, 1)
 
 
 @dataclass
@@ -91,11 +93,13 @@ def default_store(folder: str | Path, settings: StoreSettings) -> Path:
 def make_store(
     source: str | Path, folder: str | Path, settings: StoreSettings, *, num_workers: int = 0,
     video_timeout: float = SECONDS_PER_VIDEO, skip_bad: bool = False, allow_outside: bool = False, group_by: str = "",
-    on_line: Callable[[str], None] | None = None, on_count: Callable[[str, int, int], None] | None = None,
+    known_bad: Callable[[list[str]], Mapping[str, str]] | None = None, on_line: Callable[[str], None] | None = None,
+    on_count: Callable[[str, int, int], None] | None = None,
 ) -> None:
     """Bring a store up to date: :func:`plan_store`, then :func:`fill_store`; arguments and errors as there.
 
     Args:
+        known_bad: called with all videos, returns those that are known to be bad (video -> why), not to be tried.
         on_line: receives a sentence before and after.
         on_count: called after each video with ("videos", how many so far, how many in all).
     """
@@ -104,6 +108,7 @@ def make_store(
     plan = plan_store(source, folder, settings, allow_outside=allow_outside, group_by=group_by)
     say(str(plan))
     result = fill_store(plan, num_workers=num_workers, video_timeout=video_timeout, skip_bad=skip_bad,
+                        known_bad=known_bad(list(plan.targets)) if known_bad else {},
                         on_progress=partial(count, "videos"))
     if plan.missing:
         say(f"{plan.folder}: {result.num_stored} videos stored, {result.num_bytes / 1e6:.0f} MB")
@@ -115,7 +120,7 @@ def make_store(
 
 def plan_store(
     source: str | Path, folder: str | Path, settings: StoreSettings, *, allow_outside: bool = False,
-    group_by: str = "",
+    group_by: str = "", part: Part = WHOLE,
 ) -> StorePlan:
     """Look at what is there and what is missing, and estimate the space for it.
 
@@ -123,6 +128,7 @@ def plan_store(
     store has the same split as a run on its videos.
 
     ``allow_outside``: lists may name videos outside ``source``; these have a place of their own in the store.
+    ``part``: look for missing ones in this part alone.
 
     Raises:
         ValueError: ``folder`` holds a store of other settings or of other videos, or something else; there is not
@@ -134,8 +140,8 @@ def plan_store(
     data = find_data(source, allow_outside=allow_outside, group_by=group_by)
     _check_folder(folder, source, settings)
     targets = _targets(data, source, settings)
-    missing = [video for video, target in targets.items()
-               if not is_current(folder / target, Path(video), settings)]
+    missing = [video for video in part.items_of(list(targets))
+               if not is_current(folder / targets[video], Path(video), settings)]
     estimates = map_in_processes(partial(_estimate, settings=settings), _spread(missing, NUM_MEASURED), num_workers=1,
                                  timeout_seconds=SECONDS_PER_ESTIMATE)
     measured = [size for _, size in estimates if size and not isinstance(size, Lost)]
@@ -157,18 +163,41 @@ def fill_store(
     num_workers: int = 0,
     video_timeout: float = SECONDS_PER_VIDEO,
     skip_bad: bool = False,
+    known_bad: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] = lambda num_done, num_all: None,
 ) -> StoreResult:
     """Store what is missing, in ``num_workers`` processes (0: in this one), then write the lists.
 
     It can be stopped and called again at any moment: videos whose file is there are not decoded again. A video that
-    takes longer than ``video_timeout`` seconds, or kills its process, is a bad one.
+    takes longer than ``video_timeout`` seconds, or kills its process, is a bad one. ``known_bad`` are not tried again.
 
     Raises:
         ValueError: videos that cannot be read, all named, after all others are stored; with ``skip_bad`` they are left
             out of the lists instead and returned.
         OSError: the disk is full; what is finished is kept.
     """
+    result = StoreResult()
+    bad = dict(known_bad or {})
+    todo = [video for video in plan.missing if video not in bad]
+    for num_done, (video, outcome) in enumerate(
+            store_videos(plan, todo, num_workers=num_workers, video_timeout=video_timeout), start=1):
+        if isinstance(outcome, str):
+            bad[video] = outcome
+        else:
+            result.num_stored += 1
+            result.num_bytes += outcome
+        on_progress(num_done, len(todo))
+    result.bad = {video: bad[video] for video in plan.targets if video in bad}
+    if result.bad and not skip_bad:
+        reasons = "\n  ".join(list(result.bad.values())[:20])
+        raise ValueError(f"{len(result.bad)} of {len(plan.targets)} videos cannot be read, all others are stored; "
+                         f"mend them or leave them out (--on-error skip):\n  {reasons}")
+    _write_lists(plan, result.bad)
+    return result
+
+
+def _begin(plan: StorePlan) -> None:
+    """Make the folder, remove what killed processes left in it, and write its settings."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     for folder in {(plan.folder / target).parent for target in plan.targets.values()}:
         remove_parts(folder)
@@ -176,27 +205,31 @@ def fill_store(
     description = {"settings": asdict(plan.settings), "source": source,
                    "arguments": ["--data", source, *plan.settings.flags]}
     write_whole(plan.folder / STORE_FILE, json.dumps(description, indent=2) + "\n")
-    result = StoreResult()
-    jobs = [(video, plan.folder / plan.targets[video]) for video in plan.missing]
+
+
+def store_videos(
+    plan: StorePlan, videos: Sequence[str], *, num_workers: int = 0, video_timeout: float = SECONDS_PER_VIDEO
+) -> Iterator[tuple[str, int | str]]:
+    """Store videos of a plan; yield each with the bytes that were written, 0 where it was stored before, or why it
+    cannot be read. Raises OSError where the disk is full.
+    """
+    _begin(plan)
+    missing = set(plan.missing)
+    yield from ((video, 0) for video in videos if video not in missing)
+    jobs = [(video, plan.folder / plan.targets[video]) for video in videos if video in missing]
     work = partial(_store, settings=plan.settings)
     stored = map_in_processes(work, jobs, num_workers=num_workers, timeout_seconds=video_timeout) if num_workers else (
         (job, work(job)) for job in jobs)
-    for num_done, ((video, _), outcome) in enumerate(stored, start=1):
+    num_stored = 0
+    for (video, _), outcome in stored:
         if isinstance(outcome, OSError):
-            raise _disk_error(outcome, plan, result)
+            raise _disk_error(outcome, plan, num_stored)
         if isinstance(outcome, int):
-            result.num_stored += 1
-            result.num_bytes += outcome
+            num_stored += 1
+            yield video, outcome
         else:
             reason = f"{outcome.kind}: {outcome.reason}" if isinstance(outcome, Lost) else str(outcome)
-            result.bad[video] = reason if reason.startswith(video) else f"{video}: {reason}"
-        on_progress(num_done, len(jobs))
-    if result.bad and not skip_bad:
-        reasons = "\n  ".join(list(result.bad.values())[:20])
-        raise ValueError(f"{len(result.bad)} of {len(plan.targets)} videos cannot be read, all others are stored; "
-                         f"mend them or leave them out (--on-error skip):\n  {reasons}")
-    _write_lists(plan, result.bad)
-    return result
+            yield video, reason if reason.startswith(video) else f"{video}: {reason}"
 
 
 def check_store(folder: str | Path, short_side: int) -> None:
@@ -241,10 +274,10 @@ def _store(job: tuple[str, Path], settings: StoreSettings) -> int | Exception:
         return error
 
 
-def _disk_error(error: OSError, plan: StorePlan, result: StoreResult) -> OSError:
+def _disk_error(error: OSError, plan: StorePlan, num_stored: int) -> OSError:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error
-    return OSError(f"{plan.folder}: the disk is full after {result.num_stored} of {len(plan.missing)} videos; they "
+    return OSError(f"{plan.folder}: the disk is full after {num_stored} of {len(plan.missing)} videos; they "
                    "are kept: free some space and run the same command again")
 
 
@@ -306,7 +339,7 @@ def _check_folder(folder: Path, source: Path, settings: StoreSettings) -> None:
     if not folder.is_dir():
         raise ValueError(f"{folder}: a file; a store is a folder")
     if not (folder / STORE_FILE).is_file():
-        if any(folder.iterdir()):
+        if any(not is_part(item.name) for item in folder.iterdir()):
             raise ValueError(f"{folder}: not empty and no frame store; name another folder with --out")
         return
     kept, kept_source = _read_store(folder)

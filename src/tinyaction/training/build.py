@@ -18,7 +18,6 @@ from tinyaction.data.loader import VideoLoader
 from tinyaction.data.pipelines import eval_pipeline, short_side_pixels, train_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models import check_input, create_model, load_weights
-from tinyaction.models.checkpointing import checkpoint_blocks
 from tinyaction.models.create import give_maps, is_transformer, published_card
 from tinyaction.models.heads import Activation
 from tinyaction.models.recognizer import Recognizer
@@ -176,6 +175,8 @@ def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[s
         model.backbone.set_drop_path(config.drop_path)
     freeze(model, config.freeze, norms=config.freeze_norms)
     if config.checkpointing:
+        from tinyaction.models.checkpointing import checkpoint_blocks  # imports torchvision: a second
+
         checkpoint_blocks(model.backbone)
     if config.sync_batch_norm:
         synchronize_norms(model)

@@ -1,0 +1,101 @@
+"""--cluster: a Ray cluster of two nodes on this machine prints and writes what one machine does."""
+
+import shutil
+import sys
+from types import SimpleNamespace
+
+import pytest
+from toys import save_toy, write_set
+
+from tinyaction.cli import main
+
+JOBS = {
+    "check": "check --data data --num-workers 1 --clip-len 2 --write-clean",
+    "store": "store --data data --num-workers 1 --short-side 16 --out store --on-error skip",
+    "embed": "embed data/train --checkpoint model.pt --device cpu --num-workers 1 --out features.npz",
+    "predict": "predict data/train data/val --checkpoint model.pt --device cpu --csv scores.csv --json scores.json",
+}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray = pytest.importorskip("ray", reason="--cluster needs the extra cluster")
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "object_store_memory": 150_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args=small)
+    cluster.second = cluster.add_node(**small)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    write_set(tmp_path / "data", num_train=14, num_val=6)
+    (tmp_path / "data" / "val" / "clip 1.mp4").write_bytes(b"no video")
+    save_toy(tmp_path / "model.pt")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != ".check.jsonl" and "parts" not in path.parts}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Ray
+@pytest.mark.parametrize("name", JOBS)
+def test_two_nodes_are_one_machine(here, cluster, capsys, name):
+    before = files_of(here)
+    code = main([*JOBS[name].split(), "--cluster", "auto", "--parts", "parts"])
+    spread = code, capsys.readouterr().out.splitlines()[-2:]
+    written = files_of(here)
+    for path in written.keys() - before.keys():
+        (here / path).unlink()
+    shutil.rmtree(here / "store", ignore_errors=True)
+    code = main(JOBS[name].split())
+    assert spread == (code, capsys.readouterr().out.splitlines()[-2:]) and code in (0, 1, 2)
+    assert files_of(here) == written and len(written) > len(before)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_node_that_is_lost_costs_only_its_part(here, cluster, capsys, monkeypatch):
+    """The last test: the node does not come back."""
+    from tinyaction.prepare import parts
+
+    lines = []
+
+    def add_line(path, content, add=parts.add_line):
+        add(path, content)
+        lines.append(content)
+        if len(lines) == 5:                                            # the header, and four videos
+            cluster.remove_node(cluster.second)
+
+    monkeypatch.setattr(parts, "add_line", add_line)
+    monkeypatch.setattr("tinyaction.prepare.cluster.VIDEOS_PER_BLOCK", 2)
+    assert main([*JOBS["predict"].split(), "--cluster", "auto", "--parts", "parts"]) == 2  # one video is bad
+    assert len(lines) == 1 + 20 and "1 of 20 videos could not be read" in capsys.readouterr().err
+    spread = files_of(here)
+    for name in ("scores.csv", "scores.json"):
+        (here / name).unlink()
+    assert main(JOBS["predict"].split()) == 2 and files_of(here) == spread
+
+
+def test_ray_that_is_missing_or_old(here, monkeypatch, capsys):
+    command = [*JOBS["predict"].split(), "--cluster", "auto"]
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "--cluster needs Ray (" in error and "pip install 'tinyaction[cluster]'" in error and error.count("\n") == 1
+    for name in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(__version__="2.9.3"))
+    assert main(command) == 2
+    assert "--cluster needs Ray 2.30 or newer, this is 2.9.3; update it on all machines" in capsys.readouterr().err
+    assert main([*JOBS["predict"].split(), "--cluster", "nowhere:1", "--parts", "parts"]) == 2
+    assert "--cluster is nowhere:1; it must be auto or ray://HOST:PORT" in capsys.readouterr().err
+    assert main([*command, "--part", "1/2"]) == 2
+    assert "--part and --cluster exclude each other" in capsys.readouterr().err

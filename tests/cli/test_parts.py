@@ -1,0 +1,130 @@
+"""Commands in parts: joined they print and write what one run does, to the byte."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from toys import save_toy, write_set
+
+from tinyaction.cli import main
+from tinyaction.prepare.parts import Part, add_line, read_lines
+
+JOBS = {
+    "check": "check --data data --num-workers 1 --clip-len 2 --write-clean",
+    "store": "store --data data --num-workers 0 --short-side 16 --out store",
+    "embed": "embed --data data --checkpoint model.pt --device cpu --num-workers 1 --out features.npz",
+    "windows": "embed data/train --checkpoint model.pt --device cpu --windows 0.4 --out windows.npy",
+    "predict": "predict data/train data/val --checkpoint model.pt --device cpu --csv scores.csv --json scores.json",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    write_set(folder / "data", num_train=4, num_val=2)
+    (folder / "data" / "val" / "clip 1.mp4").write_bytes(b"no video")
+    save_toy(folder / "model.pt")
+    return folder
+
+
+@pytest.fixture
+def here(place, tmp_path, monkeypatch) -> Path:
+    """The same folder at the same time of each file, so that stores name equal times."""
+    shutil.copytree(place, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def run(capsys, command: str, *more: str) -> tuple[int, str, str]:
+    code = main([*command.split(), *more])
+    return code, *capsys.readouterr()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != ".check.jsonl" and "parts" not in path.parts}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_parts_joined_are_one_run(here, capsys, name):
+    command = JOBS[name]
+    if name == "embed":
+        (here / "data" / "val" / "clip 1.mp4").write_bytes((here / "data" / "val" / "clip 0.mp4").read_bytes())
+    more = ["--on-error", "skip"] if name == "store" else []
+    before = files_of(here)
+    for number in (2, 3, 1):
+        code, out, err = run(capsys, command, *more, "--part", f"{number}/3", "--parts", "parts")
+        assert code == 0 and f"part {number}/3, " in out and "tinyaction join parts" in out, err
+    with_parts = run(capsys, "join parts")
+    joined = files_of(here)
+    for path in joined.keys() - before.keys():
+        (here / path).unlink()
+    if name == "store":
+        shutil.rmtree(here / "store")
+    alone = run(capsys, command, *more)
+    assert files_of(here) == joined and len(joined) > len(before)
+    if name == "store":                                                # which says how many it stores now
+        assert with_parts[1].splitlines()[-2:] == alone[1].splitlines()[-2:]
+    else:
+        assert with_parts == alone
+    if name in ("check", "predict"):
+        assert "clip 1.mp4" in "".join(alone[1:])
+
+
+def test_a_part_goes_on_with_what_is_missing(here, capsys):
+    command = JOBS["predict"] + " --part 1/1 --parts parts"
+    assert run(capsys, command)[0] == 0
+    path = here / "parts" / "1-of-1.jsonl"
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:30])              # killed while it wrote
+    code, _, err = run(capsys, "join parts")
+    assert code == 2 and "part 1/1 is not finished, 4 of its 6 videos are missing; run it again" in err
+    assert run(capsys, command)[0] == 0
+    assert path.read_bytes().startswith(b"".join(lines[:3]) + lines[3][:30] + b"\n")
+    again = list(read_lines(path))
+    (here / "copy").write_bytes(whole)
+    assert sorted(again[1:]) == sorted(list(read_lines(here / "copy"))[1:])
+    grown = path.read_bytes()
+    assert run(capsys, command)[0] == 0 and path.read_bytes() == grown
+
+
+def test_parts_of_something_else(here, capsys):
+    command = JOBS["predict"]
+    assert run(capsys, command, "--part", "1/2", "--parts", "parts")[0] == 0
+    code, _, err = run(capsys, "join parts")
+    assert code == 2 and err == "error: parts: part 2/2 is missing; run it with --part\n"
+    for other, message in (
+        (command.replace("data/val", "data/val/clip?0.mp4") + " --part 2/2", "made with --sources"),
+        (command + " --num-clips 1 --part 2/2", "made with --num-clips None and not 1"),
+        (command + " --part 2/3", "a part of 2 and not of 3"),
+        (JOBS["windows"] + " --part 2/2", "of another command (predict and not embed)"),
+    ):
+        code, _, err = run(capsys, other, "--parts", "parts")
+        assert code == 2 and message in err and err.count("\n") == 1
+    save_toy(here / "model.pt", clip_len=3)
+    code, _, err = run(capsys, command, "--part", "2/2", "--parts", "parts")
+    assert code == 2 and "a part of another network" in err
+    (here / "data" / "val" / "clip 2.mp4").write_bytes(b"one more")
+    code, _, err = run(capsys, JOBS["check"], "--part", "1/2", "--parts", "parts2")
+    assert code == 0
+    (here / "data" / "bars_val_list.txt").write_text("clip 0.mp4 0\n")
+    code, _, err = run(capsys, JOBS["check"], "--part", "2/2", "--parts", "parts2")
+    assert code == 2 and "of other videos, or of the same in another order" in err
+    add_line(here / "parts" / "1-of-9.jsonl", "no header")
+    code, _, err = run(capsys, "join parts")
+    assert code == 2 and "1-of-9.jsonl: not a part, or its first line is damaged" in err
+    assert "no such folder" in run(capsys, "join nowhere")[2]
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/2"])
+def test_part_out_of_range(text):
+    with pytest.raises(ValueError, match=r"--part is .*; it must be K/N with K from 1 to N"):
+        Part.parse(text)
+
+
+def test_every_item_is_in_one_part():
+    items = [str(number) for number in range(10)]
+    assert [Part(number, 4).items_of(items) for number in (1, 2, 3, 4)] == [
+        ["0", "4", "8"], ["1", "5", "9"], ["2", "6"], ["3", "7"]]
+    assert Part(3, 4).items_of(["0"]) == []
