@@ -269,7 +269,8 @@ def test_class_folders_train_and_evaluate_on_the_same_split(tmp_path, capsys):
     argv = ["--data", str(tmp_path / "data")]
     assert train_main([*argv, *SMALL, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
     trained, _ = text_of(capsys)
-    assert re.search(r"^note: .* 2 of 6 videos were chosen for validation, class by class; written to ", trained, re.MULTILINE)
+    assert re.search(r"^note: .* 2 of 6 videos were chosen for validation, class by class; written to ", trained,
+                     re.MULTILINE)
     assert evaluate_main([*argv, "--checkpoint", str(tmp_path / "run" / "best.pt"), "--num-workers", "0"]) == 0
     evaluated, _ = text_of(capsys)
     assert evaluated.splitlines()[0] in trained

@@ -253,7 +253,7 @@ def test_a_folder_saved_by_transformers(tmp_path, clips, capsys):
 
 def test_train_goes_on_from_the_published_weights(named, clips, capsys, tmp_path, small):
     text = run(capsys, "train", "--data", clips, *named, "--out", tmp_path / "run", "--epochs", "1", "--num-workers",
-               "0", "--device", "cpu", "--lr", "1e-9", "--batch-size", "2")
+               "0", "--device", "cpu", "--lr", "1e-9", "--batch-size", "2", "--method", "finetune")
     assert "its classifier is new" in text and "missing" not in text
     model, checkpoint = ta.load_model(tmp_path / "run")
     assert checkpoint.class_names == list(CLASSES) and model.cls_head.fc.weight.shape == (2, 16)

@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(line)
         return 0
     device = choose_device(arguments.device)
-    videos, class_names = chosen_videos(arguments)
     model, checkpoint = load_network(arguments)
+    videos, class_names = chosen_videos(arguments)
     videos = labeled_as_known(videos, class_names, checkpoint.class_names, arguments)
     check_label_sets(videos, checkpoint)
     if arguments.on_error == "raise":

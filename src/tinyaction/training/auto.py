@@ -48,7 +48,8 @@ def choose_model(config: RunConfig, *, on_line: Callable[[str], None] | None = N
     if Path(config.data).name == "kinetics400_tiny" or is_generated(config.data):
         return replace(config, model=GUIDE_MODEL)
     device = start_processes(choose_device(config.device))
-    num_clips = len(find_data(config.data, allow_outside=config.allow_outside, group_by=config.group_by).train)
+    num_clips = len(find_data(config.data, allow_outside=config.allow_outside, group_by=config.group_by,
+                              keep_split=False).train)                 # training writes the split, and says so
     choice = find_choice(device.type, num_clips)
     problem = broadcast_from_main(fetch_problem(choice) if rank() == 0 else "")
     line = f"--model auto: {choice.model} with {choice.weights} weights ({choice.reason}; {num_clips} training clips)"

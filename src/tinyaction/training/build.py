@@ -21,7 +21,6 @@ from tinyaction.models import check_input, create_model, load_weights
 from tinyaction.models.create import give_maps, is_transformer, published_card
 from tinyaction.models.heads import Activation
 from tinyaction.models.recognizer import Recognizer
-from tinyaction.models.vit import VideoTransformer
 from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.store import check_store, default_store, make_store
 from tinyaction.prepare.stored_file import StoreSettings
@@ -171,7 +170,7 @@ def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[s
         notes += [NO_WEIGHTS] if config.weights == "none" else []
     if config.method != "finetune":
         give_maps(model)
-    if isinstance(model.backbone, VideoTransformer):
+    if config.drop_path:                                               # of transformers alone
         model.backbone.set_drop_path(config.drop_path)
     freeze(model, config.freeze, norms=config.freeze_norms)
     if config.checkpointing:

@@ -22,7 +22,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tinyaction.models.recognizer import Recognizer
-from tinyaction.models.vit import VideoTransformer
 
 CONTAINERS = ("net", "features", "encoder", "layers", "blocks")  # modules that only hold the stages of a network
 UNDECAYED = ("cls_token", "pos_embed", "time_embed", "query")           # of transformers, beside norms and biases
@@ -130,7 +129,7 @@ def parameter_groups(
 def layer_scale(model: nn.Module, name: str, layer_decay: float) -> float:
     """The share of the learning rate that a parameter of the backbone has; only transformers know their layers."""
     backbone = getattr(model, "backbone", None)
-    if layer_decay == 1 or not isinstance(backbone, VideoTransformer):
+    if layer_decay == 1 or not hasattr(backbone, "layer_of"):        # a VideoTransformer has it
         return 1.0
     return layer_decay ** (backbone.num_layers - 1 - backbone.layer_of(name))
 
