@@ -171,7 +171,8 @@ def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[s
     if config.method != "finetune":
         give_maps(model)
     if config.drop_path:                                               # of transformers alone
-        model.backbone.set_drop_path(config.drop_path)
+        backbone: Any = model.backbone
+        backbone.set_drop_path(config.drop_path)
     freeze(model, config.freeze, norms=config.freeze_norms)
     if config.checkpointing:
         from tinyaction.models.checkpointing import checkpoint_blocks  # imports torchvision: a second

@@ -128,7 +128,7 @@ def parameter_groups(
 
 def layer_scale(model: nn.Module, name: str, layer_decay: float) -> float:
     """The share of the learning rate that a parameter of the backbone has; only transformers know their layers."""
-    backbone = getattr(model, "backbone", None)
+    backbone: Any = getattr(model, "backbone", None)
     if layer_decay == 1 or not hasattr(backbone, "layer_of"):        # a VideoTransformer has it
         return 1.0
     return layer_decay ** (backbone.num_layers - 1 - backbone.layer_of(name))
