@@ -27,7 +27,7 @@ COMMANDS = {
     "export": "a checkpoint as ONNX, torch.export or TorchScript, checked",
     "models": "the recognizers there are: parameters, input, GFLOPs, weights",
     "store": "decode videos once, to frames that read faster",
-    "join": "what parts of check, store, embed or predict found, as one run writes it",
+    "join": "put together the parts of check, store, embed or predict",
     "bench": "clips a second, stage by stage",
 }
 
