@@ -40,19 +40,10 @@ def all_models() -> dict[str, MakeBackbone]:
 
 
 def create_model(
-    name: str,
-    num_classes: int,
-    *,
-    weights: str | None = None,
-    dropout: float = 0.5,
-    average_clips: AverageClips = "prob",
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    max_views: int = 0,
-    arguments: Mapping[str, Any] | None = None,
-    pooling: str | None = None,
-    signed_sqrt: bool = False,
-    activation: Activation = "softmax",
+    name: str, num_classes: int, *, weights: str | None = None, dropout: float = 0.5,
+    average_clips: AverageClips = "prob", mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    max_views: int = 0, arguments: Mapping[str, Any] | None = None, pooling: str | None = None,
+    signed_sqrt: bool = False, activation: Activation = "softmax",
 ) -> Recognizer:
     """Make a recognizer by its name, freshly initialised from torch's global random state.
 
