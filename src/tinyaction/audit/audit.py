@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ class Audit:
     pairs: list[SamePair]
     groups: list[str]  # of each clip: its recording, as far as the pairs tell, or the group that the list names
     shortcuts: list[Shortcut] = field(default_factory=list)
-    doubts: list[LabelDoubt] = field(default_factory=list)  # the confident ones, the most doubtful first
+    doubts: list[LabelDoubt] = field(default_factory=list)  # clips that look more like another class, the surest first
     never_right: list[int] = field(default_factory=list)  # clips that neither all frames nor one nor their mean get
     notes: list[str] = field(default_factory=list)  # what could not be done, and why
 
@@ -80,7 +80,9 @@ class Audit:
                          "split by)")
         found += shortcut_sentences(self.shortcuts)
         if self.doubts:
-            found.append(f"{len(self.doubts)} of {len(self.videos)} labels are probably wrong")
+            found.append(f"{len(self.doubts)} of {len(self.videos)} labels are doubtful: a probe of the other clips takes "
+                         f"these for another class, {sum(doubt.is_confident for doubt in self.doubts)} of them as "
+                         "surely as that class's own")
         if self.unreadable:
             found.append(f"{len(self.unreadable)} clips cannot be read; tinyaction check says more")
         if self.oddities:
@@ -196,8 +198,8 @@ def add_features(
     probed = ProbeData(probed.features, probed.labels, probed.num_classes, [audit.groups[index] for index in readable])
     scores = out_of_fold(probed, folds, config.pooling)                # (N, K)
     labels = probed.labels.numpy()
-    audit.doubts = [LabelDoubt(readable[doubt.index], doubt.label, doubt.looks_like, doubt.margin, True)
-                    for doubt in doubtful_labels(scores, labels) if doubt.is_confident]
+    audit.doubts = [replace(doubt, index=readable[doubt.index]) for doubt in doubtful_labels(scores, labels)
+                    if doubt.margin > 0]
     audit.shortcuts += of_frames(probed, folds, config.pooling, scores)
     wrong = scores.argmax(axis=1) != labels
     audit.never_right = [readable[place] for place in np.flatnonzero(wrong & (confidence(scores, labels) < 0.1))]

@@ -71,7 +71,7 @@ def audit_page(audit: Audit) -> str:
         f"clips of {len(audit.class_names)} classes</p></header>",
         section("In short", (f"<ul>{sentences}</ul>" if sentences else NOTHING) + notes),
         section("What simpler models get", _shortcut_table(audit)),
-        section("Labels that are probably wrong", _label_section(audit)),
+        section("Doubtful labels", _label_section(audit)),
         section("The same recording in training and validation", _leak_section(audit)),
         section("Clips that no probe gets right", _strips(
             (_strip(audit.path(index), f"labelled {audit.class_names[audit.videos.labels[index]]}")
