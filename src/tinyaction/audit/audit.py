@@ -55,8 +55,8 @@ class Audit:
     groups: list[str]  # of each clip: its recording, as far as the pairs tell, or the group that the list names
     shortcuts: list[Shortcut] = field(default_factory=list)
     doubts: list[LabelDoubt] = field(default_factory=list)  # clips that look more like another class, the surest first
-    never_right: list[int] = field(default_factory=list)  # clips that neither all frames nor one nor their mean get
-    notes: list[str] = field(default_factory=list)  # what could not be done, and why
+    never_right: list[int] = field(default_factory=list)  # clips to whose label a probe gives less than 0.1
+    notes: list[str] = field(default_factory=list)  # of the data, and what could not be done
 
     @property
     def leaks(self) -> list[SamePair]:
@@ -80,9 +80,9 @@ class Audit:
                          "split by)")
         found += shortcut_sentences(self.shortcuts)
         if self.doubts:
-            found.append(f"{len(self.doubts)} of {len(self.videos)} labels are doubtful: a probe of the other clips takes "
-                         f"these for another class, {sum(doubt.is_confident for doubt in self.doubts)} of them as "
-                         "surely as that class's own")
+            num_confident = sum(doubt.is_confident for doubt in self.doubts)
+            found.append(f"{len(self.doubts)} of {len(self.videos)} labels are doubtful: a probe of the other clips "
+                         f"takes these for another class, {num_confident} of them as surely as that class's own")
         if self.unreadable:
             found.append(f"{len(self.unreadable)} clips cannot be read; tinyaction check says more")
         if self.oddities:
@@ -122,7 +122,10 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     count = on_count or (lambda unit, done, total: None)
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
-    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by)
+    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False)
+    if data.train.starts is not None or data.train.label_sets is not None:
+        raise ValueError(f"{data.train.source}: it lists segments, or several labels a video; audit knows whole clips "
+                         "of one label")
     if data.is_multi_label:
         raise ValueError(f"{data.train.source}: its videos have several labels; audit knows one label a video")
     videos, num_train = data.train.joined(data.val), len(data.train)
@@ -143,7 +146,7 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     audit.shortcuts = [majority(labels),
                        from_metadata("orientation", metadata[:, [ORIENTATION]], labels, folds),
                        from_metadata("what the file says", metadata, labels, folds)]
-    if config.weights:
+    if config.pretrained:
         add_features(audit, config, data, readable, folds, on_line=on_line or (lambda line: None), on_count=on_count)
     else:
         audit.notes.append("no doubtful labels, and nothing on frames: that needs features of a pretrained network "
@@ -173,6 +176,8 @@ def folds_of(
     videos: VideoList, groups: list[str], readable: list[int], data: DataFolder
 ) -> list[tuple[list[int], list[int]]]:
     """Folds over the readable clips, by place among them, that keep groups whole: as many as the classes allow."""
+    if not readable:
+        raise ValueError("no clip can be read")
     chosen = videos.subset(readable).with_groups([groups[index] for index in readable])
     least = min(len({groups[place] for place in readable if videos.labels[place] == label})
                 for label in np.unique(videos.labels[readable]))

@@ -45,7 +45,7 @@ def doubtful_labels(
     others[np.arange(N), labels] = -np.inf
     thresholds = class_thresholds(probabilities, labels)
     confident = np.where(others >= thresholds, others, -np.inf)        # (N, K)
-    is_confident = np.isfinite(confident.max(axis=1)) & (others.max(axis=1) > given)
+    is_confident = confident.max(axis=1) > given
     looks_like = np.where(is_confident, confident.argmax(axis=1), others.argmax(axis=1))
     margin = probabilities[np.arange(N), looks_like] - given
     order = np.lexsort((-margin, ~is_confident))

@@ -1,6 +1,7 @@
 """The page, the JSON and the list of an audit."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -33,8 +34,8 @@ def write_audit(audit: Audit, folder: Path) -> None:
 def write_groups(audit: Audit, path: Path) -> None:
     """A CSV of all clips with a group each and without a split, which training then makes by group."""
     rows = [("path", "label", "group"),
-            *((audit.path(index), audit.class_names[label], audit.groups[index])
-              for index, label in enumerate(audit.videos.labels.tolist()))]
+            *((os.path.relpath(audit.path(index), path.parent).replace(os.sep, "/"), audit.class_names[label],
+               audit.groups[index]) for index, label in enumerate(audit.videos.labels.tolist()))]
     write_whole(path, "".join(",".join('"' + to_cell(cell).replace('"', '""') + '"' for cell in row) + "\n"
                               for row in rows))
 
@@ -44,7 +45,7 @@ def audit_facts(audit: Audit) -> dict[str, Any]:
     names = audit.class_names
     return {
         "data": str(audit.folder), "num_train": audit.num_train, "num_val": len(audit.videos) - audit.num_train,
-        "sentences": audit.sentences(), "not_done": audit.notes,
+        "sentences": audit.sentences(), "notes": audit.notes,
         "shortcuts": [asdict(one) | {"accuracy": one.accuracy, "interval": one.interval} for one in audit.shortcuts],
         "labels": [{"path": audit.path(one.index), "label": names[one.label], "looks_like": names[one.looks_like],
                     "margin": round(one.margin, 4)} for one in audit.doubts],
@@ -64,7 +65,7 @@ def _pair(audit: Audit, pair: Any) -> dict[str, Any]:
 def audit_page(audit: Audit) -> str:
     """The audit as one page of HTML; it reads the clips that it shows."""
     sentences = "".join(f"<li>{escape(text)}</li>" for text in audit.sentences())
-    notes = "".join(f"<p>Not done: {escape(text)}.</p>" for text in audit.notes)
+    notes = "".join(f"<p>Note: {escape(text)}.</p>" for text in audit.notes)
     num_val = len(audit.videos) - audit.num_train
     return html_page(f"Audit of {audit.folder}", "".join([
         f"<header><h1>Audit</h1><p>{escape(str(audit.folder))}: {audit.num_train} training and {num_val} validation "
@@ -73,7 +74,7 @@ def audit_page(audit: Audit) -> str:
         section("What simpler models get", _shortcut_table(audit)),
         section("Doubtful labels", _label_section(audit)),
         section("The same recording in training and validation", _leak_section(audit)),
-        section("Clips that no probe gets right", _strips(
+        section("Clips whose label the probe finds least likely", _strips(
             (_strip(audit.path(index), f"labelled {audit.class_names[audit.videos.labels[index]]}")
              for index in audit.never_right[:MOST_SHOWN]), len(audit.never_right))),
         section("Odd clips", _strips((_strip(audit.path(index), text) for index, text in audit.oddities[:MOST_SHOWN]),
@@ -113,7 +114,7 @@ def _strip(path: str, caption: str) -> str:
     """A clip under its name; a sentence where it cannot be read."""
     head = f"<h3>{escape(caption)} <small>{escape('/'.join(Path(path).parts[-2:]))}</small></h3>"
     try:
-        picture = data_uri(draw_strip(some_frames(path.partition("#t=")[0])))
+        picture = data_uri(draw_strip(some_frames(path)))
     except VideoError as error:
         return f"<article>{head}<p>{escape(error.reason)}</p></article>"
     return f'<article>{head}<img alt="frames" src="{picture}"></article>'
@@ -158,6 +159,4 @@ def audit_lines(audit: Audit) -> Sequence[str]:
     lines = [f"{one.accuracy:.3f}  {one.name} ({one.interval[0]:.2f} to {one.interval[1]:.2f})"
              for one in audit.shortcuts]
     return [*(["accuracy of simpler models, on clips held out:", *(f"  {line}" for line in lines)] if lines else []),
-            *(f"- {text}" for text in audit.sentences()), *(f"not done: {text}" for text in audit.notes)]
-
-
+            *(f"- {text}" for text in audit.sentences()), *(f"note: {text}" for text in audit.notes)]

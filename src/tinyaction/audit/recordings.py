@@ -121,7 +121,7 @@ def find_pairs(
     """
     known = [index for index, clip in enumerate(clips) if clip is not None]
     readable = [clip for clip in clips if clip is not None]
-    if len(readable) < 2:
+    if len(readable) < 2 or not any(len(frame.descriptors) for clip in readable for frame in clip.frames):
         return []
     words = vocabulary(readable)
     plain = np.stack([[vlad(frame, words) for frame in clip.frames] for clip in readable])         # (N, T, D)

@@ -115,6 +115,9 @@ def chosen_videos(arguments: argparse.Namespace) -> Videos:
     if arguments.data:
         data = find_data(arguments.data, val_share=None, allow_outside=arguments.allow_outside)
         lists = [data.train, data.val] if data.is_split else [data.val]
+        if any(videos.starts is not None or videos.label_sets is not None for videos in lists):
+            raise ValueError(f"{arguments.data}: it lists segments, or several labels a video; embed takes whole "
+                             "videos of one label (--windows embeds the windows of a long one)")
         pairs = [videos[index] for videos in lists for index in range(len(videos))]
         videos = Videos([path for path, _ in pairs], [label for _, label in pairs], data.class_names)
     else:

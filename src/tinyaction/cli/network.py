@@ -49,7 +49,7 @@ def check_network_flags(arguments: argparse.Namespace) -> None:
 
 def network_inputs(arguments: argparse.Namespace) -> list[str]:
     """What the network is read from, which no output may replace."""
-    return [name for name in (arguments.checkpoint, arguments.weights) if name]
+    return [name for name in (arguments.checkpoint, arguments.weights, arguments.model) if name]
 
 
 def check_clip_length(arguments: argparse.Namespace, sources: Sequence[str]) -> None:
@@ -88,7 +88,7 @@ def load_embedder(arguments: argparse.Namespace) -> Embedder:
 
 
 def load_predictor(arguments: argparse.Namespace, *, device: str, tells_unknown: bool = True) -> Predictor:
-    """The same with the clips of ``--num-clips``, ready to predict on a device."""
+    """The network with the clips of ``--num-clips``, ready to predict on a device."""
     if arguments.checkpoint:
         return Predictor(arguments.checkpoint, device=device, num_clips=arguments.num_clips,
                          tells_unknown=tells_unknown)

@@ -73,9 +73,11 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
     if predictor.stand_in:
         print("NOTE: this checkpoint was trained on generated stand-in clips.", file=sys.stderr)
     output = Output(arguments)
-    watcher = Watcher(predictor, arguments, output) if isinstance(predictor, Predictor) else None
+    watcher: Watcher | None = None
     failures: list[str] = []
     try:
+        if isinstance(predictor, Predictor):
+            watcher = Watcher(predictor, arguments, output)
         for source in arguments.sources:
             if watcher is not None and (is_stream(source) or arguments.on):
                 for stream in [source] if is_stream(source) else list_videos(source) or [source]:
@@ -118,6 +120,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             raise ValueError(f"--{name} is for video files, not for a camera or --on")
         if getattr(arguments, name) and (arguments.part or arguments.cluster):
             raise ValueError(f"--{name} is for one video, --part and --cluster for many; leave one of them out")
+    if (arguments.part or arguments.cluster) and arguments.stride is not None and arguments.window is None:
+        raise ValueError("--stride is for windows; say with --window how many seconds one has")
     if (arguments.part or arguments.cluster) and (arguments.on or any(map(is_stream, arguments.sources))):
         raise ValueError("--part and --cluster are for video files, not for a camera or --on")
     return arguments
@@ -253,7 +257,7 @@ class JoinedPredictor:
         self.stand_in = checkpoint.stand_in
 
     def stream(self, source: str, *, on_error: Callable[[Exception], None] | None, **_: int) -> Iterator[Prediction]:
-        for video in map(str, list_videos(source) or [Path(source)]):
+        for video in map(str, list_videos(source) or [source]):
             found = self.records[video]
             if "scores" in found:
                 yield self._prediction(video, found["scores"], found["unknown"])

@@ -119,7 +119,7 @@ class RunFolder:
         """Remove a run that stopped before its first step, so that the same command can be given again."""
         self.close()
         for name in ("config.json", "log.txt", "last.pt", "bad_files.txt", "best.pt", "metrics.csv",
-                     "predictions.csv", "neighbors.csv"):              # the last four are of a probe
+                     "predictions.csv", "neighbors.csv", "folds.csv"):  # the last five are of a probe
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's file is in it
             self.path.rmdir()
@@ -375,7 +375,7 @@ def _rows(path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], 
         for row in table:
             try:
                 parsed.append(parse(row))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, LookupError, TypeError) as error:
                 raise ValueError(f"{path}, line {table.line_num}: cannot be read ({error!r})") from None
     return parsed
 

@@ -233,7 +233,7 @@ def groups_of(videos: VideoList, places: Ids) -> list[str]:
 def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch.device, path: Path) -> list[str]:
     stand_in, groups = is_stand_in(config.data), data.train.groups
     lines = [STAND_IN] if stand_in else []
-    lines += [f"note: {note}" for note in data.notes]
+    lines += [f"note: {note}" for note in (*data.notes, data.unused_summary()) if note]
     lines += [NO_WEIGHTS] if config.method == "probe" and not config.pretrained else []
     of_groups = "" if groups is None else f" in {len(set(groups))} groups"
     return [*lines,

@@ -96,7 +96,7 @@ def run_probe(
 
 def first_lines(config: RunConfig, data: DataFolder, folder: Path, device: torch.device, path: Path) -> list[str]:
     lines = [STAND_IN] if is_stand_in(config.data) else []
-    lines += [f"note: {note}" for note in data.notes]
+    lines += [f"note: {note}" for note in (*data.notes, data.unused_summary()) if note]
     lines += [] if config.pretrained else [NO_WEIGHTS]
     return [*lines,
             f"{len(data.train)} training and {len(data.val)} validation videos of {len(data.class_names)} classes in "

@@ -353,6 +353,7 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
     evaluation = recorder.best_evaluation
     if evaluation is None:
         model, saved = load_model(run.path / "best.pt")
+        model.cls_head.temperature = 1.0  # add_unknown fits it to plain scores
         evaluation = evaluate(model, training.val_loader, device=training.device, thresholds=saved.thresholds or None)
     for line in last_lines(training, run.path, best.epoch, evaluation):
         run.log(line)
