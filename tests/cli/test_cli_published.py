@@ -257,7 +257,8 @@ def test_train_goes_on_from_the_published_weights(named, clips, capsys, tmp_path
     assert "its classifier is new" in text and "missing" not in text
     model, checkpoint = ta.load_model(tmp_path / "run")
     assert checkpoint.class_names == list(CLASSES) and model.cls_head.fc.weight.shape == (2, 16)
-    assert checkpoint.eval_pipeline == {"clip_len": 4, "size": 16, "num_clips": 1}
+    assert checkpoint.eval_pipeline == {"clip_len": 4, "size": 16, "num_clips": 1, "short_side": 18,
+                                        "frame_interval": 2, "antialias": True}  # as it was published
     torch.testing.assert_close(model.backbone.state_dict(), small.backbone.state_dict(), rtol=0, atol=1e-5)
     run(capsys, "predict", clips / "val", "--checkpoint", tmp_path / "run", "--device", "cpu")
 

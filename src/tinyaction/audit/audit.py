@@ -123,9 +123,8 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
     data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False)
-    if data.train.starts is not None or data.train.label_sets is not None:
-        raise ValueError(f"{data.train.source}: it lists segments, or several labels a video; audit knows whole clips "
-                         "of one label")
+    if data.train.starts is not None:
+        raise ValueError(f"{data.train.source}: it lists segments, and audit knows whole clips")
     if data.is_multi_label:
         raise ValueError(f"{data.train.source}: its videos have several labels; audit knows one label a video")
     videos, num_train = data.train.joined(data.val), len(data.train)

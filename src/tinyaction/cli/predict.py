@@ -257,7 +257,7 @@ class JoinedPredictor:
         self.stand_in = checkpoint.stand_in
 
     def stream(self, source: str, *, on_error: Callable[[Exception], None] | None, **_: int) -> Iterator[Prediction]:
-        for video in map(str, list_videos(source) or [source]):
+        for video in [str(path) for path in list_videos(source) or []] or [source]:
             found = self.records[video]
             if "scores" in found:
                 yield self._prediction(video, found["scores"], found["unknown"])

@@ -53,7 +53,7 @@ def from_tables(
         videos_of_rows(rows, class_names, prefix=str(folder), source=str(table or tables[0]))
         for rows, table in ((train, train_table), (val, val_table), (test, test_table))
     )
-    if not has_names:
+    if not has_names and class_names == [str(number) for number in range(len(class_names))]:
         check_label_0(train_list)
     data = DataFolder(train_list, val_list, class_names, notes, left_out, is_split=is_split, test=test_list)
     return _with_videos_as_groups(data)

@@ -320,7 +320,8 @@ def parse_label(word: str, where: str, num_classes: int | None) -> int:
 
 def check_label_0(videos: VideoList) -> None:
     """ValueError where the labels of training videos, which have no names, seem to count from 1."""
-    if len(videos) and videos.labels.min() > 0:
+    is_in_sets = videos.label_sets is not None and videos.label_sets[:, 0].any()
+    if len(videos) and videos.labels.min() > 0 and not is_in_sets:
         raise ValueError(f"{videos.source}: no video has label 0; do labels count from 1? Here they count from 0; if "
                          "class 0 only has no training video, add a classes.txt with one name a line, or give "
                          "class_names")

@@ -38,7 +38,7 @@ def load_published(
     """
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}; a classifier needs at least two")
-    card, where = _resolve(name_or_folder, None if weights is None else str(weights))
+    card, where = resolve(name_or_folder, None if weights is None else str(weights))
     files = find_files(where)
     if card and files.is_one_file and types().get(str(files.config.get("model_type"))) is not family_of(card.name):
         files = replace(files, config={}, processor={})                # of something else in the same folder
@@ -185,7 +185,7 @@ def family_of(name: str) -> ModuleType:
     return next(family for family in families() if any(card.name == name for card in family.PUBLISHED))
 
 
-def _resolve(name_or_folder: str | Path, weights: str | None) -> tuple[ModelCard | None, str]:
+def resolve(name_or_folder: str | Path, weights: str | None) -> tuple[ModelCard | None, str]:
     """Return the named card and the place of its weights; no card if the folder's config.json has to tell.
 
     A string that names a network means the network, even if a folder has that name; a ``Path`` means the folder.
