@@ -1,8 +1,10 @@
 """Several processes, started by torchrun as a user starts them."""
 
+import fcntl
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +55,11 @@ def launch(num_processes, program, *arguments, **options):
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={num_processes}", "--standalone"]
     if num_processes == 1:
         command = [sys.executable]
-    return subprocess.run([*command, program, *map(str, arguments)], check=True, capture_output=True, text=True,
-                          timeout=300, **options)
+    with open(Path(tempfile.gettempdir(), "tinyaction_torchrun.lock"), "w") as lock:  # two at a time share a port
+        if sys.platform != "win32":
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+        return subprocess.run([*command, program, *map(str, arguments)], check=True, capture_output=True, text=True,
+                              timeout=300, **options)
 
 
 @pytest.fixture(scope="module")
