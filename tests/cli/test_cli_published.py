@@ -149,6 +149,12 @@ def test_evaluate_by_the_names_of_classes(data, named, folder, clips, capsys, tm
 # one sentence
 # ---------------------------------------------------------------------------------------------------------------------
 
+def test_evaluate_knows_the_video_networks_of_torchvision(capsys, tmp_path):
+    words = ["evaluate", "--data", tmp_path / "none", "--model", "r3d_18"]
+    assert "none: no such folder" in refusal(capsys, *words)          # its name is known, so the data are looked for
+    assert "has no weights 'imagenet'" in refusal(capsys, *words, "--weights", "imagenet")
+
+
 @pytest.mark.parametrize("words, message", [
     ([], "no network is given; name the checkpoint of a run with --checkpoint, or a published network with --model"),
     (["--checkpoint", "a", "--model", "videomae-base"], "--checkpoint a and --model videomae-base exclude each other"),

@@ -14,7 +14,7 @@ from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_
 from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixels
 from tinyaction.device import choose_device
 from tinyaction.models.checkpoint import Checkpoint
-from tinyaction.models.published import resolve
+from tinyaction.models.pretrained import check_pretrained
 from tinyaction.prepare.store import check_store
 from tinyaction.results.evaluation import evaluate
 from tinyaction.results.summary import result_lines
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     device = choose_device(arguments.device)
     if arguments.model:
-        resolve(arguments.model, arguments.weights)  # a wrong name is told before the videos are looked for
+        check_pretrained(arguments.model, arguments.weights)  # a wrong name is told before the videos are looked for
     videos, class_names = chosen_videos(arguments)
     model, checkpoint = load_network(arguments)
     videos = labeled_as_known(videos, class_names, checkpoint.class_names, arguments)

@@ -53,6 +53,22 @@ def load_pretrained(
                             max_views=max_views)
 
 
+def check_pretrained(name_or_folder: str, weights: str | None) -> None:
+    """Raise the ValueError of :func:`load_pretrained` for a name or a word of weights that is not known; reads no
+    weights.
+    """
+    from tinyaction.models.torchvision import VIDEO_NETS
+
+    if name_or_folder in VIDEO_NETS:
+        from tinyaction.models.weights import find_published
+
+        find_published(name_or_folder, weights or "kinetics")
+    else:
+        from tinyaction.models.published import resolve
+
+        resolve(name_or_folder, weights)
+
+
 def load_encoder(
     name_or_folder: str | Path, *, weights: str | Path | None = None, clip_len: int | None = None,
     size: int | None = None,
