@@ -46,6 +46,8 @@ def start_processes(device: torch.device) -> torch.device:
 
 def stop_processes() -> None:
     if dist.is_available() and dist.is_initialized():
+        for one in _peers:
+            one.close()
         dist.destroy_process_group()
         _peers.clear()
 

@@ -4,6 +4,7 @@ Each process writes signs of life into the store of torchrun, and one that waits
 second. So nobody waits for one that is killed, halted or stuck. The first that fails says why; the others end quietly.
 """
 
+import atexit
 import math
 import os
 import signal
@@ -78,11 +79,20 @@ class Peers:
     _seen: dict[int, tuple[str, float]] = field(default_factory=dict)  # rank -> its last line, when it was new
 
     def __post_init__(self) -> None:
-        threading.Thread(target=self._exchange_signs, daemon=True).start()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._exchange_signs, daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """End the thread: Python that ends while a thread is within the store aborts the process."""
+        self._is_closing = True
+        self._told.set()
+        self._thread.join(SECONDS_TO_SPEAK)
 
     def _exchange_signs(self) -> None:
         with suppress(RuntimeError):  # the store ends with torchrun
-            while True:
+            while not self._is_closing:
                 self.store.set(str(self.rank), f"{self._beat}\t{socket.gethostname()}\t{os.getpid()}\t{_own_log()}\t"
                                                f"{self._where}")
                 if self.store.check(["failed"]):
