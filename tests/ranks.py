@@ -69,7 +69,7 @@ def be_rank(
     os.dup2(descriptor, 2)
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of the loader's workers
-    tinyaction.training.run.write_report = lambda *_, **__: "none"
+    tinyaction.training.outcome.write_report = lambda *_, **__: "none"
     if diary is not None:
         keep_diary(diary)
     if max_file_bytes:

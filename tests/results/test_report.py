@@ -423,7 +423,7 @@ def test_a_report_that_fails_does_not_lose_the_run(
     def fail(*arguments: object, **named: object) -> Path:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("tinyaction.training.run.write_report", fail)
+    monkeypatch.setattr("tinyaction.training.outcome.write_report", fail)
     data = toys.write_set(tmp_path / "bars", num_train=2, num_val=2)
     assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), "--epochs", "1", "--size", "16",
                  "--clip-len", "2", "--num-workers", "0", "--device", "cpu"]) == 0

@@ -12,8 +12,7 @@ from toys import write_set
 import tinyaction as ta
 from tinyaction.models import slowfast, timesformer, videomae, vjepa2, x3d
 from tinyaction.models.checkpoint import Checkpoint, load_model
-from tinyaction.training import probe_run
-from tinyaction.training import run as run_module
+from tinyaction.training import outcome
 from tinyaction.training.build import build, build_model, eval_arguments
 from tinyaction.training.config import RunConfig
 from tinyaction.training.finetune import parameter_groups
@@ -31,8 +30,7 @@ TINY = {  # name -> family, arguments, features of a clip (T, F, h, w)
 @pytest.fixture(autouse=True)
 def tiny_cards(monkeypatch):
     """A small network in each family, by a name of its own; and no pictures of these runs."""
-    for module in (run_module, probe_run):
-        monkeypatch.setattr(module, "write_report", lambda *_, **__: "none")
+    monkeypatch.setattr(outcome, "write_report", lambda *_, **__: "none")
     for family in (videomae, timesformer, vjepa2, slowfast, x3d):
         cards = [replace(family.PUBLISHED[0], name=name, arguments=arguments, clip_len=4, size=32, short_side=36,
                          test_size=32, frame_interval=2, least_clip_len=1)

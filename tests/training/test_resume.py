@@ -62,7 +62,7 @@ def start(*words: object, max_file_bytes: int = 0, num_threads: int = 1):
 def train_here(argv: list[str], max_file_bytes: int, num_threads: int) -> None:
     torch.set_num_threads(num_threads)
     multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as in a process of its own
-    tinyaction.training.run.write_report = lambda *_, **__: "none"  # pictures take longer than these runs
+    tinyaction.training.outcome.write_report = lambda *_, **__: "none"  # pictures take longer than these runs
     if max_file_bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     raise SystemExit(main(argv))

@@ -9,13 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from tinyaction.audit.audit import Audit
 from tinyaction.files import write_whole
 from tinyaction.results.page import html_page, section, table
-from tinyaction.results.sheets import data_uri, draw_strip
+from tinyaction.results.sheets import data_uri, draw_strip, resized
 from tinyaction.text import to_cell
 from tinyaction.video import UInt8Array, VideoError, open_video
 
@@ -124,12 +123,7 @@ def some_frames(path: str) -> list[UInt8Array]:
     """A few small frames (h, w, 3), spread over a video."""
     reader = open_video(path)
     chosen = np.unique(np.linspace(0, len(reader) - 1, NUM_FRAMES + 2)[1:-1].round().astype(int)).tolist()
-    frames = []
-    for frame in reader.read(chosen):
-        scale = SIDE / max(frame.shape[:2])
-        size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
-        frames.append(np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8))
-    return frames
+    return [resized(frame, SIDE) for frame in reader.read(chosen)]
 
 
 def _class_table(audit: Audit) -> str:

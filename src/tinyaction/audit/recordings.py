@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tinyaction.results.sheets import resized
 from tinyaction.video import UInt8Array
 
 Float32Array = npt.NDArray[np.float32]
@@ -65,10 +66,7 @@ def describe_frames(frames: Sequence[UInt8Array]) -> ClipKeypoints:
 
 
 def _grey(frame: UInt8Array) -> UInt8Array:
-    scale = LONG_SIDE / max(frame.shape[:2])
-    size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
+    return resized(np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8), LONG_SIDE)
 
 
 def keypoints_of(frame: UInt8Array) -> Keypoints:

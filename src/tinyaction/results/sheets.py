@@ -47,10 +47,16 @@ def clip_frames(
     num_clips = V // num_crops
     view = view_order(num_clips, num_crops).index(View(num_clips // 2, "centre"))
     frames = inputs[view].permute(1, 2, 3, 0)[torch.from_numpy(chosen)].numpy()  # (<=num_frames, H, W, 3)
+    return [resized(np.ascontiguousarray(frame), side) for frame in frames]
+
+
+def resized(frame: UInt8Array, side: int) -> UInt8Array:
+    """A frame (H, W, 3) or (H, W) with ``side`` pixels on its longer side."""
+    H, W = frame.shape[:2]
     scale = side / max(H, W)
     size = (max(1, round(W * scale)), max(1, round(H * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return [np.asarray(cv2.resize(np.ascontiguousarray(frame), size, interpolation=how), np.uint8) for frame in frames]
+    return np.asarray(cv2.resize(frame, size, interpolation=how), np.uint8)
 
 
 def draw_sheet(title: str, strips: Sequence[Strip], *, notice: str = "") -> UInt8Array:

@@ -25,7 +25,7 @@ from tinyaction.data.dataset import check_files_exist
 from tinyaction.data.groups import known_groups
 from tinyaction.device import choose_device
 from tinyaction.files import write_whole
-from tinyaction.models import check_input, model_arguments
+from tinyaction.models import check_input
 from tinyaction.models.checkpoint import Checkpoint, versions
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
@@ -37,13 +37,14 @@ from tinyaction.training.build import (
     STAND_IN,
     OnCount,
     OnLine,
+    build_datasets,
     build_model,
     check_labels,
-    eval_arguments,
     prepare_folder,
 )
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import num_processes
+from tinyaction.training.outcome import checkpoint_of, write_page
 from tinyaction.training.probe import assign_folds, poolings_of
 from tinyaction.training.probe_run import (
     NO_WEIGHTS,
@@ -53,7 +54,6 @@ from tinyaction.training.probe_run import (
     probe_data,
     probe_facts,
     probe_lines,
-    write_page,
 )
 from tinyaction.video.frames import original_of
 
@@ -143,7 +143,7 @@ def run_folds(
         else:
             run.remove_if_empty()
         raise
-    write_page(run, config, data)
+    write_page(run, config, *build_datasets(config, data))
     run.close()
     return run.path, record.val
 
@@ -202,8 +202,7 @@ def probe_folds(
     final = fit_clips(model, known, poolings, clips, clips)
     for line in probe_lines(final.probe):
         run.log(f"final: {line}")
-    checkpoint = Checkpoint(model_arguments(config.model, model), model.state_dict(), data.class_names,
-                            eval_arguments(config), epoch=1, config=asdict(config), stand_in=is_stand_in(config.data))
+    checkpoint = checkpoint_of(config, model, data.class_names, epoch=1, metrics={})
     return CrossValidation(folds, checkpoint, {"probe": probe_facts(final.probe)})
 
 

@@ -16,9 +16,10 @@ from tinyaction.data.dataset import check_files_exist
 from tinyaction.data.groups import check_groups_apart, known_groups
 from tinyaction.data.loader import BadVideo
 from tinyaction.data.pipelines import eval_pipeline
+from tinyaction.data.transforms import Compose
 from tinyaction.device import choose_device
-from tinyaction.models import check_input, model_arguments
-from tinyaction.models.checkpoint import Checkpoint, versions
+from tinyaction.models import check_input
+from tinyaction.models.checkpoint import versions
 from tinyaction.models.create import use_pooling
 from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import Recognizer
@@ -26,10 +27,8 @@ from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache, Reading, extract_features
 from tinyaction.results.neighbors import Neighbor, clip_vectors, nearest_clips, write_neighbors
-from tinyaction.results.report import write_report
 from tinyaction.results.run import RunFolder, usage_lines
 from tinyaction.results.summary import result_lines
-from tinyaction.text import shell_line
 from tinyaction.training.build import (
     STAND_IN,
     OnCount,
@@ -41,6 +40,7 @@ from tinyaction.training.build import (
     prepare_folder,
 )
 from tinyaction.training.config import RunConfig
+from tinyaction.training.outcome import checkpoint_of, write_page
 from tinyaction.training.probe import Probe, ProbeData, choose_and_fit, poolings_of
 from tinyaction.video.frames import original_of
 
@@ -89,7 +89,7 @@ def run_probe(
     except BaseException:
         run.remove_if_empty()
         raise
-    write_page(run, config, data)
+    write_page(run, config, *build_datasets(config, data))
     run.close()
     return run.path, result.val
 
@@ -137,6 +137,15 @@ class ClipFeatures:
         return ClipFeatures(self.videos.subset(indices), self.features[indices], self.mirrored[indices], [])
 
 
+def cache_and_reading(
+    config: RunConfig, folder: Path, model: Recognizer, pipeline: Compose
+) -> tuple[FeatureCache, Reading]:
+    """Where the features of a run are kept, and how its videos are read."""
+    return (FeatureCache.beside(folder, f"{config.model}-{config.clip_len}x{config.size}", model, pipeline),
+            Reading(config.num_workers, "skip" if config.on_error == "skip" else "raise", config.max_skipped,
+                    config.video_timeout))
+
+
 def clip_features(
     config: RunConfig, lists: Sequence[VideoList], folder: Path, model: Recognizer, device: torch.device, *,
     on_line: OnLine, on_count: OnCount | None,
@@ -144,9 +153,7 @@ def clip_features(
     """Features of the clips of each list, from the cache or else the network; of the first list mirrored, too."""
     started = time.perf_counter()
     pipeline = eval_pipeline(**eval_arguments(config))
-    cache = FeatureCache.beside(folder, f"{config.model}-{config.clip_len}x{config.size}", model, pipeline)
-    reading = Reading(config.num_workers, "skip" if config.on_error == "skip" else "raise", config.max_skipped,
-                      config.video_timeout)
+    cache, reading = cache_and_reading(config, folder, model, pipeline)
     results, num_computed = [], 0
     for number, videos in enumerate(lists):
         mirrored = number == 0 and is_mirroring(config)
@@ -222,9 +229,7 @@ def evaluate_features(model: Recognizer, clips: ClipFeatures) -> Evaluation:
 def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: ProbeResult, device: torch.device) -> None:
     stand_in = is_stand_in(config.data)
     metrics = run.add_metrics(EpochRecord(0, 0.0, result.train, result.val))
-    Checkpoint(model_arguments(config.model, result.model), result.model.state_dict(), data.class_names,
-               eval_arguments(config), epoch=1, metrics=metrics, config=asdict(config),
-               stand_in=stand_in).save(run.path / "best.pt")
+    checkpoint_of(config, result.model, data.class_names, epoch=1, metrics=metrics).save(run.path / "best.pt")
     run.write_predictions(result.val, data.class_names)
     write_neighbors(run.path / "neighbors.csv", result.neighbors)
     run.write_config({
@@ -261,15 +266,3 @@ def majority_line(train: VideoList, val: Evaluation, class_names: list[str]) -> 
     """The accuracy of always saying the class that has most training clips."""
     label, _ = max(sorted(Counter(train.labels.tolist()).items()), key=lambda item: item[1])
     return f"always {class_names[label]}, the most frequent class: accuracy {(val.labels == label).mean():.4f}"
-
-
-def write_page(run: RunFolder, config: RunConfig, data: DataFolder) -> None:
-    stand_in = is_stand_in(config.data)
-    train_set, val_set = build_datasets(config, data)
-    try:
-        page = write_report(run.path, train_set=train_set, val_set=val_set, notice=STAND_IN if stand_in else "")
-        run.log(f"report:   {page}")
-    except (ValueError, OSError) as error:  # the run itself is whole
-        run.log(f"no report: {error}; try again with: {shell_line('tinyaction', 'report', run.path)}")
-    if stand_in:
-        run.log(STAND_IN)

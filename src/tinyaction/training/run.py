@@ -1,6 +1,5 @@
 """A run, from its config to its result: :func:`train` builds, fits and reports."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,18 +9,16 @@ import torch
 
 from tinyaction.data.annotations import DataFolder
 from tinyaction.device import default_num_workers
-from tinyaction.models import model_arguments
 from tinyaction.models.checkpoint import BestEpoch, Checkpoint, load_model, versions
+from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
 from tinyaction.results.multilabel import NO_POSITIVE_THRESHOLD
 from tinyaction.results.progress import OnBatch, Progress
-from tinyaction.results.report import write_report
 from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
 from tinyaction.results.summary import result_lines
-from tinyaction.text import shell_line
 from tinyaction.training.auto import choose_model
-from tinyaction.training.build import NO_WEIGHTS, STAND_IN, OnCount, OnLine, Training, build, eval_arguments
+from tinyaction.training.build import NO_WEIGHTS, STAND_IN, OnCount, OnLine, Training, build
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import broadcast_from_main, limit_of_waiting, num_processes, one_voice, rank
 from tinyaction.training.finetune import averaged_model
@@ -29,6 +26,7 @@ from tinyaction.training.folds import FineTuning, run_folds
 from tinyaction.training.identity import RunIdentity, check_same_on_all
 from tinyaction.training.job import job_name
 from tinyaction.training.loop import Callbacks, TrainState, fit
+from tinyaction.training.outcome import checkpoint_of, write_page
 from tinyaction.training.probe_run import ProbeResult, majority_line, probe_facts, run_probe
 from tinyaction.training.probe_start import begin_with_probe, comparison_line, finetune_facts
 from tinyaction.training.resume import CheckpointManager, Stateful
@@ -141,7 +139,13 @@ def train_final(config: RunConfig, data: DataFolder, *, on_batch: OnBatch | None
     fit(training.model, training.train_loader, training.val_loader, training.updater, num_epochs=config.epochs,
         device=training.device, criterion=training.criterion, seed=config.seed, state=state,
         callbacks=Callbacks(on_batch))
-    return checkpoint_of(training, epoch=state.epoch, metrics={})
+    return checkpoint_of(config, weights_of(training), training.data.class_names, epoch=state.epoch, metrics={})
+
+
+def weights_of(training: Training) -> Recognizer:
+    """The network that is kept: where weights are averaged (``--ema``) that of the averages."""
+    average = training.updater.average
+    return training.model if average is None else averaged_model(average)
 
 
 def fit_beside_main(training: Training, identity: RunIdentity) -> None:
@@ -188,24 +192,6 @@ def has_lost_patience(manager: CheckpointManager, patience: int, epoch: int) -> 
     return manager.best is not None and 0 < patience <= epoch - manager.best.epoch
 
 
-def checkpoint_of(
-    training: Training, *, epoch: int, metrics: dict[str, float], thresholds: Sequence[float] = ()
-) -> Checkpoint:
-    """The part of a checkpoint that a prediction needs."""
-    average = training.updater.average
-    return Checkpoint(
-        model=model_arguments(training.config.model, training.model),
-        state_dict=(training.model if average is None else averaged_model(average)).state_dict(),
-        class_names=training.data.class_names,
-        eval_pipeline=eval_arguments(training.config),
-        epoch=epoch,
-        metrics=metrics,
-        config=asdict(training.config),
-        stand_in=is_stand_in(training.config.data),
-        thresholds=list(thresholds),
-    )
-
-
 class RunRecorder:
     """Writes down a run as it goes: log, metrics, checkpoints, predictions of the best epoch."""
 
@@ -228,7 +214,8 @@ class RunRecorder:
         """The part of a checkpoint that a prediction needs."""
         manager, K = self.manager, len(self.training.data.class_names)
         before = [NO_POSITIVE_THRESHOLD] * K if self.training.config.multi_label else []  # no epoch has ended
-        return checkpoint_of(self.training, epoch=manager.state.epoch, metrics=manager.metrics,
+        return checkpoint_of(self.training.config, weights_of(self.training), self.training.data.class_names,
+                             epoch=manager.state.epoch, metrics=manager.metrics,
                              thresholds=manager.thresholds or before)
 
     def begin(self, probe: ProbeResult | None = None) -> None:
@@ -359,15 +346,7 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
         run.log(line)
     if training.config.method == "probe-then-finetune":
         run.add_to_config({"finetune": finetune_facts(read_run(run.path).history)})
-    try:
-        page = write_report(run.path, train_set=training.train_set, val_set=training.val_set,
-                            notice=STAND_IN if recorder.stand_in else "")
-        run.log(f"report:   {page}")
-    except (ValueError, OSError) as error:  # the run itself is whole
-        again = shell_line("tinyaction", "report", run.path)
-        run.log(f"no report: {error}; try again with: {again}")
-    if recorder.stand_in:
-        run.log(STAND_IN)
+    write_page(run, training.config, training.train_set, training.val_set)
     if training.config.weights == "none":
         run.log(NO_WEIGHTS)
     run.close()

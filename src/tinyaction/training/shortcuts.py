@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from tinyaction.results.metrics import wilson_interval
-from tinyaction.training.probe import ProbeData, choose_and_fit, fit_path, poolings_of, video_probabilities
+from tinyaction.training.probe import ProbeData, choose_and_fit, fit_logistic, poolings_of, video_probabilities
 
 FoldIds = Sequence[tuple[Sequence[int], Sequence[int]]]  # (places of training, places held out) of each fold
 METADATA_STRENGTH = 1.0
@@ -49,8 +49,8 @@ def from_metadata(
     K = int(labels.max()) + 1
     num_right = 0
     for train, held_out in folds:
-        linear, = fit_path(x[list(train)], y[list(train)], K, strengths=[METADATA_STRENGTH],
-                           sample_weights=torch.ones(len(train)))
+        linear = fit_logistic(x[list(train)], y[list(train)], K, strength=METADATA_STRENGTH,
+                              sample_weights=torch.ones(len(train)))
         num_right += int((linear.logits(x[list(held_out)]).argmax(dim=1) == y[list(held_out)]).sum())
     return Shortcut(name, num_right, len(labels))
 

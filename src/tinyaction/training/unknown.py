@@ -32,11 +32,12 @@ from tinyaction.results.calibration import (
     with_temperature,
 )
 from tinyaction.results.evaluation import Evaluation
-from tinyaction.results.features import FeatureCache, Reading, extract_features
+from tinyaction.results.features import extract_features
 from tinyaction.results.run import RunFolder
-from tinyaction.training.build import OnLine, eval_arguments, prepare_folder
+from tinyaction.training.build import OnLine, build_datasets, eval_arguments, prepare_folder
 from tinyaction.training.config import RunConfig
-from tinyaction.training.probe_run import write_page
+from tinyaction.training.outcome import write_page
+from tinyaction.training.probe_run import cache_and_reading
 
 
 def is_asked_for(config: RunConfig) -> bool:
@@ -85,7 +86,7 @@ def add_unknown(path: Path, config: RunConfig, evaluation: Evaluation, *, on_lin
             is_far = torch.cat([torch.zeros(len(found.held_out)), torch.ones(len(far))])
             run.log(f"background: {share:.1%} of {len(far)} clips are told unknown; AUROC "
                     f"{auroc(is_far, torch.cat([found.held_out, far])):.3f}")
-        write_page(run, config, data.merged() if config.folds else data)
+        write_page(run, config, *build_datasets(config, data.merged() if config.folds else data))
     finally:
         run.close()
 
@@ -151,10 +152,8 @@ class _Pooled:
     def _from_cache(self, videos: VideoList) -> Iterator[tuple[str, torch.Tensor, int]]:
         config, model = self.config, self.model
         pipeline = eval_pipeline(**eval_arguments(config))
-        cache = FeatureCache.beside(self.folder, f"{config.model}-{config.clip_len}x{config.size}", model, pipeline)
+        cache, reading = cache_and_reading(config, self.folder, model, pipeline)
         device = model.cls_head.fc.weight.device
-        reading = Reading(config.num_workers, "skip" if config.on_error == "skip" else "raise", config.max_skipped,
-                          config.video_timeout)
         found = extract_features(model, videos, pipeline, cache, device=device, reading=reading)
         for index, features in zip(found.indices, found.features, strict=True):  # (V, T, F, 2, 2)
             pooled = model.cls_head.pool(features.float().to(device)).mean(dim=0)  # (F',)
