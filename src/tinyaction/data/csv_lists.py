@@ -38,7 +38,7 @@ def from_tables(
         elif split.val_share is None:
             is_split = False
         else:
-            rows, note = _split(folder, rows, split, tables[0], written=written if split.keep else None)
+            rows, note = with_chosen_split(folder, rows, split, tables[0], written=written if split.keep else None)
             notes.append(note)
         train, val = ([row for row in rows if row.split == name or not is_split] for name in ("train", "val"))
         test = [row for row in rows if row.split == "test" and split.any_split]
@@ -59,7 +59,7 @@ def from_tables(
     return _with_videos_as_groups(data)
 
 
-def _split(
+def with_chosen_split(
     folder: Path, rows: list[Segment], split: Split, table: Path, *, written: Path | None
 ) -> tuple[list[Segment], str]:
     """The rows with the split that is chosen for them, and what to say of it; segments of a video stay together."""
