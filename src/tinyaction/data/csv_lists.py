@@ -10,6 +10,7 @@ from tinyaction.data.folder import DataFolder, one_of
 from tinyaction.data.groups import Split, groups_of_paths
 from tinyaction.data.lists import PackedTexts, check_label_0, check_within, names_of_labels, videos_of_rows
 from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, Segment, check_segments, label_names, read_rows
+from tinyaction.text import counted
 
 
 def from_tables(
@@ -103,8 +104,8 @@ def _with_videos_as_groups(data: DataFolder) -> DataFolder:
     paths = [[videos.name(index) for index in range(len(videos))] for videos in (train, val)]
     both = sorted(set(paths[0]) & set(paths[1]))
     if both:
-        data.notes.append(f"{len(both)} videos have segments in training and in validation, the first is {both[0]}: "
-                          "their validation is no test on new videos")
+        data.notes.append(f"{counted(len(both), 'video')} with segments in training and in validation, the first is "
+                          f"{both[0]}: their validation is no test on new videos")
     else:
         train.groups, val.groups = (PackedTexts(of_list) for of_list in paths)
     return data
