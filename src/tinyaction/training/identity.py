@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ class ListIdentity:
             sizes.update(b"%d\0" % _size(videos[index][0]))
         labels = hashlib.sha256(videos.label_bytes())
         return cls(len(videos), *(digest.hexdigest()[:16] for digest in (names, labels, sizes)))
+
+
+def fingerprint(lists: Sequence[ListIdentity]) -> str:
+    """One digest of lists of videos: the same where names, labels and sizes are."""
+    return hashlib.sha256(json.dumps([asdict(one) for one in lists]).encode()).hexdigest()[:16]
 
 
 def _size(path: str) -> int:
