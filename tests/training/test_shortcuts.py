@@ -96,7 +96,7 @@ def upright(tmp_path_factory):
 FLAGS = ["--epochs", "1", "--size", "16", "--clip-len", "2", "--num-workers", "0", "--device", "cpu"]
 
 
-@pytest.mark.parametrize("more", [[], ["--method", "probe"], ["--method", "probe", "--folds", "3"],
+@pytest.mark.parametrize("more", [[], ["--method", "probe", "--pooling", "mean"], ["--method", "probe", "--folds", "2", "--pooling", "mean"],
                                   ["--shortcuts", "all"]])
 def test_every_run_is_flagged(upright, tmp_path, capsys, more):
     assert main(["--data", str(upright), "--model", "conv2d", *FLAGS, *more, "--out", str(tmp_path / "run")]) == 0
