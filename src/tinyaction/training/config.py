@@ -76,6 +76,8 @@ class RunConfig:
     stride: float = flag(0.2, "seconds of a step of a timeline", at_least=0.02)
     window: float = flag(1.0, "seconds that a network on clips sees around each step of a timeline", above=0)
     overlaps: bool = flag(False, "segments of a timeline may overlap: several classes at once")
+    false_events: float = flag(0.0, "segments of a timeline that may be told in an hour in which nothing happens: the "
+                                    "validation videos choose the lowest score that is told; 0 tells all", at_least=0)
     probe_views: int = flag(2, "clips of a video whose features a probe sees, and whose scores are averaged",
                             at_least=1)
     pooling: str = flag("auto", "what a probe sees of the frames: their mean; stats: mean, deviation and change; "
@@ -172,6 +174,9 @@ class RunConfig:
             check_probe(self)
         if self.task == "timeline":
             check_timeline(self)
+        elif self.overlaps or self.false_events:
+            name = "--overlaps" if self.overlaps else "--false-events"
+            raise ValueError(f"{name} goes with --task timeline; leave it out")
         for name, is_given in (("--layer-decay", self.layer_decay != 1), ("--drop-path", self.drop_path != 0)):
             if is_given and not is_auto and not is_transformer(self.model):
                 raise ValueError(f"{name} is for transformers with blocks, such as videomae-small, and not for "

@@ -31,8 +31,7 @@ class ListIdentity:
     @classmethod
     def of(cls, videos: VideoList, folder: str | Path) -> "ListIdentity":
         names, sizes = hashlib.sha256(), hashlib.sha256()
-        for index in range(len(videos)):
-            path = videos.item_name(index)
+        for path in videos.item_names():
             names.update(path.removeprefix(f"{folder}{os.sep}").encode("utf-8", "surrogateescape") + b"\0")
         num_sizes = min(len(videos), MAX_SIZES)
         for index in np.linspace(0, len(videos) - 1, num_sizes).round().astype(int).tolist():
