@@ -96,8 +96,10 @@ def upright(tmp_path_factory):
 FLAGS = ["--epochs", "1", "--size", "16", "--clip-len", "2", "--num-workers", "0", "--device", "cpu"]
 
 
-@pytest.mark.parametrize("more", [[], ["--method", "probe", "--pooling", "mean"], ["--method", "probe", "--folds", "2", "--pooling", "mean"],
-                                  ["--shortcuts", "all"]])
+@pytest.mark.parametrize("more", [
+    [], ["--method", "probe", "--pooling", "mean"], ["--method", "probe", "--folds", "2", "--pooling", "mean"],
+    ["--shortcuts", "all"],
+])
 def test_every_run_is_flagged(upright, tmp_path, capsys, more):
     assert main(["--data", str(upright), "--model", "conv2d", *FLAGS, *more, "--out", str(tmp_path / "run")]) == 0
     assert "note: orientation alone gives 1.00 (most frequent class 0.50)" in capsys.readouterr().out
