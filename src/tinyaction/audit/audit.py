@@ -76,8 +76,8 @@ class Audit:
         if self.leaks:
             clips = {pair.second if pair.first < self.num_train else pair.first for pair in self.leaks}
             found.append(f"{len(clips)} of {len(self.videos) - self.num_train} validation clips are of the same "
-                         "recording as a training clip: their accuracy flatters (--write-groups writes groups to "
-                         "split by)")
+                         "recording as a training clip: their accuracy flatters; audit --write-groups CSV writes "
+                         "groups, by which prepare split --by group --data CSV splits")
         found += shortcut_sentences(self.shortcuts)
         if self.doubts:
             num_confident = sum(doubt.is_confident for doubt in self.doubts)

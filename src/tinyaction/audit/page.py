@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from tinyaction.audit.audit import Audit
+from tinyaction.data.segments import write_segments
 from tinyaction.files import write_whole
 from tinyaction.results.page import html_page, section, table
 from tinyaction.results.sheets import data_uri, draw_strip, resized
-from tinyaction.text import to_cell
 from tinyaction.video import UInt8Array, VideoError, open_video
 
 MOST_SHOWN = 40  # clips, or pairs, with pictures in a section; the JSON has all
@@ -31,12 +31,11 @@ def write_audit(audit: Audit, folder: Path) -> None:
 
 
 def write_groups(audit: Audit, path: Path) -> None:
-    """A CSV of all clips with a group each and without a split, which training then makes by group."""
-    rows = [("path", "label", "group"),
-            *((os.path.relpath(audit.path(index), path.parent).replace(os.sep, "/"), audit.class_names[label],
-               audit.groups[index]) for index, label in enumerate(audit.videos.labels.tolist()))]
-    write_whole(path, "".join(",".join('"' + to_cell(cell).replace('"', '""') + '"' for cell in row) + "\n"
-                              for row in rows))
+    """A CSV of all clips with a group each and without a split, which training or ``prepare split`` makes by group."""
+    write_segments(path, [
+        replace(audit.videos.row(index, audit.class_names), group=audit.groups[index],
+                path=os.path.relpath(audit.path(index), path.parent).replace(os.sep, "/"))
+        for index in range(len(audit.videos))])
 
 
 def audit_facts(audit: Audit) -> dict[str, Any]:
