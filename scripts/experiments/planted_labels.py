@@ -43,18 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     num_flips, num_shown = round(args.share * len(rows)), max(1, round(0.1 * len(rows)))
     probabilities = kept_probabilities()
     num_found, num_by_peer = 0, 0
+    temporary = tempfile.TemporaryDirectory(dir=Path(args.data).resolve().parent)  # features stay there for all seeds
+    table = Path(temporary.name) / "flipped.csv"
     for seed in range(args.seeds):
         rng = random.Random(seed)
         flipped = set(rng.sample(range(len(rows)), num_flips))
-        with tempfile.TemporaryDirectory(dir=Path(args.data).resolve().parent) as folder:
-            table = Path(folder) / "flipped.csv"
-            with open(table, "w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([("path", "label"), *(
-                    (path, rng.choice(sorted(set(classes) - {name})) if index in flipped else name)
-                    for index, (path, name) in enumerate(rows))])
-            audit = audit_data(RunConfig(
-                str(table), method="probe", model=args.model, weights=args.weights, size=args.size,
-                clip_len=args.clip_len, pooling=args.pooling, group_by=args.group_by, allow_outside=True))
+        with open(table, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("path", "label"), *(
+                (path, rng.choice(sorted(set(classes) - {name})) if index in flipped else name)
+                for index, (path, name) in enumerate(rows))])
+        audit = audit_data(RunConfig(
+            str(table), method="probe", model=args.model, weights=args.weights, size=args.size,
+            clip_len=args.clip_len, pooling=args.pooling, group_by=args.group_by, allow_outside=True))
         names = {rows[index][0] for index in flipped}
         found = len(names & {str(Path(audit.path(doubt.index)).resolve()) for doubt in audit.doubts[:num_shown]})
         by_peer = ranked_by_cleanlab(audit.videos.labels, probabilities[-1])
@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"seed {seed}: {found} of {num_flips} flipped labels among the first {num_shown} of {len(rows)} clips, "
               f"cleanlab {found_by_peer if by_peer else 'not installed'}; {len(audit.doubts)} labels doubted; all "
               f"frames {next(one.accuracy for one in audit.shortcuts if one.name == 'all frames'):.3f}", flush=True)
+    temporary.cleanup()
     print(f"recall {num_found / (num_flips * args.seeds):.3f}, cleanlab {num_by_peer / (num_flips * args.seeds):.3f}")
     return 0
 
