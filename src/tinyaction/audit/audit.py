@@ -89,7 +89,7 @@ class Audit:
             found.append(f"{len({index for index, _ in self.oddities})} clips are odd: dark, still, with bars or with "
                          "sound that outlasts the picture")
         num_val = len(self.videos) - self.num_train
-        low, high = wilson_interval(round(0.9 * num_val), num_val)
+        low, high = wilson_interval(round(0.9 * num_val), num_val) if num_val else (0.0, 0.0)
         if high - low > LEAST_WIDTH:
             found.append(f"an accuracy of 0.90 on {num_val} validation clips may be {low:.2f} to {high:.2f}; "
                          f"{clips_for_width(LEAST_WIDTH)} clips would bring that to {LEAST_WIDTH:.2f}, --folds uses "
@@ -122,12 +122,13 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     count = on_count or (lambda unit, done, total: None)
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
-    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False)
+    data = find_clips(folder, config)
     if data.train.starts is not None:
         raise ValueError(f"{data.train.source}: it lists segments, and audit knows whole clips")
     if data.is_multi_label:
         raise ValueError(f"{data.train.source}: its videos have several labels; audit knows one label a video")
-    videos, num_train = data.train.joined(data.val), len(data.train)
+    videos = data.train.joined(data.val) if data.is_split and len(data.val) else data.train
+    num_train = len(data.train)
     facts, unreadable = look_at_all(videos, config, lambda done, total: count("clips looked at", done, total))
     pairs = find_pairs([None if one is None else one.keypoints for one in facts],
                        on_clip=lambda done, total: count("clips compared", done, total))
@@ -151,6 +152,20 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
         audit.notes.append("no doubtful labels, and nothing on frames: that needs features of a pretrained network "
                            "(--model and --weights)")
     return audit
+
+
+def find_clips(folder: Path, config: RunConfig) -> DataFolder:
+    """All that is listed; where it cannot be split, all of it as training, and a note says why."""
+    try:
+        return find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False)
+    except ValueError as error:
+        try:
+            data = find_data(folder, val_share=None, any_split=True, keep_split=False, group_by=config.group_by,
+                             allow_outside=config.allow_outside)
+        except ValueError:
+            raise error from None
+        data.notes.append(f"no validation, so nothing is said of leaks into it: {error}")
+        return data
 
 
 def look_at_all(
@@ -177,6 +192,8 @@ def folds_of(
     """Folds over the readable clips, by place among them, that keep groups whole: as many as the classes allow."""
     if not readable:
         raise ValueError("no clip can be read")
+    if len(np.unique(videos.labels[readable])) < 2:
+        raise ValueError("all clips that can be read are of one class")
     chosen = videos.subset(readable).with_groups([groups[index] for index in readable])
     least = min(len({groups[place] for place in readable if videos.labels[place] == label})
                 for label in np.unique(videos.labels[readable]))
