@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found_by_peer = len(names & {str(Path(audit.path(index)).resolve()) for index in by_peer[:num_shown]})
         num_found, num_by_peer = num_found + found, num_by_peer + found_by_peer
         print(f"seed {seed}: {found} of {num_flips} flipped labels among the first {num_shown} of {len(rows)} clips, "
-              f"cleanlab {found_by_peer if by_peer else 'not installed'}; {len(audit.doubts)} labels doubted; all "
-              f"frames {next(one.accuracy for one in audit.shortcuts if one.name == 'all frames'):.3f}", flush=True)
+              f"cleanlab {found_by_peer if by_peer else 'not installed'}; {len(audit.doubts)} labels doubted",
+              flush=True)
     temporary.cleanup()
     print(f"recall {num_found / (num_flips * args.seeds):.3f}, cleanlab {num_by_peer / (num_flips * args.seeds):.3f}")
     return 0
