@@ -124,6 +124,9 @@ def write_overlay(arguments: argparse.Namespace, source: str, segments: Sequence
 def evaluate_timelines(arguments: argparse.Namespace) -> list[str]:
     """The figures of a checkpoint on the uncut videos of a folder, as lines."""
     check_flags(arguments, "classes", "num_crops", "num_clips", "max_views")
+    if arguments.out or arguments.compare:
+        raise ValueError("--out and --compare are for clips; of --task timeline evaluate prints the figures, and the "
+                         "run's report.html has the pictures")
     if not arguments.checkpoint:
         raise ValueError("--task timeline measures a run of --task timeline; name its folder with --checkpoint")
     predictor = TimelinePredictor(arguments.checkpoint, device=arguments.device)

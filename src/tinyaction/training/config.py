@@ -130,6 +130,9 @@ class RunConfig:
                           choices=NUM_CROPS)
     max_views: int = flag(0, "views that the network sees at once, to bound memory; 0 is all", at_least=0)
 
+    shortcuts: str = flag("quick", "what simpler models get, in the report: quick takes at most about a fifth of one "
+                                   "evaluation; all shows every video with other frames as well; or none",
+                          choices=("quick", "all", "none"))
     unknown_rate: float = flag(0.0, "share of clips of the classes that may be told unknown, as 0.05: predict then "
                                     "says so of clips that are far from all classes; 0 never", at_least=0, below=1)
     background: str = flag("", "folder of clips that are none of the classes: they choose the threshold, where no "
@@ -274,10 +277,11 @@ def check_multi_label(config: RunConfig) -> None:
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
-              "requeue", "checkpointing", "tensorboard", "track", "allow_outside")
+              "requeue", "checkpointing", "tensorboard", "track", "allow_outside", "shortcuts")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe", "finetune", "cross_validation", "unknown", "timeline", "num_processes", "job")
+         "probe", "finetune", "cross_validation", "unknown", "timeline", "num_processes", "job", "command", "date",
+         "data_fingerprint", "most_frequent_class")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 
