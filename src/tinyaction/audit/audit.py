@@ -113,20 +113,16 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     Raises ValueError or OSError: a list, a flag or the weights are wrong; the message names it.
     """
     count = on_count or (lambda unit, done, total: None)
-    check_input(config.model, clip_len=config.clip_len, size=config.size)
-    folder = prepare_folder(config, on_line=on_line, on_count=on_count)
-    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False)
-    if data.train.starts is not None:
-        raise ValueError(f"{data.train.source}: it lists segments, and audit knows whole clips")
-    if data.is_multi_label:
-        raise ValueError(f"{data.train.source}: its videos have several labels; audit knows one label a video")
+    data = audit_folder(config, on_line=on_line, on_count=on_count)
     videos, num_train = data.train.joined(data.val), len(data.train)
     facts, unreadable = look_at_all(videos, config, lambda done, total: count("clips looked at", done, total))
     pairs = find_pairs([None if one is None else one.keypoints for one in facts],
                        on_clip=lambda done, total: count("clips compared", done, total))
     known = None if videos.groups is None else list(videos.groups)
     groups = known or group_names(len(videos), pairs)
-    audit = Audit(folder, data.class_names, videos, num_train, facts, unreadable, pairs, groups, notes=[*data.notes])
+    assert data.folder is not None
+    audit = Audit(data.folder, data.class_names, videos, num_train, facts, unreadable, pairs, groups,
+                  notes=[*data.notes])
     readable = [index for index, one in enumerate(facts) if one is not None]
     try:
         folds = folds_of(videos, groups, readable, data)
@@ -142,6 +138,18 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
         audit.notes.append("no doubtful labels, and nothing on frames: that needs features of a pretrained network "
                            "(--model and --weights)")
     return audit
+
+
+def audit_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> DataFolder:
+    """The data that is audited. Raises ValueError where audit does not know its kind."""
+    check_input(config.model, clip_len=config.clip_len, size=config.size)
+    folder = prepare_folder(config, on_line=on_line, on_count=on_count)
+    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False)
+    if data.train.starts is not None:
+        raise ValueError(f"{data.train.source}: it lists segments, and audit knows whole clips")
+    if data.is_multi_label:
+        raise ValueError(f"{data.train.source}: its videos have several labels; audit knows one label a video")
+    return replace(data, folder=folder)
 
 
 def look_at_all(
