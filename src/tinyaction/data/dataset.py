@@ -163,7 +163,7 @@ def build_dataloader(
 def check_files_exist(*lists: VideoList) -> None:
     """Raise FileNotFoundError for the first video that does not exist."""
     for videos in lists:
-        missing = [name for name, _ in (videos[i] for i in range(len(videos))) if not Path(name).exists()]
+        missing = [name for name in videos.paths() if not exists(name)]
         if missing:
             raise FileNotFoundError(f"{missing[0]}: no such file; {len(missing)} of {len(videos)} videos listed in "
                                     f"{videos.source} are missing")
