@@ -92,7 +92,7 @@ def test_a_command_is_quoted_as_its_shell_reads_it(monkeypatch):
 
 def test_long_sentences_are_broken_and_a_command_stays_whole():
     command = "tinyaction train --data " + "a" * 80
-    text = f"{'word ' * 20}train with: {command}\nshort: {command[:40]}\nclass    train    val"
+    text = f"{'word ' * 20}train with:  {command}\nshort: {command[:40]}\nclass    train    val"
     lines = wrapped(text, 80).split("\n")
     assert f"  {command}" in lines and lines[-2:] == [f"short: {command[:40]}", "class    train    val"]
     assert all(len(line) <= 80 for line in lines if command not in line)

@@ -11,7 +11,7 @@ from pathlib import Path
 _FORMULA = re.compile(r"'*[=+\-@]")  # what a spreadsheet takes for a formula, or an escaped one
 
 
-_COMMAND = re.compile(r"(?<=: )tinyaction [a-z]+ .*$")
+_COMMAND = re.compile(r"(?<=:) +(tinyaction [a-z]+ .*)$")
 
 
 def printable(text: str) -> str:
@@ -33,7 +33,7 @@ def _parts(line: str, width: int) -> list[str]:
     if len(line) <= width:
         return [line]
     if (command := _COMMAND.search(line)) is not None:
-        return [*_parts(line[: command.start()].rstrip(), width), f"  {command[0]}"]
+        return [*_parts(line[: command.start()].rstrip(), width), f"  {command[1]}"]
     return textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
