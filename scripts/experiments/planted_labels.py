@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from tinyaction.audit import audit as rooms
 from tinyaction.audit.audit import audit_data
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.data.class_folders import videos_by_class
@@ -41,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     classes = videos_by_class(Path(args.data).resolve())
     rows = [(str(path), name) for name in sorted(classes) for path in classes[name]]
     num_flips, num_shown = round(args.share * len(rows)), max(1, round(0.1 * len(rows)))
-    probabilities = kept_probabilities()
     num_found, num_by_peer = 0, 0
     temporary = tempfile.TemporaryDirectory(dir=Path(args.data).resolve().parent)  # features stay there for all seeds
     table = Path(temporary.name) / "flipped.csv"
@@ -57,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             clip_len=args.clip_len, pooling=args.pooling, group_by=args.group_by, allow_outside=True))
         names = {rows[index][0] for index in flipped}
         found = len(names & {str(Path(audit.path(doubt.index)).resolve()) for doubt in audit.doubts[:num_shown]})
-        by_peer = ranked_by_cleanlab(audit.videos.labels, probabilities[-1])
+        by_peer = ranked_by_cleanlab(audit.videos.labels, audit.probabilities)
         found_by_peer = len(names & {str(Path(audit.path(index)).resolve()) for index in by_peer[:num_shown]})
         num_found, num_by_peer = num_found + found, num_by_peer + found_by_peer
         print(f"seed {seed}: {found} of {num_flips} flipped labels among the first {num_shown} of {len(rows)} clips, "
@@ -66,19 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     temporary.cleanup()
     print(f"recall {num_found / (num_flips * args.seeds):.3f}, cleanlab {num_by_peer / (num_flips * args.seeds):.3f}")
     return 0
-
-
-def kept_probabilities() -> list[np.ndarray[Any, Any]]:
-    """The probabilities (N, K) by which each audit from now on ranks labels."""
-    kept: list[np.ndarray[Any, Any]] = []
-    ranked = rooms.doubtful_labels
-
-    def keep(probabilities: Any, labels: Any) -> Any:
-        kept.append(probabilities)
-        return ranked(probabilities, labels)
-
-    rooms.doubtful_labels = keep
-    return kept
 
 
 def ranked_by_cleanlab(labels: Any, probabilities: Any) -> list[int]:

@@ -48,6 +48,7 @@ class Audit:
     groups: list[str]  # of each clip: its recording, as far as the pairs tell, or the group that the list names
     shortcuts: list[Shortcut] = field(default_factory=list)
     doubts: list[LabelDoubt] = field(default_factory=list)  # clips that look more like another class, the surest first
+    probabilities: npt.NDArray[np.float64] | None = None  # (N, K) of clips held out, of those that can be read
     never_right: list[int] = field(default_factory=list)  # clips to whose label a probe gives less than 0.1
     notes: list[str] = field(default_factory=list)  # of the data, and what could not be done
 
@@ -130,7 +131,14 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     audit = Audit(folder, data.class_names, videos, num_train, facts, unreadable, pairs, groups, notes=[*data.notes])
     readable = [index for index, one in enumerate(facts) if one is not None]
     try:
-        folds = folds_of(videos, groups, readable, data)
+        try:
+            folds = folds_of(videos, groups, readable, data)
+        except ValueError as error:
+            if known:
+                raise
+            folds = folds_of(videos, [str(index) for index in range(len(videos))], readable, data)
+            audit.notes.append("simpler models and doubtful labels are of clips held out one by one, not of whole "
+                               f"recordings, so accuracies flatter: {error}")
     except ValueError as error:
         audit.notes.append(f"no simpler models and no doubtful labels: {error}")
         return audit
@@ -210,6 +218,7 @@ def add_features(
     probed = ProbeData(probed.features, probed.labels, probed.num_classes, [audit.groups[index] for index in readable])
     scores, on_frames = out_of_fold(probed, folds, config.pooling)     # (N, K)
     labels = probed.labels.numpy()
+    audit.probabilities = scores
     audit.doubts = [replace(doubt, index=readable[doubt.index]) for doubt in doubtful_labels(scores, labels)
                     if doubt.margin > 0]
     audit.shortcuts += on_frames
