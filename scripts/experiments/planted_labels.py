@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             clip_len=args.clip_len, pooling=args.pooling, group_by=args.group_by, allow_outside=True))
         names = {rows[index][0] for index in flipped}
         found = len(names & {str(Path(audit.path(doubt.index)).resolve()) for doubt in audit.doubts[:num_shown]})
-        by_peer = ranked_by_cleanlab(audit.videos.labels, audit.probabilities)
+        by_peer = ranked_by_cleanlab(audit.videos.labels, audit.scores)
         found_by_peer = len(names & {str(Path(audit.path(index)).resolve()) for index in by_peer[:num_shown]})
         num_found, num_by_peer = num_found + found, num_by_peer + found_by_peer
         print(f"seed {seed}: {found} of {num_flips} flipped labels among the first {num_shown} of {len(rows)} clips, "

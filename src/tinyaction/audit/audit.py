@@ -48,7 +48,7 @@ class Audit:
     groups: list[str]  # of each clip: its recording, as far as the pairs tell, or the group that the list names
     shortcuts: list[Shortcut] = field(default_factory=list)
     doubts: list[LabelDoubt] = field(default_factory=list)  # clips that look more like another class, the surest first
-    probabilities: npt.NDArray[np.float64] | None = None  # (N, K) of clips held out, of those that can be read
+    scores: npt.NDArray[np.float64] | None = None  # (N, K) of each clip that can be read, by a probe of the others
     never_right: list[int] = field(default_factory=list)  # clips to whose label a probe gives less than 0.1
     notes: list[str] = field(default_factory=list)  # of the data, and what could not be done
 
@@ -114,13 +114,7 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     Raises ValueError or OSError: a list, a flag or the weights are wrong; the message names it.
     """
     count = on_count or (lambda unit, done, total: None)
-    check_input(config.model, clip_len=config.clip_len, size=config.size)
-    folder = prepare_folder(config, on_line=on_line, on_count=on_count)
-    data = find_clips(folder, config)
-    if data.train.starts is not None:
-        raise ValueError(f"{data.train.source}: it lists segments, and audit knows whole clips")
-    if data.is_multi_label:
-        raise ValueError(f"{data.train.source}: its videos have several labels; audit knows one label a video")
+    data = audit_folder(config, on_line=on_line, on_count=on_count)
     videos = data.train.joined(data.val) if data.is_split and len(data.val) else data.train
     num_train = len(data.train)
     facts, unreadable = look_at_all(videos, config, lambda done, total: count("clips looked at", done, total))
@@ -128,7 +122,9 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
                        on_clip=lambda done, total: count("clips compared", done, total))
     known = None if videos.groups is None else list(videos.groups)
     groups = known or group_names(len(videos), pairs)
-    audit = Audit(folder, data.class_names, videos, num_train, facts, unreadable, pairs, groups, notes=[*data.notes])
+    assert data.folder is not None
+    audit = Audit(data.folder, data.class_names, videos, num_train, facts, unreadable, pairs, groups,
+                  notes=[*data.notes])
     readable = [index for index, one in enumerate(facts) if one is not None]
     try:
         try:
@@ -153,7 +149,19 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     return audit
 
 
-def find_clips(folder: Path, config: RunConfig) -> DataFolder:
+def audit_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> DataFolder:
+    """The data that is audited. Raises ValueError where audit does not know its kind."""
+    check_input(config.model, clip_len=config.clip_len, size=config.size)
+    folder = prepare_folder(config, on_line=on_line, on_count=on_count)
+    data = _find_clips(folder, config)
+    if data.train.starts is not None:
+        raise ValueError(f"{data.train.source}: it lists segments, and audit knows whole clips")
+    if data.is_multi_label:
+        raise ValueError(f"{data.train.source}: its videos have several labels; audit knows one label a video")
+    return replace(data, folder=folder)
+
+
+def _find_clips(folder: Path, config: RunConfig) -> DataFolder:
     """All that is listed; where it cannot be split, all of it as training, and a note says why."""
     try:
         return find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False)
@@ -218,9 +226,9 @@ def add_features(
     probed = ProbeData(probed.features, probed.labels, probed.num_classes, [audit.groups[index] for index in readable])
     scores, on_frames = out_of_fold(probed, folds, config.pooling)     # (N, K)
     labels = probed.labels.numpy()
-    audit.probabilities = scores
     audit.doubts = [replace(doubt, index=readable[doubt.index]) for doubt in doubtful_labels(scores, labels)
                     if doubt.margin > 0]
+    audit.scores = scores
     audit.shortcuts += on_frames
     wrong = scores.argmax(axis=1) != labels
     audit.never_right = [readable[place] for place in np.flatnonzero(wrong & (confidence(scores, labels) < 0.1))]

@@ -94,7 +94,7 @@ def _shortcut_table(audit: Audit) -> str:
 
 def _label_section(audit: Audit, picture: Picture) -> str:
     names = audit.class_names
-    if audit.probabilities is None:
+    if audit.scores is None:
         return LEFT_OUT
     return _strips((_strip(audit.path(one.index), f"labelled {names[one.label]}, looks like {names[one.looks_like]} "
                            f"(ahead by {one.margin:.2f})", picture) for one in audit.doubts[:MOST_SHOWN]),

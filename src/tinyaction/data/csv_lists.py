@@ -46,6 +46,11 @@ def from_tables(
     every = [*train, *val, *test]
     if _is_of_class_folders(tables[0], every):  # a folder named "7" is a name, not the number of a class
         class_names = sorted({row.label for row in every})
+    trained = {name for row in train for name in label_names(row)}
+    new = next((row for row in val if train and not trained.issuperset(label_names(row))), None)
+    if new is not None:
+        notes.append(f"{new.where}: no training video has the label {new.label!r}, so it cannot be learned; is it "
+                     "misspelt?")
     has_names = class_names is not None or split.any_split
     class_names = names_of_labels(every, class_names)
     for row in () if allow_outside else every:
