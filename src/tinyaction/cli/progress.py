@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
+from tinyaction.cli import say
 from tinyaction.results.progress import Progress
 
 try:
@@ -117,4 +118,4 @@ class CountLine:
     def print(self, sentence: str) -> None:
         """A line that stays."""
         self.clear()
-        print(sentence, flush=True)
+        say(sentence)

@@ -70,7 +70,7 @@ class VideoDataset(Dataset[Item]):
         else:
             beside = join(data_root, ann_file)
             place = Path(ann_file if exists(ann_file) and not exists(beside) else beside)
-            is_table = place.suffix.lower() == ".csv" and place.is_file()
+            is_table = place.suffix.lower() in (".csv", ".tsv") and place.is_file()
             is_published = place.is_file() and read_published(place) is not None
             if place.is_dir() or is_published or is_table and (split or any(row.split for row in read_rows(place))):
                 default = UCF101_SPLITS.get(place.name[:-6], "val" if test_mode else "train")
