@@ -72,6 +72,19 @@ def test_a_video_is_predicted_by_what_was_trained_without_it(folder, tmp_path):
     np.testing.assert_allclose(alone.evaluation.scores, result.evaluation.scores[: len(held_out)], atol=1e-6)
 
 
+def test_folds_are_those_of_the_videos_whatever_the_order_of_the_list(folder, tmp_path):
+    videos = ta.find_data(folder).merged().train
+    rows = [f"{videos[index][0]},{NAMES[videos.labels[index]]},{split}\n"
+            for index, split in zip(range(len(videos)), ["train"] * 7 + ["val"] * 3, strict=True)]
+    folds = []
+    for number, order in enumerate((rows, rows[::-1], rows[5:] + rows[:5])):
+        table = tmp_path / f"{number}.csv"
+        table.write_text("path,label,split\n" + "".join(order))
+        found = ta.find_data(table, allow_outside=True).merged().train
+        folds.append([[found[index][0] for index in held_out] for _, held_out in divide(found, NAMES, 2)])
+    assert folds[0] == folds[1] == folds[2] and set(folds[0][0]).isdisjoint(folds[0][1])
+
+
 def write_lists(tmp_path, videos, train, held_out):
     (tmp_path / "data").mkdir()
     for index in range(len(videos)):

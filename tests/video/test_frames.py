@@ -1,6 +1,7 @@
 """Stored frames as they are read: arrays, zips and folders, our own and those that others made."""
 
 import json
+import os
 import zipfile
 
 import cv2
@@ -32,10 +33,11 @@ def test_frames_outside_are_refused(stored):
             open_video(stored(format=form)).get_batch([24, -1])
 
 
-def test_raw_frames_cannot_be_written_to(stored):
-    (frame,) = open_video(stored(format="raw")).read([3])
-    with pytest.raises(ValueError, match="read-only"):
-        frame[:] = 0
+def test_writing_to_a_raw_frame_changes_nothing_in_the_file(stored):
+    path = stored(format="raw")
+    (frame,) = open_video(path).read([3])
+    frame[:] = 255 - frame
+    np.testing.assert_array_equal(open_video(path).get_batch([3])[0], 255 - frame)
 
 
 @pytest.mark.parametrize(("form", "cut", "message"), [
@@ -104,6 +106,15 @@ def test_an_array_that_promises_more_than_the_file_holds_is_refused(shape, tmp_p
         file.write(bytes(4 * 8 * 8 * 3))
     with pytest.raises(VideoError, match=r"a\.npy: the file is cut: it has \d+ of at least \d+ bytes") as caught:
         open_video(tmp_path / "a.npy")
+    assert caught.value.kind == "cut"
+
+
+def test_an_array_that_is_cut_while_it_is_open_is_an_error_and_no_signal(tmp_path):
+    np.save(tmp_path / "a.npy", telling_frames(4, 200, 200))
+    reader = open_video(tmp_path / "a.npy")
+    os.truncate(tmp_path / "a.npy", 200 * 200 * 3)
+    with pytest.raises(VideoError, match=r"a\.npy: the file is cut: it has 120000 of at least 480128 bytes") as caught:
+        reader.get_batch([0, 3])
     assert caught.value.kind == "cut"
 
 

@@ -47,8 +47,14 @@ class DataFolder:
         return self.train.label_sets is not None
 
     def merged(self) -> "DataFolder":
-        """Training and validation videos as one list, which stands for both."""
+        """Training and validation videos as one list, which stands for both.
+
+        By path and time, so that folds are those of the videos, whatever split or list they came in.
+        """
         videos = self.train.joined(self.val)
+        starts = [0.0] * len(videos) if videos.starts is None else videos.starts.tolist()
+        in_order = sorted(range(len(videos)), key=lambda place: (videos.name(place), starts[place]))
+        videos = videos.subset(in_order)
         return replace(self, train=videos, val=videos)
 
     def unused_summary(self) -> str:

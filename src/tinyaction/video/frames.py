@@ -37,7 +37,11 @@ def open_frames(path: Path, *, max_pixels: int = MAX_PIXELS) -> "ArrayReader | P
 
 
 class ArrayReader(VideoReader):
-    """Frames (T, H, W, 3) uint8 of a .npy, through a memory map: only the frames that are asked for are read."""
+    """Frames (T, H, W, 3) uint8 of a .npy: only the frames that are asked for are read, each by one call.
+
+    A memory map would cost more where the whole frame is touched, as by its checksum, and would end the process with a
+    signal where another one cuts the file.
+    """
 
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path
@@ -51,8 +55,7 @@ class ArrayReader(VideoReader):
                                      f"{make_again(path)}")
                 end, num_bytes = start + math.prod(shape), os.fstat(file.fileno()).st_size
                 if end > num_bytes:
-                    raise VideoError(path, f"the file is cut: it has {num_bytes} of at least {end} bytes; "
-                                     f"{make_again(path)}", kind="cut")
+                    raise self._cut(num_bytes, end)
                 check_pixels(path, (shape[2], shape[1]), max_pixels)
                 file.seek(end)
                 self.info = checked_info(file.read(MAX_INFO_BYTES), path, shape[0])
@@ -60,24 +63,35 @@ class ArrayReader(VideoReader):
             raise
         except (ValueError, KeyError, EOFError, OSError) as error:
             raise VideoError(path, f"cut, or no .npy file ({error}); {make_again(path)}") from None
-        order: Any = "F" if is_fortran else "C"
-        self._frames: UInt8Array = np.asarray(np.memmap(path, np.uint8, "r", start, shape, order))
+        self._start, self._shape, self._is_fortran = start, shape, is_fortran
         self._sums = self.info.get("checksums")
         self.fps, self.seconds = times(self.info, len(self))
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return self._shape[0]
 
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         check_indices(indices, len(self), self.path)
-        return map(self._frame, indices)
+        if self._is_fortran:  # each frame lies spread over the whole file
+            return map(np.load(self.path, mmap_mode="r").__getitem__, indices)
+        return self._read(list(indices))
 
-    def _frame(self, index: int) -> UInt8Array:
-        frame = self._frames[index]
-        if self._sums is not None and checksum(frame) != int(self._sums[16 * index : 16 * index + 16], 16):
-            raise VideoError(self.path, f"frame {index} of {len(self)} is damaged; {make_again(self.path)}",
-                             kind="damaged")
-        return frame
+    def _read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
+        num_bytes = math.prod(self._shape[1:])
+        with open(self.path, "rb", buffering=0) as file:
+            for index in indices:
+                frame = np.empty(self._shape[1:], np.uint8)                    # (H, W, 3)
+                file.seek(self._start + index * num_bytes)
+                if file.readinto(frame.data.cast("B")) != num_bytes:
+                    raise self._cut(os.fstat(file.fileno()).st_size, self._start + len(self) * num_bytes)
+                if self._sums is not None and checksum(frame) != int(self._sums[16 * index : 16 * index + 16], 16):
+                    raise VideoError(self.path, f"frame {index} of {len(self)} is damaged; {make_again(self.path)}",
+                                     kind="damaged")
+                yield frame
+
+    def _cut(self, num_bytes: int, least: int) -> VideoError:
+        return VideoError(self.path, f"the file is cut: it has {num_bytes} of at least {least} bytes; "
+                          f"{make_again(self.path)}", kind="cut")
 
 
 def checksum(frame: UInt8Array) -> int:
