@@ -129,6 +129,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     ("s3:/me:key@bucket/a b.mp4", "s3://bucket/a b.mp4"),
     ("two: s3://b/c?versionId=2, https://u@h/d", "two: s3://b/c https://h/d"),
     ("clips/a.mp4", "clips/a.mp4"),
+    ("gopher:// is unknown", "gopher:// is unknown"),
     ("C:/clips/a?b.mp4", "C:/clips/a?b.mp4"),
 ])
 def test_secrets_are_taken_out_of_texts(text, clean):

@@ -35,7 +35,7 @@ PASSING_CODES = (408, 425, 429, 500, 502, 503, 504)
 CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "UnauthorizedSSOTokenError")
 
 _ADDRESS = re.compile(r"(?!file:)([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/\s])")
-_SECRETS = re.compile(r"(?!file:)\b([A-Za-z][A-Za-z0-9+.-]+):/+(?:[^/?#\s]*@)?([^?#\s'\"]+)([?#][^\s'\"]*)?")
+_SECRETS = re.compile(r"(?!file:)\b([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/\s])(?:[^/?#\s]*@)?([^?#\s'\"]+)([?#][^\s'\"]*)?")
 
 
 class PlaceError(OSError):
@@ -54,6 +54,10 @@ class NoSuchPlaceError(PlaceError, FileNotFoundError):
     """There is nothing at an address."""
 
 
+class NoSuchBucketError(NoSuchPlaceError):
+    """Not even the bucket is there."""
+
+
 def is_place(path: AnyPath) -> bool:
     """Whether a path is an address with a protocol."""
     text = os.fspath(path)
@@ -63,6 +67,11 @@ def is_place(path: AnyPath) -> bool:
 def url_of(path: AnyPath) -> str:
     """The address as fsspec takes it: two slashes behind the protocol."""
     return _ADDRESS.sub(lambda match: f"{match[1].lower()}://", os.fspath(path), count=1)
+
+
+def suffix_of(path: AnyPath) -> str:
+    """".mp4" of a local path or an address, in small letters."""
+    return os.path.splitext(without_secrets(os.fspath(path)))[1].lower()
 
 
 def without_secrets(text: str) -> str:
@@ -154,7 +163,7 @@ def _passing_reason(path: AnyPath, error: BaseException) -> str:
         raise PlaceError(path, f"access is refused{f' ({code})' if code else ''}; the credentials of the environment "
                          "are missing, wrong or expired, or the address is") from None
     if "ucket does not exist" in str(error) or "NoSuchBucket" in names:
-        raise NoSuchPlaceError(path, "there is no such bucket") from None
+        raise NoSuchBucketError(path, "there is no such bucket") from None
     if code in PASSING_CODES:
         return f"the server answers {code}"
     if code == 404 or isinstance(error, FileNotFoundError) and len(errors) == 1:
@@ -229,6 +238,12 @@ def write_place(path: AnyPath, source: Path | bytes) -> None:
         _request(path, lambda system, inner: system.pipe_file(inner, content), num_bytes=len(content))
         return
     _request(path, lambda system, inner: system.put_file(str(source), inner), num_bytes=source.stat().st_size)
+
+
+def remove_place(path: AnyPath) -> None:
+    """Remove a file where it is there."""
+    if place_exists(path):
+        _request(path, lambda system, inner: system.rm_file(inner))
 
 
 def fetch_place(path: AnyPath, target: AnyPath) -> None:
@@ -323,16 +338,21 @@ class PlaceFile:
             raise EOFError
         return content
 
-    def cursor(self, zeros: Sequence[tuple[int, int]] = ()) -> "Cursor":
-        """A file object on it; bytes within ``zeros``, of (start, stop) each, are read as 0 and not fetched."""
-        return Cursor(self, zeros)
+    def cursor(self, *, zeros: Sequence[tuple[int, int]] = (), is_exact: bool = False) -> "Cursor":
+        """A file object on it.
+
+        Bytes within ``zeros``, of (start, stop) each, are read as 0 and not fetched. With ``is_exact`` each read is a
+        request of just these bytes.
+        """
+        return Cursor(self.fetched if is_exact else self.read_range, len(self), zeros)
 
 
 class Cursor(io.RawIOBase):
     """A file object with a position of its own; see :meth:`PlaceFile.cursor`."""
 
-    def __init__(self, file: PlaceFile, zeros: Sequence[tuple[int, int]] = ()) -> None:
-        self._file = file
+    def __init__(self, read_range: Callable[[int, int], bytes], size: int, zeros: Sequence[tuple[int, int]]) -> None:
+        self._read_range = read_range
+        self._size = size
         self._zeros = zeros
         self._place = 0
 
@@ -346,11 +366,11 @@ class Cursor(io.RawIOBase):
         return self._place
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: len(self._file)}[whence]
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
         return self._place
 
     def read(self, size: int | None = -1) -> bytes:
-        stop = len(self._file) if size is None or size < 0 else min(self._place + size, len(self._file))
+        stop = self._size if size is None or size < 0 else min(self._place + size, self._size)
         parts = []
         while self._place < stop:
             inside = next(((start, end) for start, end in self._zeros if start <= self._place < end), None)
@@ -359,7 +379,7 @@ class Cursor(io.RawIOBase):
                 parts.append(bytes(end - self._place))
             else:
                 end = min([stop, *(start for start, _ in self._zeros if start > self._place)])
-                parts.append(self._file.read_range(self._place, end))
+                parts.append(self._read_range(self._place, end))
             self._place = end
         return b"".join(parts)
 

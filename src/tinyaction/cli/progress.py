@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 from tinyaction.results.progress import Progress
+from tinyaction.text import printable
 
 try:
     from tqdm import tqdm
@@ -117,4 +118,4 @@ class CountLine:
     def print(self, sentence: str) -> None:
         """A line that stays."""
         self.clear()
-        print(sentence, flush=True)
+        print(printable(sentence), flush=True)

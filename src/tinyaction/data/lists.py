@@ -19,6 +19,7 @@ import torch
 from tinyaction.data.class_folders import is_video
 from tinyaction.data.segments import LABEL_SEPARATOR, Segment, label_names, read_rows, segment_name
 from tinyaction.data.tables import read_text
+from tinyaction.places import is_place, join_place, without_secrets
 
 MAX_CLASSES = 100_000
 
@@ -78,15 +79,15 @@ class VideoList:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[str, int]:
-        return join(self.prefix, self.name(index)), int(self.labels[index])
+        return join_place(self.prefix, self.name(index)), int(self.labels[index])
 
     def name(self, index: int) -> str:
         """The file name as it stands in the list, without the prefix."""
         return self._names[index]
 
     def item_name(self, index: int) -> str:
-        """The path of a video, or the name of a segment of it: "clips/long.mp4#t=12.5,15"."""
-        path = self[index][0]
+        """The path of a video, or the name of a segment of it: "clips/long.mp4#t=12.5,15"; without secrets."""
+        path = without_secrets(self[index][0])
         return path if self.starts is None or self.ends is None else segment_name(
             path, self.starts[index], self.ends[index])
 
@@ -131,6 +132,13 @@ class VideoList:
         videos = copy(self)
         videos.groups = PackedTexts(groups)
         assert len(videos.groups) == len(self)
+        return videos
+
+    def with_names(self, names: Iterable[str]) -> "VideoList":
+        """The same videos under other names."""
+        videos = copy(self)
+        videos._names = PackedTexts(names)
+        assert len(videos._names) == len(self)
         return videos
 
     def joined(self, others: "VideoList") -> "VideoList":
@@ -349,7 +357,7 @@ def read_class_names(path: Path) -> list[str]:
 
 def check_within(folder: str | Path, prefix: str, name: str, where: str) -> None:
     """ValueError where a path leaves the folder. Links within it are the user's own."""
-    is_absolute = isabs(name) or PureWindowsPath(name).drive != ""
+    is_absolute = isabs(name) or PureWindowsPath(name).drive != "" or is_place(name)
     if is_absolute or relpath(join(prefix, name), folder).split(sep)[0] == "..":
         raise ValueError(f"{where}: {name!r} leaves the data folder; --allow-outside (allow_outside=True) allows it")
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from tinyaction.places import NoSuchPlaceError, PlaceError, PlaceFile, is_place
+from tinyaction.places import NoSuchPlaceError, PlaceError, PlaceFile, is_place, suffix_of
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
 from tinyaction.video.containers import (
     check_whole,
@@ -77,7 +77,7 @@ def open_video(path: str | Path, *, max_pixels: int = MAX_PIXELS, num_threads: i
 
 
 def _open_place(path: Path, *, max_pixels: int, num_threads: int) -> VideoReader:
-    if path.suffix.lower() in (".zip", ".npy"):
+    if suffix_of(path) in (".zip", ".npy"):
         return open_frames(path, max_pixels=max_pixels)
     file = PlaceFile(path)
     with suppress(_NeedsCopyError):

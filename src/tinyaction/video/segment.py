@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tinyaction.places import is_place
 from tinyaction.video.base import UInt8Array, VideoError, VideoReader, check_indices
 from tinyaction.video.frames import ArrayReader, PictureReader
 from tinyaction.video.reader import VideoFile, open_video
@@ -98,7 +99,7 @@ def open_kept(path: str | Path) -> VideoReader:
     The files used longest ago are forgotten first; one that has changed is opened anew.
     """
     place = Path(path)
-    if not place.is_file():
+    if not is_place(path) and not place.is_file():
         return open_video(path)
     key = (str(path), os.getpid(), *size_and_time(place))
     reader = _kept.pop(key, None)
