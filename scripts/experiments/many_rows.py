@@ -1,11 +1,13 @@
 """Time and memory of a list of many rows: opening, splitting, an epoch's order, going on in its middle, workers.
 
-    python scripts/experiments/many_rows.py --rows 1000000 10000000
+    python scripts/experiments/many_rows.py --rows 1000 1000000 10000000
 
-The list is generated: lines "class_012/clip_0000123.mp4 12". No video is read.
+The list is generated: lines "class_012/clip_0000123.mp4 12", and a CSV file of the same to be split. No video is
+there. Workers are forked, then spawned; the memory of their own is Python's and torch's, see that of 1,000 rows.
 """
 
 import argparse
+import multiprocessing
 import os
 import resource
 import sys
@@ -16,8 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.data.annotations import VideoList, read_list
-from tinyaction.data.class_folders import split_by_class
+from tinyaction.data.annotations import VideoList, find_data
 from tinyaction.data.loader import EpochSampler, VideoLoader
 from tinyaction.training.identity import ListIdentity
 
@@ -46,47 +47,65 @@ def measured(what: str) -> Iterator[None]:
     print(f"  {what:<42}{time.process_time() - began:8.1f} s  peak {peak:6.0f} MiB", flush=True)
 
 
-def private_mib(pid: int) -> float:
-    """Memory that a process shares with no other, MiB."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Dirty", "Private_Clean"))) / 1024
+def memory_mib(pid: int) -> str:
+    """Memory that a process shares with no other, and with what it shares counted in part, MiB."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
+    own = sum(int(words[1]) for words in lines if words[0] in ("Private_Dirty:", "Private_Clean:"))
+    pss = next(int(words[1]) for words in lines if words[0] == "Pss:")
+    return f"{own / 1024:.0f} ({pss / 1024:.0f}) MiB"
+
+
+def write_list(path: Path, num_rows: int, line: str) -> None:
+    with open(path, "w") as file:
+        file.writelines(line.format(name=f"class_{i % 400:03}/clip_{i:08}.mp4", label=i % 400)
+                        for i in range(num_rows))
 
 
 def measure(num_rows: int, what: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "train_list.txt")
-        with open(path, "w") as file:
-            file.writelines(f"class_{i % 400:03}/clip_{i:08}.mp4 {i % 400}\n" for i in range(num_rows))
+        if what == "split":
+            path = Path(folder, "list.csv")
+            write_list(path, num_rows, "{name},{label}\n")
+            path.write_text("path,label\n" + path.read_text())
+        else:
+            path = Path(folder, "train_list.txt")
+            write_list(path, num_rows, "{name} {label}\n")
+            write_list(Path(folder, "val_list.txt"), 400, "{name} {label}\n")
         print(f"{num_rows} rows, {path.stat().st_size / 2**20:.0f} MiB of text, {what}")
         with measured("start of Python and torch"):
             pass
-        with measured("opening the list"):
-            videos = read_list(path)
+        with measured("opening the list" if what != "split" else "opening the list, splitting it by class"):
+            data = find_data(folder, keep_split=False)
         if what == "split":
-            with measured("splitting it class by class"):
-                split_by_class([str(label) for label in videos.labels.tolist()], 0.2, 0, path)
             return
-        with measured("digests for --resume"):
-            ListIdentity.of(videos, folder)
-        sampler = EpochSampler(len(videos), shuffle=True, seed=0)
+        if what == "fork":
+            with measured("digests for --resume"):
+                ListIdentity.of(data.train, folder)
+            with measured("what no list names, two labels"):
+                data.unused_summary()
+        sampler = EpochSampler(len(data.train), shuffle=True, seed=0)
         with measured("order of an epoch"):
             sampler.order()
-        loader = VideoLoader(Names(videos), batch_size=32, sampler=sampler, collate=list, num_workers=2, num_ranks=8)
+        multiprocessing.set_start_method(what, force=True)
+        loader = VideoLoader(Names(data.train), batch_size=32, sampler=sampler, collate=list, num_workers=2,
+                             num_ranks=8)
         loader.load_state_dict(loader.state_at(len(loader) // 2, 0))
         with measured("going on in its middle, to the first batch"):
             next(iter(loader))
-        print(f"  memory of its own of each of 2 workers: "
-              f"{', '.join(f'{private_mib(process.pid or 0):.0f} MiB' for process in loader._workers)}")
+        print(f"  of its own (shared in part): this process {memory_mib(os.getpid())}, 2 workers "
+              f"{', '.join(memory_mib(process.pid or 0) for process in loader._workers)}")
         loader.close()
 
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 1_000_000, 10_000_000])
+    parser.add_argument("--kinds", nargs="+", default=["fork", "spawn", "split"], choices=["fork", "spawn", "split"],
+                        help="how workers are started, or a CSV file split; a split takes 0.7 GB a million")
     arguments = parser.parse_args(argv)
     for num_rows in arguments.rows:
-        for what in ("train", "split"):
+        for what in arguments.kinds:
             sys.stdout.flush()
             if (pid := os.fork()) == 0:  # peaks are those of a process
                 measure(num_rows, what)

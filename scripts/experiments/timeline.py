@@ -9,12 +9,16 @@ noise); 3 folds of 3 persons, the others train but for one, whose videos choose 
 The windows are those of ``tinyaction predict --window 1 --stride 0.25 --timeline``: a linear classifier on pooled
 features of 1 second, background among its classes, whose pooling and strength are chosen on the validation videos;
 neighbouring windows of one class are merged.
+
+False events are told in generated half hours in which nothing happens: streams without their actions, of other seeds.
+The lowest score that is told is chosen on the validation streams, as ``--false-events 1`` does, or on these and one
+more such half hour; those that are counted, and the streams that are tested, have no part in it.
 """
 
 import argparse
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +31,12 @@ from tinyaction.data.segments import Segment as TrueSegment
 from tinyaction.data.segments import write_segments
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.timeline import merge_windows
+from tinyaction.prepare.streams import Stream as Drawn
 from tinyaction.prepare.streams import make_streams
 from tinyaction.prepare.synthetic import add_noise
 from tinyaction.results.features import FeatureCache
-from tinyaction.results.timeline import StepFeatures, Timeline, TimelinePredictor, reduced, scores_over_time
-from tinyaction.results.timeline_metrics import Segment, timeline_metrics
+from tinyaction.results.timeline import Timeline, TimelinePredictor, reduced, scores_over_time
+from tinyaction.results.timeline_metrics import Segment, Video, score_above_false_events, timeline_metrics
 from tinyaction.training.probe import Linear, ProbeData, poolings_of
 from tinyaction.video.writer import write_video
 
@@ -39,6 +44,8 @@ STRIDE = 0.125  # seconds of a step
 WINDOW_STEPS, HOP_STEPS = 8, 2  # windows of 1 second every 0.25
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 SHOWN = ("frame_accuracy", "edit", "f1_10", "f1_25", "f1_50", "map_0.5", "map", "boundary_error_seconds")
+PER_HOUR = 1.0  # false events that are allowed
+CALM_SECONDS, CALM_VIDEOS = 120.0, 15  # half an hour in which nothing happens
 
 
 @dataclass
@@ -65,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for folder, seed in zip(folders, (arguments.seed, *arguments.test_seeds), strict=True):
                 if not folder.exists():
                     make_streams(folder, num_train=24 if folder is folders[0] else 1, num_val=8, seed=seed)
-            compare(arguments, "streams", folders[0], folders[1:], flip=0)
+            calm = [make_calm_videos(work / f"calm-{seed}", seed) for seed in arguments.calm_seeds]
+            compare(arguments, "streams", folders[0], folders[1:], flip=0, calm=calm)
         if arguments.weizmann4:
             for fold in range(3):
                 folder = work / f"weizmann4-{fold}"
@@ -85,54 +93,111 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the streams to train on (default 0)")
     parser.add_argument("--test-seeds", type=int, nargs="*", default=[11, 12, 13], help="of those to test on")
     parser.add_argument("--train-seeds", type=int, nargs="+", default=[0, 1, 2], help="of the network over time")
+    parser.add_argument("--calm-seeds", type=int, nargs="*", default=[20, 21, 22],
+                        help="of half hours in which nothing happens; the first helps to choose the lowest score")
     parser.add_argument("--work", default="", help="folder to keep videos and features in; default a temporary one")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default 2)")
     return parser.parse_args(argv)
 
 
 def compare(arguments: argparse.Namespace, title: str, train: Path, tests: Sequence[Path], *, split: str = "val",
-            flip: float) -> None:
+            flip: float, calm: Sequence[Path] = ()) -> None:
     """Train on one folder, print the figures on the others: of each seed, and of merged windows."""
-    windows: str = ""
     for seed in arguments.train_seeds:
         with tempfile.TemporaryDirectory() as run:
             result = ta.train(ta.RunConfig(
                 str(train), task="timeline", model=arguments.model, weights=arguments.weights, size=arguments.size,
                 stride=STRIDE, flip=flip, seed=seed, device="cpu", out=f"{run}/run"))
             predictor = TimelinePredictor(result.checkpoint, device="cpu")
-        streams = [one for folder in tests for one in read_streams(predictor, arguments, folder, split)]
-        told = []
-        for one in streams:
-            pieces = [reduced(predictor.model, one.features.numpy())]
-            scores = torch.cat(list(scores_over_time(predictor.model, pieces))).numpy()
-            told.append(Timeline(one.video.path, predictor.checkpoint.class_names, scores, STRIDE, one.duration,
-                                 overlaps=False).segments())
-        print(f"{title}, network over time, seed {seed}: {figures(told, streams)}", flush=True)
-        if not windows:
-            names = predictor.checkpoint.class_names
-            classifier = fit_windows(read_streams(predictor, arguments, train, "train"),
-                                     read_streams(predictor, arguments, train, "val"), names)
-            windows = figures([merged(classifier, one, names) for one in streams], streams)
-            print(f"{title}, merged windows, {classifier.pooling} {classifier.strength:g}: {windows}", flush=True)
+        reading = Reading(arguments, predictor)
+        print_figures(f"{title}, network over time, seed {seed}", reading.told, reading, train, tests, split, calm)
+    names = predictor.checkpoint.class_names
+    classifier = fit_windows(list(reading.streams(train, "train")), list(reading.streams(train, "val")), names)
+    print_figures(f"{title}, merged windows, {classifier.pooling} {classifier.strength:g}",
+                  lambda one: merged(classifier, one, names), reading, train, tests, split, calm)
 
 
-def figures(told: Sequence[Sequence[Segment]], streams: Sequence[Stream]) -> str:
-    found = timeline_metrics(told, [one.true for one in streams], [one.duration for one in streams]).as_dict()
-    return ", ".join(f"{name} {found[name]:.3f}" for name in SHOWN) + f" ({len(streams)} videos)"
+@dataclass
+class Reading:
+    """Reads the features of videos, which are kept beside them."""
+
+    arguments: argparse.Namespace
+    predictor: TimelinePredictor
+
+    def streams(self, folder: Path, split: str) -> Iterator[Stream]:
+        arguments, steps = self.arguments, self.predictor.features
+        steps.cache = FeatureCache.beside(
+            folder, f"{arguments.model}-1x{arguments.size}-{STRIDE:g}s-every-{STRIDE:g}s",
+            self.predictor.model.recognizer, steps.pipeline)
+        for video in read_long_videos(folder / "segments.csv")[split]:
+            reader, duration = steps.open(video.path)
+            features = np.concatenate(list(steps.pieces(video.path, reader, duration)))
+            yield Stream(video, duration, torch.from_numpy(features))
+
+    def told(self, one: Stream) -> list[Segment]:
+        pieces = [reduced(self.predictor.model, one.features.numpy())]
+        scores = torch.cat(list(scores_over_time(self.predictor.model, pieces))).numpy()
+        return Timeline(one.video.path, self.predictor.checkpoint.class_names, scores, STRIDE, one.duration,
+                        overlaps=False).segments()
 
 
-def read_streams(predictor: TimelinePredictor, arguments: argparse.Namespace, folder: Path, split: str
-                 ) -> list[Stream]:
-    steps: StepFeatures = predictor.features
-    steps.cache = FeatureCache.beside(
-        folder, f"{arguments.model}-1x{arguments.size}-{STRIDE:g}s-every-{STRIDE:g}s",
-        predictor.model.recognizer, steps.pipeline)
-    streams = []
-    for video in read_long_videos(folder / "segments.csv")[split]:
-        reader, duration = steps.open(video.path)
-        features = np.concatenate(list(steps.pieces(video.path, reader, duration)))
-        streams.append(Stream(video, duration, torch.from_numpy(features)))
-    return streams
+@dataclass
+class Told:
+    """What is told of some videos, beside what is true."""
+
+    told: list[Video]
+    true: list[Video]
+    durations: list[float]
+
+    @classmethod
+    def of(cls, tell: Callable[[Stream], Video], streams: Iterator[Stream]) -> "Told":
+        found = [(tell(one), one.true, one.duration) for one in streams]
+        return cls(*(list(column) for column in zip(*found, strict=True)))
+
+    def __add__(self, other: "Told") -> "Told":
+        return Told(self.told + other.told, self.true + other.true, self.durations + other.durations)
+
+    def above(self, score: float) -> "Told":
+        return replace(self, told=[[one for one in video if one.score > score] for video in self.told])
+
+    def figures(self) -> dict[str, float]:
+        return timeline_metrics(self.told, self.true, self.durations).as_dict()
+
+
+def print_figures(title: str, tell: Callable[[Stream], Video], reading: Reading, train: Path, tests: Sequence[Path],
+                  split: str, calm: Sequence[Path]) -> None:
+    found = sum((Told.of(tell, reading.streams(folder, split)) for folder in tests), Told([], [], []))
+    figures = found.figures()
+    print(f"{title}: {', '.join(f'{name} {figures[name]:.3f}' for name in SHOWN)} ({len(found.told)} videos)",
+          flush=True)
+    if not calm:
+        return
+    val = Told.of(tell, reading.streams(train, "val"))
+    parts = [Told.of(tell, reading.streams(folder, "val")) for folder in calm]
+    for what, chosen_on in (("all are told", None), ("chosen on validation streams", val),
+                            ("on these and half an hour", val + parts[0])):
+        lowest = 0.0 if chosen_on is None else score_above_false_events(
+            chosen_on.told, chosen_on.true, chosen_on.durations, per_hour=PER_HOUR)
+        events = [sum(map(len, part.above(lowest).told)) for part in parts[1:]]
+        figures = found.above(lowest).figures()
+        print(f"  {what}: lowest score {lowest:.3f}, false events in half hours {events}; on the tests edit "
+              f"{figures['edit']:.3f}, F1@50 {figures['f1_50']:.3f}, {figures['false_events_per_hour']:.1f} false "
+              "events an hour of background", flush=True)
+
+
+def make_calm_videos(folder: Path, seed: int) -> Path:
+    """Streams without their actions; shapes that rest come and go."""
+    if folder.exists():
+        return folder
+    folder.mkdir(parents=True)
+    rows = []
+    for number in range(CALM_VIDEOS):
+        stream = Drawn.draw(np.random.default_rng((seed, number)), CALM_SECONDS, overlaps=False)
+        calm = replace(stream, actors=[actor for actor in stream.actors if not actor.label])
+        write_video(folder / f"{number:02d}.mp4", calm.frames(), fps=calm.fps)
+        rows.append(TrueSegment(f"{number:02d}.mp4", 0, CALM_SECONDS, BACKGROUND, "val"))
+    write_segments(folder / "segments.csv", rows)
+    return folder
 
 
 # ---- merged windows ------------------------------------------------------------------------------------------------

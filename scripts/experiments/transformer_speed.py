@@ -3,7 +3,8 @@
     python scripts/experiments/transformer_speed.py [--pairs 9] [--depth 0] [NAME ...]
 
 Prints the median milliseconds of both, of the processor's time on one thread, and the median of the pairs' ratios. The
-passes alternate, so that what slows the machine down for a while slows both. ``--depth`` cuts the networks down.
+passes alternate, and so does which of a pair comes first, so that what slows the machine down for a while slows both.
+``--depth`` cuts the networks down.
 """
 
 import argparse
@@ -73,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         clip = torch.randn(1, 3, card.clip_len, card.size, card.size)
         with torch.inference_mode():
             difference = (ours(clip) - theirs(clip)).abs().max().item()
-            pairs = [(seconds_of(ours, clip), seconds_of(theirs, clip)) for _ in range(arguments.pairs)]
+            pairs = [(seconds_of(ours, clip), seconds_of(theirs, clip)) if number % 2 else
+                     (seconds_of(theirs, clip), seconds_of(ours, clip))[::-1] for number in range(arguments.pairs)]
         shape = f"{card.clip_len}x{card.size}x{card.size}"
         print(f"{name:<20}{shape:<14}{1e3 * statistics.median(a for a, _ in pairs):>7.0f} ms"
               f"{1e3 * statistics.median(b for _, b in pairs):>7.0f} ms"

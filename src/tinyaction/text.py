@@ -32,6 +32,11 @@ def shell_line(*words: str | Path) -> str:
     return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
 
 
+def counted(number: int, thing: str) -> str:
+    """1, "segment" -> 1 segment; 2 -> 2 segments"""
+    return f"{number} {thing}" + "s" * (number != 1)
+
+
 def some_of(names: Sequence[str]) -> str:
     """The first four names, for a message."""
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

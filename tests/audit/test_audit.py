@@ -10,7 +10,8 @@ from toys import clip_of, place
 
 from tinyaction.cli import main
 from tinyaction.data.annotations import find_data
-from tinyaction.training.shortcuts import Shortcut, from_metadata, majority, shortcut_sentences
+from tinyaction.results.shortcuts import Shortcut, shortcut_sentences
+from tinyaction.training.shortcuts import from_metadata, majority
 from tinyaction.video.writer import write_video
 
 

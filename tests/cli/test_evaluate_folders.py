@@ -1,11 +1,14 @@
 """Evaluation on folders of classes: all videos count, and nothing is written there."""
 
+import csv
+
 import pytest
-from toys import CLASSES, save_toy, write_clip
+from toys import CLASSES, save_toy, write_clip, write_lights, write_set
 
 from tinyaction.cli import COMMANDS
 from tinyaction.cli import main as tinyaction
 from tinyaction.cli.evaluate import main
+from tinyaction.results.run import read_run
 
 
 @pytest.fixture
@@ -147,3 +150,69 @@ def test_a_folder_of_no_known_class_is_named(argv, tmp_path, capsys):
     assert main(argv) == 2
     assert "third: its class 'sitting' is none of the checkpoint, which knows lying, standing" in (
         capsys.readouterr().err)
+
+
+# ---- the folder of --out -------------------------------------------------------------------------------------------
+
+
+def test_out_leaves_what_train_leaves_and_goes_into_a_comparison(argv, tmp_path, capsys):
+    write_set(tmp_path / "third", num_train=4, num_val=6)
+    runs = [str(tmp_path / name) for name in ("first", "second")]
+    assert main([*argv, "--out", runs[0]]) == 0
+    assert main([*argv, "--out", runs[1], "--compare", runs[0], "--shortcuts", "none"]) == 0
+    said = capsys.readouterr().out
+    assert "second minus first: +0.0000" in said and "they disagree on 0 of 6 videos" in said
+    assert {path.name for path in (tmp_path / "second").iterdir()} >= {
+        "comparison.html", "classes.csv", "config.json", "log.txt", "predictions.csv", "report.html"}
+    run = read_run(runs[0])
+    assert run.is_evaluation and len(run.predictions) == 6
+    assert [one.name for one in run.shortcuts] == [
+        "the most frequent class", "orientation", "what the file says", "all frames", "one middle frame",
+        "the mean of the frames", "frames shuffled", "frames reversed"]
+    assert run.shortcuts[3].num_right == sum(one.is_right for one in run.predictions)
+    assert all(one.num_clips == 6 for one in run.shortcuts)
+    assert read_run(runs[1]).shortcuts == []
+    with open(tmp_path / "first" / "classes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["class"], row["videos"]) for row in rows] == [("lying", "3"), ("standing", "3")]
+    assert float(rows[0]["recall_low"]) < float(rows[0]["recall"]) + 1e-9 < float(rows[0]["recall_high"]) + 2e-9
+    assert run.config["command"].startswith("tinyaction evaluate --data ")
+    page = (tmp_path / "first" / "report.html").read_text()
+    assert "What simpler models get" in page and "How sure it is" in page and "data fingerprint" in page
+    assert tinyaction(["report", runs[0]]) == 0 and (tmp_path / "first" / "report.html").read_text() == page
+    assert tinyaction(["report", runs[0], "--data", str(tmp_path / "third")]) == 2
+    assert "names the videos; leave it out" in capsys.readouterr().err
+
+
+def test_compare_needs_no_folder_and_is_told_of_wrong_ones_first(argv, tmp_path, capsys):
+    write_set(tmp_path / "third", num_train=2, num_val=2)
+    assert main([*argv, "--out", str(tmp_path / "first"), "--shortcuts", "quick"]) == 0
+    capsys.readouterr()
+    assert main([*argv, "--compare", str(tmp_path / "first")]) == 0
+    assert "this evaluation minus first: +0.0000" in capsys.readouterr().out
+    assert main([*argv, "--compare", str(tmp_path / "none")]) == 2
+    captured = capsys.readouterr()
+    assert "none: no such folder" in captured.err and captured.out == ""
+
+
+@pytest.mark.parametrize("clips", [{"lying": 3, "standing": 4}, {"standing": 2}, {"standing": 1}])
+def test_out_without_training_videos_says_what_can_be_said(clips, argv, tmp_path):
+    for name, num_clips in clips.items():
+        for number in range(num_clips):
+            write_clip(tmp_path / "third" / name / f"{number}.mp4", ("lying", "standing").index(name), number)
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
+    names = [one.name for one in read_run(tmp_path / "out").shortcuts]
+    assert names[0] == "the most frequent class" and ("orientation" in names) == (len(clips) > 1)
+
+
+def test_out_of_several_labels_and_of_timelines(argv, tmp_path, capsys):
+    write_lights(tmp_path / "lights", num_train=7, num_val=7)
+    assert tinyaction(["train", "--data", str(tmp_path / "lights"), "--epochs", "1", "--size", "16", "--clip-len", "2",
+                       "--num-workers", "0", "--model", "conv2d", "--out", str(tmp_path / "run")]) == 0
+    assert main(["--data", str(tmp_path / "lights"), "--checkpoint", str(tmp_path / "run"), "--num-workers", "0",
+                 "--out", str(tmp_path / "out")]) == 0
+    run = read_run(tmp_path / "out")
+    assert run.is_multi_label and len(run.classes) == 3 and run.shortcuts == []
+    assert "mAP" in (tmp_path / "out" / "report.html").read_text()
+    assert main([*argv, "--task", "timeline", "--out", str(tmp_path / "other")]) == 2
+    assert "--out and --compare are for clips" in capsys.readouterr().err

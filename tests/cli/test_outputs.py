@@ -32,12 +32,13 @@ OUTPUTS = [
     "embed VIDEO --checkpoint CHECKPOINT --device cpu --part 1/2 --parts OUT",
     "bench --data VIDEO --repeats 1 --num-workers 0 --clip-len 2 --size 16 --device cpu --json OUT",
     "compare RUN RUN --out OUT",
+    "evaluate --data DATA --checkpoint CHECKPOINT --num-workers 0 --device cpu --out OUT",
     "audit --data DATA --num-workers 1 --out OUT",
     "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --srt OUT",
     "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --vtt OUT",
     "train --data DATA --epochs 1 --num-workers 0 --device cpu --size 16 --clip-len 2 --out OUT",
 ]
-WITHOUT_OUTPUT = {"check", "evaluate", "report", "models", "neighbors", "join"}  # check names its files itself, below
+WITHOUT_OUTPUT = {"check", "report", "models", "neighbors", "join"}  # check names its files itself, below
 FORCED = ("predict", "explain", "embed", "export", "bench", "compare", "prepare import")
 
 

@@ -100,7 +100,7 @@ def test_segments_without_a_split_keep_videos_whole(tmp_path):
 def test_a_video_in_training_and_validation_is_said(tmp_path):
     folder = written(tmp_path / "set", "a.mp4,0,1,x,train", "a.mp4,1,2,y,val", "b.mp4,0,1,y,train", "c.mp4,0,1,x,val")
     data = ta.find_data(folder)
-    assert data.notes == ["1 videos have segments in training and in validation, the first is a.mp4: their validation "
+    assert data.notes == ["1 video with segments in training and in validation, the first is a.mp4: their validation "
                           "is no test on new videos"]
     assert data.train.groups is None
 

@@ -83,6 +83,13 @@ def test_a_short_segment_within_a_long_one_overlaps_it(table):
     assert len(read_segments(path, overlap=True)) == 3
 
 
+def test_segments_overlap_where_a_row_has_several_labels(table):
+    assert len(read_segments(table("a.mp4,0,4,walk;talk", "a.mp4,2,6,talk"))) == 2
+    with pytest.raises(ValueError, match=r"line 3: 0 to 4 s of 'a.mp4' \(wave\) has the times of .*line 2; join their "
+                                         r"labels in one line: walk;talk;wave"):
+        read_segments(table("a.mp4,0,4,walk;talk", "a.mp4,0,4,wave"))
+
+
 def test_segments_that_touch_do_not_overlap(table):
     assert len(read_segments(table("a.mp4,0,0.333333,fall", "a.mp4,0.333333,1,sit", "b.mp4,0,1,sit"))) == 3
 

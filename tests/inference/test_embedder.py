@@ -34,6 +34,18 @@ def long_clip(tmp_path_factory) -> Path:
     return path
 
 
+def test_a_segment_is_named_as_results_name_it(embedder, long_clip, folder):
+    windows = [features for _, _, features in embedder.windows(long_clip, window_seconds=2.5)]
+    names = [f"{long_clip}#t=0,2.5", f"{long_clip}#t=2.5,5"]
+    assert [name for name, _ in embedder.stream(names)] == names
+    np.testing.assert_allclose(embedder(names), windows, atol=1e-6)
+    assert np.abs(windows[0] - windows[1]).max() > 0.01
+    prediction = ta.Predictor(folder / "model.pt", device="cpu")(names[1])
+    assert prediction.source == names[1]
+    with pytest.raises(ValueError, match="the segment starts at 4 and ends at 2; it must end after"):
+        embedder(f"{long_clip}#t=4,2")
+
+
 def embed(capsys, *words) -> str:
     assert main(["embed", *map(str, words)]) == 0
     return capsys.readouterr().out

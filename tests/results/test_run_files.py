@@ -5,7 +5,8 @@ import csv
 import numpy as np
 
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
-from tinyaction.results.run import PREDICTIONS, RunFolder, read_run
+from tinyaction.results.evaluation_tables import PREDICTIONS
+from tinyaction.results.run import RunFolder, read_run
 
 NAMES = ["path", "score", '=HYPERLINK("http://x"), 1', "class_score"]  # as columns are called, and a formula
 SCORES = np.array([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.15, 0.05]])

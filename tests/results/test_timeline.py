@@ -87,6 +87,14 @@ def test_segments_are_runs_of_the_best_class_without_the_background():
                     Segment(2.5, 2.8, "run", pytest.approx(0.9))]
 
 
+def test_segments_are_told_above_the_lowest_score():
+    scores = np.array([[.8, .2], [.1, .9], [.6, .4]])
+    timeline = Timeline("v", ["run", "background"], scores, 1.0, 3.0, overlaps=False)
+    assert [one.start_seconds for one in timeline.segments()] == [0, 2]
+    timeline.min_score = 0.6
+    assert [one.start_seconds for one in timeline.segments()] == [0]
+
+
 def test_with_overlaps_each_class_has_its_own_segments():
     scores = np.array([[.1, .9], [.8, .6], [.6, .3]])
     told = Timeline("v", ["run", "jump"], scores, 1.0, 3.0, overlaps=True).segments()

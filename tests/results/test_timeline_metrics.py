@@ -9,10 +9,14 @@ from tinyaction.results.timeline_metrics import (
     Segment,
     agreement_seconds,
     average_precision,
+    background_hours,
     boundary_errors,
     edit_score,
     f1_at,
+    false_events,
     mean_average_precision,
+    score_above_false_events,
+    seconds_of_actions,
     timeline_metrics,
 )
 
@@ -101,6 +105,23 @@ def test_all_figures_of_a_perfect_and_of_a_shifted_timeline():
     assert perfect.lines()[0].split() == ["frame", "accuracy", "1.000"]
     with pytest.raises(ValueError, match="1 predicted videos, 2 true ones"):
         timeline_metrics([TRUE], [TRUE, TRUE], [10])
+
+
+def test_false_events_are_mostly_background():
+    told = video((0, 0.5, "run"), (0.5, 1.6, "run"), (4.4, 5.5, "run"), (8.4, 9.5, "jump"))  # inside: 0 .6 .5 .6
+    assert [one.start_seconds for one in false_events([told], [TRUE])] == [0, 4.4]
+    assert seconds_of_actions(Segment(0, 10, ""), video((2, 4, "jump"), (1, 3, "run"), (2, 3, "run"))) == 3
+    assert background_hours([TRUE, []], [10, 3600]) == (4 + 3600) / 3600
+    assert timeline_metrics([told], [TRUE], [10]).false_events_per_hour == pytest.approx(2 / (4 / 3600))
+    assert math.isnan(timeline_metrics([TRUE], [TRUE + video((0, 10, "swim"))], [10]).false_events_per_hour)
+
+
+@pytest.mark.parametrize("per_hour, score", [(0.99, 0.9), (1, 0.8), (2, 0.6), (3, 0), (30, 0)])
+def test_the_lowest_score_that_keeps_to_so_many_false_events(per_hour, score):
+    told = video((0, 0.5, "run", 0.6), (3.2, 4, "run", 0.9), (4.2, 4.8, "run", 0.8), (1, 3, "run", 0.95))
+    found = score_above_false_events([told], [TRUE], [3600 + 6], per_hour=per_hour)  # an hour of background
+    assert found == score
+    assert len([one for one in false_events([told], [TRUE]) if one.score > found]) <= per_hour
 
 
 def random_timelines(seed: int) -> tuple[list[Segment], list[Segment]]:

@@ -18,6 +18,7 @@ from tinyaction import (
 )
 from tinyaction.prepare.synthetic import make_direction_set
 from tinyaction.training.loop import TrainState
+from tinyaction.training.shortcuts import of_network
 
 CPU = torch.device("cpu")
 
@@ -43,12 +44,16 @@ def accuracy_after(model_name, data, *, num_epochs):
     for epoch in range(num_epochs):
         loader.set_epoch(epoch)
         train_one_epoch(model, loader, updater, device=CPU, state=TrainState(step=10 * epoch))
-    return evaluate(model, build_dataloader(val_set, batch_size=20), device=CPU)
+    result = evaluate(model, build_dataloader(val_set, batch_size=20), device=CPU)
+    changed = {one.name: one.accuracy for one in of_network(model, val_set, result, extent="all")}
+    assert changed["all frames"] == result.top1
+    return result, changed
 
 
 def test_a_network_that_averages_its_frames_gives_twins_one_score(data):
     """So it is right on one of each two, whatever it learned."""
-    result = accuracy_after("conv2d", data, num_epochs=1)
+    result, changed = accuracy_after("conv2d", data, num_epochs=1)
+    assert changed["frames shuffled"] == changed["frames reversed"] == result.top1  # their order is nothing to it
     scores = {name: score for name, score in zip(result.filenames, result.scores, strict=True)}
     twins = {name: name.replace("_right", "_left") for name in scores if "_right" in name}
     assert len(twins) == 10
@@ -58,4 +63,9 @@ def test_a_network_that_averages_its_frames_gives_twins_one_score(data):
 
 
 def test_the_shift_makes_the_same_network_see_the_order(data):
-    assert accuracy_after("tsm-conv2d", data, num_epochs=5).top1 >= 0.9
+    result, changed = accuracy_after("tsm-conv2d", data, num_epochs=5)
+    assert result.top1 >= 0.9
+    assert 0.4 <= changed["frames shuffled"] <= 0.6
+    assert changed["frames reversed"] <= 0.1                           # each class becomes the other
+    assert changed["the mean of the frames"] == 0.5                    # twins have the same one
+    assert 0.4 <= changed["one middle frame"] <= 0.6

@@ -11,10 +11,12 @@ from toys import bar_frames
 
 import tinyaction as ta
 from tinyaction.cli import main
-from tinyaction.data.long_videos import find_long_videos
+from tinyaction.data.annotations import find_data
+from tinyaction.data.long_videos import find_long_videos, read_long_videos
 from tinyaction.data.segments import read_segments
 from tinyaction.prepare.streams import make_streams
 from tinyaction.results.run import read_run
+from tinyaction.training import timeline_run
 from tinyaction.training.config import RunConfig
 from tinyaction.training.timeline_run import step_targets
 from tinyaction.video.writer import write_video
@@ -75,8 +77,8 @@ def test_evaluate_measures_what_the_run_did(result, folder, capsys):
                  "--device", "cpu"]) == 0
     shown = capsys.readouterr().out
     log = (result.path / "log.txt").read_text()
-    lines = [line for line in shown.splitlines() if not line.startswith("1 videos")]
-    assert len(lines) == 12 and all(line in log for line in lines)     # to the rounding of float16 in the cache
+    lines = [line for line in shown.splitlines() if not line.startswith("1 video, ")]
+    assert len(lines) == 13 and all(line in log for line in lines)     # to the rounding of float16 in the cache
 
 
 def test_predict_writes_segments_in_every_form(result, folder, tmp_path, capsys):
@@ -100,6 +102,18 @@ def test_predict_writes_segments_in_every_form(result, folder, tmp_path, capsys)
     assert capsys.readouterr().out.startswith("source,start_seconds,end_seconds,class,score")
 
 
+def test_false_events_choose_the_lowest_score_that_is_told(folder, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(timeline_run, "score_above_false_events",
+                        lambda *_, per_hour: asked.append(per_hour) or 0.3)
+    kept = ta.train(config(folder, tmp_path / "run", false_events=2, epochs=1))
+    timeline = ta.TimelinePredictor(kept.path, device="cpu")(str(folder / "val" / "stream0000.mp4"))
+    assert asked == [2] and timeline.min_score == 0.3
+    log = (kept.path / "log.txt").read_text()
+    assert "told above a score of 0.300: so the validation videos have at most 2 false events an hour of back" in log
+    assert "to promise 2 it takes 1:30:00 of background without one" in log
+
+
 @pytest.mark.parametrize("command, message", [
     ("predict VIDEO --checkpoint RUN --window 1", "--window does not go with a model of timelines"),
     ("predict 0 --checkpoint RUN", "0: a timeline is of a video file, not of a camera"),
@@ -111,6 +125,7 @@ def test_predict_writes_segments_in_every_form(result, folder, tmp_path, capsys)
     ("evaluate --task timeline --data DATA --model x3d-s", "--task timeline measures a run"),
     ("train --data DATA --task timeline --method probe", "--method probe does not go with --task timeline"),
     ("train --data DATA --task timeline --model conv2d --ema 0.9", "--ema does not go with --task timeline; leave"),
+    ("train --data DATA --model conv2d --false-events 1", "--false-events goes with --task timeline; leave it out"),
     ("train --data DATA --task timeline", "name a model, as --model"),
     ("train --data DATA/val --task timeline --model conv2d", "segments.csv: no such file; uncut videos need one"),
     ("train --data DATA --task timeline --model conv3d --window 11 --size 32 --clip-len 4 --out OUT",
@@ -157,14 +172,23 @@ def test_a_segment_beyond_its_video_is_an_error_and_leaves_no_run(folder, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_without_splits_each_fifth_video_is_for_validation(tmp_path):
+def test_without_splits_the_split_of_clips_is_taken(tmp_path):
     for number in range(6):
         (tmp_path / f"{number}.mp4").write_bytes(b"")
-    lines = "".join(f"{number}.mp4,1,2,run\n" for number in range(6))
+    lines = "".join(f"{number}.mp4,{start},{start + 1},run\n" for number in range(6) for start in (1, 3))
     (tmp_path / "segments.csv").write_text(f"path,start,end,label\n{lines}")
-    found = find_long_videos(tmp_path)
-    assert [video.path for video in found.val] == [str(tmp_path / "4.mp4")] and len(found.train) == 5
-    assert found.notes == [f"{tmp_path / 'segments.csv'} has no splits: 1 of 6 videos are for validation"]
+    first = find_long_videos(tmp_path)
+    assert len(first.val) == 1 and len(first.train) == 5 and "2 of 12 segments were chosen" in first.notes[0]
+    clips = find_data(tmp_path)
+    assert {clips.val[index][0] for index in range(2)} == {video.path for video in first.val}
+    again = find_long_videos(tmp_path)
+    assert again.val == first.val and not again.notes
+    assert sorted(read_long_videos(tmp_path / "segments.csv")) == ["train", "val"]
+    with open(tmp_path / "segments.csv", "a") as file:
+        file.write("6.mp4,1,2,run\n")
+    (tmp_path / "6.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match="split.csv: gives no split to all videos of segments.csv; delete it"):
+        find_long_videos(tmp_path)
 
 
 def test_targets_are_the_classes_at_the_middles_of_steps(folder):

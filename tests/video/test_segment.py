@@ -7,7 +7,7 @@ import pytest
 from video_files import numbers, write_h264
 
 from tinyaction.data.pipelines import eval_pipeline, train_pipeline
-from tinyaction.video import VideoError, open_segment, open_video, segment
+from tinyaction.video import VideoError, open_segment, open_video, reader, segment
 from tinyaction.video.segment import frames_between, open_kept
 from tinyaction.video.writer import write_video
 
@@ -86,6 +86,28 @@ def test_a_video_is_listed_once_for_all_its_segments(telling_clip, monkeypatch):
     for start in (0, 0.4, 0.8, 0.2):
         assert first_pixels(open_segment(path, start, start + 0.12)) == [round(25 * start) + i for i in range(3)]
     assert opened == [path]
+
+
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_a_segment_is_read_from_the_key_frame_before_it(tmp_path, monkeypatch, is_fresh):
+    """A decoder that was opened just now seeks, too."""
+    path = write_h264(tmp_path / "clip.mp4", num_frames=120)
+    kept = open_kept(path)
+    num_keys = len(kept._table.keys)
+    if is_fresh:
+        kept.close_decoder()
+    seen = []
+    monkeypatch.setattr(reader, "_identity", lambda packet: seen.append(packet) or (packet.pts, packet.pos,
+                                                                                   packet.size))
+    assert numbers(open_segment(path, 4.0, 4.2).read([0, 4])) == [100 % 64, 104 % 64]
+    assert num_keys > 4 and len(seen) < 120 // 3
+
+
+def test_few_files_keep_their_decoders(telling_clip, monkeypatch):
+    monkeypatch.setattr(segment, "MAX_DECODERS", 2)
+    readers = [open_kept(telling_clip(name=f"{number}.avi")) for number in range(4)]
+    assert [one._idle is None for one in readers] == [True, True, False, False]
+    assert [first_pixels(one)[:2] for one in readers] == [[0, 1]] * 4
 
 
 def test_a_video_that_changes_is_opened_anew(telling_clip):

@@ -21,20 +21,13 @@ from tinyaction.device import choose_device
 from tinyaction.models import check_input
 from tinyaction.prepare.pool import Lost, map_in_processes
 from tinyaction.results.metrics import wilson_interval
+from tinyaction.results.shortcuts import Shortcut, shortcut_sentences
 from tinyaction.training.build import OnCount, OnLine, build_model, prepare_folder
 from tinyaction.training.config import RunConfig
 from tinyaction.training.folds import divide
 from tinyaction.training.probe import ProbeData
 from tinyaction.training.probe_run import clip_features, probe_data
-from tinyaction.training.shortcuts import (
-    ORIENTATION,
-    Shortcut,
-    from_metadata,
-    majority,
-    of_frames,
-    out_of_fold,
-    shortcut_sentences,
-)
+from tinyaction.training.shortcuts import majority, of_facts, out_of_fold
 from tinyaction.video import VideoError
 
 MOST_FOLDS = 5
@@ -78,7 +71,7 @@ class Audit:
             found.append(f"{len(clips)} of {len(self.videos) - self.num_train} validation clips are of the same "
                          "recording as a training clip: their accuracy flatters (--write-groups writes groups to "
                          "split by)")
-        found += shortcut_sentences(self.shortcuts)
+        found += shortcut_sentences(self.shortcuts, network="the probe")
         if self.doubts:
             num_confident = sum(doubt.is_confident for doubt in self.doubts)
             found.append(f"{len(self.doubts)} of {len(self.videos)} labels are doubtful: a probe of the other clips "
@@ -142,9 +135,7 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
         return audit
     labels = videos.labels[readable]
     metadata = np.array([one.metadata for one in facts if one is not None])
-    audit.shortcuts = [majority(labels),
-                       from_metadata("orientation", metadata[:, [ORIENTATION]], labels, folds),
-                       from_metadata("what the file says", metadata, labels, folds)]
+    audit.shortcuts = [majority(labels), *of_facts(metadata, labels, folds)]
     if config.pretrained:
         add_features(audit, config, data, readable, folds, on_line=on_line or (lambda line: None), on_count=on_count)
     else:
@@ -200,11 +191,11 @@ def add_features(
         return
     probed = probe_data(config, clips, len(data.class_names))
     probed = ProbeData(probed.features, probed.labels, probed.num_classes, [audit.groups[index] for index in readable])
-    scores = out_of_fold(probed, folds, config.pooling)                # (N, K)
+    scores, on_frames = out_of_fold(probed, folds, config.pooling)     # (N, K)
     labels = probed.labels.numpy()
     audit.doubts = [replace(doubt, index=readable[doubt.index]) for doubt in doubtful_labels(scores, labels)
                     if doubt.margin > 0]
-    audit.shortcuts += of_frames(probed, folds, config.pooling, scores)
+    audit.shortcuts += on_frames
     wrong = scores.argmax(axis=1) != labels
     audit.never_right = [readable[place] for place in np.flatnonzero(wrong & (confidence(scores, labels) < 0.1))]
 

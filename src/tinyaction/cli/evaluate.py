@@ -1,10 +1,13 @@
 """Measure a checkpoint of a run, or a published network, on the videos of a folder."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
-from tinyaction.cli.network import add_network_flags, check_network_flags, load_network
+from tinyaction.cli.network import add_network_flags, check_network_flags, load_network, network_inputs
 from tinyaction.cli.progress import ProgressLine
 from tinyaction.cli.timelines import evaluate_timelines
 from tinyaction.data.annotations import VAL_SHARE, VideoList, find_data
@@ -13,17 +16,26 @@ from tinyaction.data.clip_length import clip_length_notes
 from tinyaction.data.dataset import VideoDataset, build_dataloader, check_files_exist
 from tinyaction.data.pipelines import NUM_CROPS, eval_pipeline, short_side_pixels
 from tinyaction.device import choose_device
+from tinyaction.files import check_output, write_whole
 from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.models.pretrained import check_pretrained
 from tinyaction.prepare.store import check_store
+from tinyaction.results.compare import Comparison, compare_runs, comparison_lines, comparison_page
 from tinyaction.results.evaluation import evaluate
+from tinyaction.results.run import read_run
+from tinyaction.results.shortcuts import shortcut_sentences
 from tinyaction.results.summary import result_lines
-from tinyaction.text import printable
+from tinyaction.text import printable, shell_line
+from tinyaction.training.evaluated import Measured, simpler_models, write_evaluation
 
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_args(argv)
+    if arguments.out:
+        check_output(arguments.out, flag="--out", is_folder=True,
+                     inputs=[arguments.data, *network_inputs(arguments), *arguments.compare])
+    others = [read_run(run) for run in arguments.compare]              # wrong ones are told before the work
     if arguments.task == "timeline":
         for line in evaluate_timelines(arguments):
             print(line)
@@ -31,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = choose_device(arguments.device)
     if arguments.model:
         check_pretrained(arguments.model, arguments.weights)  # a wrong name is told before the videos are looked for
-    videos, class_names = chosen_videos(arguments)
+    listed, class_names, train = chosen_videos(arguments)
     model, checkpoint = load_network(arguments)
-    videos = labeled_as_known(videos, class_names, checkpoint.class_names, arguments)
+    videos = labeled_as_known(listed, class_names, checkpoint.class_names, arguments)
     check_label_sets(videos, checkpoint)
     if arguments.on_error == "raise":
         check_files_exist(videos)
@@ -48,11 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     loader = build_dataloader(dataset, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
                               pin_memory=device.type == "cuda", on_error=arguments.on_error,
                               max_skipped=arguments.max_skipped, video_timeout=arguments.video_timeout)
-    if checkpoint.stand_in:
-        print("NOTE: this checkpoint was trained on generated stand-in clips.")
-    if checkpoint.config.get("final"):
-        print(printable(f"note: this model was trained on all videos of {checkpoint.config.get('data')}; its accuracy "
-                        "on them says nothing of others"))
+    for note in training_notes(checkpoint):
+        print(printable(note))
     progress = ProgressLine()
     try:
         result = evaluate(model, loader, device=device, on_batch=progress, thresholds=checkpoint.thresholds or None)
@@ -60,7 +69,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress.close()
     for line in result_lines(result, checkpoint.class_names):
         print(line)
+    measured = Measured(model, dataset, result, checkpoint.class_names,
+                        config_of(arguments, argv, checkpoint, pipeline_arguments))
+    if arguments.out:
+        leave_folder(arguments, measured, listed, train, class_names)
+    if others:
+        show_comparison(compare_runs([*others, measured.as_run(arguments.out)]), arguments.out)
     return 0
+
+
+def training_notes(checkpoint: Checkpoint) -> list[str]:
+    notes = ["NOTE: this checkpoint was trained on generated stand-in clips."] if checkpoint.stand_in else []
+    if checkpoint.config.get("final"):
+        notes.append(f"note: this model was trained on all videos of {checkpoint.config.get('data')}; its accuracy on "
+                     "them says nothing of others")
+    return notes
+
+
+def leave_folder(
+    arguments: argparse.Namespace, measured: Measured, listed: VideoList, train: VideoList | None,
+    class_names: Sequence[str],
+) -> None:
+    simpler = [] if arguments.shortcuts == "none" else simpler_models(
+        measured, listed, train, class_names, extent=arguments.shortcuts, num_workers=arguments.num_workers,
+        batch_size=arguments.batch_size)
+    page = write_evaluation(arguments.out, measured, simpler)
+    for sentence in shortcut_sentences(simpler) if simpler else ():
+        print(f"note: {sentence}")
+    print(printable(f"report: {page}"))
+
+
+def config_of(
+    arguments: argparse.Namespace, argv: Sequence[str] | None, checkpoint: Checkpoint, pipeline: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What config.json says of the network, the clips and the command."""
+    return {"evaluated": arguments.checkpoint or arguments.model,
+            "command": shell_line("tinyaction", "evaluate", *(sys.argv[1:] if argv is None else argv)),
+            "model": checkpoint.model.get("name", arguments.model), "weights": arguments.weights or "",
+            "data": arguments.data, "split": arguments.split or "", "clip_len": pipeline["clip_len"],
+            "size": pipeline["size"], "num_clips": pipeline["num_clips"], "num_crops": pipeline.get("num_crops", 1),
+            "eval_pipeline": dict(pipeline), "stand_in": checkpoint.stand_in}
+
+
+def show_comparison(comparison: Comparison, out: str) -> None:
+    """Print the comparison; with a folder leave its page there."""
+    for line in comparison_lines(comparison):
+        print(printable(line))
+    if out:
+        page = Path(out, "comparison.html")
+        write_whole(page, comparison_page(comparison).encode("utf-8", errors="backslashreplace"))
+        print(printable(f"comparison: {page}"))
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -75,6 +133,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="which videos; default val, or else test, and all where there is no split")
     parser.add_argument("--num-crops", type=int, choices=NUM_CROPS, help="squares of a clip; default as in the run")
     parser.add_argument("--max-views", type=int, help="views that the network sees at once, to bound memory; 0 is all")
+    parser.add_argument("--out", default="", help="leave a new folder as that of a run: predictions with the scores "
+                        "of all classes, classes.csv, shortcuts.csv, report.html; default none")
+    parser.add_argument("--shortcuts", choices=("all", "quick", "none"), default="all",
+                        help="with --out, what simpler models get: all shows up to 1,000 videos with other frames as "
+                        "well, quick takes at most about a fifth of the evaluation (default all)")
+    parser.add_argument("--compare", metavar="RUN", nargs="+", default=[], help="folders of runs or of other "
+                        "evaluations on these videos: is this better, and where?")
     parser.add_argument("--batch-size", type=int, default=8, help="videos of a batch (default 8)")
     parser.add_argument("--num-workers", type=int, default=-1,
                         help="processes that decode; 0 decodes in the main process, -1 (default) starts one per core")
@@ -91,9 +156,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def chosen_videos(arguments: argparse.Namespace) -> tuple[VideoList, list[str]]:
-    """The videos to evaluate, and the names of their classes: of a split, or all where there is none.
+def chosen_videos(arguments: argparse.Namespace) -> tuple[VideoList, list[str], VideoList | None]:
+    """The videos to evaluate, the names of their classes, and the videos of training where those are others.
 
+    The videos are of a split, or all where there is none.
     Where "train" or "val" is asked for and there is no split, it is the one that training would make.
     """
     data = find_data(arguments.data, allow_outside=arguments.allow_outside, keep_split=False, any_split=True,
@@ -104,7 +170,8 @@ def chosen_videos(arguments: argparse.Namespace) -> tuple[VideoList, list[str]]:
     for note in (*data.notes, data.unused_summary()):
         if note:
             print(printable(f"note: {note}"))
-    return videos, data.class_names
+    is_apart = len(data.train) > 0 and data.train is not videos and arguments.split != "train"
+    return videos, data.class_names, data.train if is_apart else None
 
 
 def labeled_as_known(

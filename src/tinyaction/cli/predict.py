@@ -35,7 +35,7 @@ from tinyaction.results.plots import columns_of, shortened
 from tinyaction.results.sheets import write_png
 from tinyaction.results.timeline_metrics import Segment
 from tinyaction.results.timeline_picture import clock
-from tinyaction.text import printable, to_cell
+from tinyaction.text import counted, printable, to_cell
 from tinyaction.video import VideoError
 
 SUFFIXES = {"json": ".json", "csv": ".csv", "timeline": ".csv", "overlay": ".mp4", "srt": ".srt", "vtt": ".vtt"}
@@ -214,7 +214,7 @@ def _predict_windows(predictor: "Predictor | JoinedPredictor", source: str, argu
         write_segments(arguments.timeline, segments)
         picture = Path(arguments.timeline).with_suffix(".png")
         write_png(picture, draw_timeline(Path(source).name, windows))
-        print(f"{len(segments)} segments: {arguments.timeline}, {picture}", file=sys.stderr)
+        print(f"{counted(len(segments), 'segment')}: {arguments.timeline}, {picture}", file=sys.stderr)
     if arguments.overlay:
         write_overlay(arguments, source, segments)
 

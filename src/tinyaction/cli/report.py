@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code
-from tinyaction.data.annotations import find_data
+from tinyaction.data.annotations import VideoList, find_data
 from tinyaction.data.class_map import check_classes
 from tinyaction.data.dataset import VideoDataset
+from tinyaction.data.pipelines import eval_pipeline
+from tinyaction.data.segments import split_segment_name
 from tinyaction.results.report import write_report
 from tinyaction.results.run import Run, read_run
 from tinyaction.training.build import STAND_IN, build_datasets
@@ -25,6 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     val_set: VideoDataset | None = None
     if run.config.get("task") == "timeline":
         pass  # all is in the folder
+    elif run.is_evaluation:
+        if arguments.data:
+            raise ValueError(f"--data is {arguments.data}, but {arguments.run} is of tinyaction evaluate, whose "
+                             "predictions.csv names the videos; leave it out")
+        val_set = _evaluated(run)
     elif arguments.data or Path(data).is_dir():
         train_set, val_set = _datasets(run, data)
     else:
@@ -32,6 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(write_report(arguments.run, train_set=train_set, val_set=val_set,
                        notice=STAND_IN if run.config.get("stand_in") else ""))
     return 0
+
+
+def _evaluated(run: Run) -> VideoDataset | None:
+    """The videos of an evaluation as its table names them; None where they are segments, which stand in a list."""
+    names = [one.filename for one in run.predictions]
+    if any(split_segment_name(name)[1] for name in names):
+        return None
+    return VideoDataset(VideoList(names, [one.label for one in run.predictions]),
+                        eval_pipeline(**run.config["eval_pipeline"]), test_mode=True)
 
 
 def _datasets(run: Run, data: str) -> tuple[VideoDataset, VideoDataset]:

@@ -19,7 +19,7 @@ from tinyaction.results.sheets import write_png
 from tinyaction.results.timeline import TimelinePredictor
 from tinyaction.results.timeline_metrics import Segment, timeline_metrics
 from tinyaction.results.timeline_picture import clock, draw_bands
-from tinyaction.text import printable, to_cell
+from tinyaction.text import counted, printable, to_cell
 from tinyaction.video import open_video
 from tinyaction.video.writer import VideoFile
 
@@ -56,7 +56,7 @@ def predict_timelines(arguments: argparse.Namespace) -> int:
             continue
         segments = found[video] = timeline.segments()
         if "-" not in (arguments.csv, arguments.json):
-            count.print(f"{video}: {len(segments)} segments in {clock(timeline.duration)}")
+            count.print(f"{video}: {counted(len(segments), 'segment')} in {clock(timeline.duration)}")
             for one in segments:
                 print(printable(segment_line(one)), flush=True)
         write_subtitle_files(arguments, segments)
@@ -124,6 +124,9 @@ def write_overlay(arguments: argparse.Namespace, source: str, segments: Sequence
 def evaluate_timelines(arguments: argparse.Namespace) -> list[str]:
     """The figures of a checkpoint on the uncut videos of a folder, as lines."""
     check_flags(arguments, "classes", "num_crops", "num_clips", "max_views")
+    if arguments.out or arguments.compare:
+        raise ValueError("--out and --compare are for clips; of --task timeline evaluate prints the figures, and the "
+                         "run's report.html has the pictures")
     if not arguments.checkpoint:
         raise ValueError("--task timeline measures a run of --task timeline; name its folder with --checkpoint")
     predictor = TimelinePredictor(arguments.checkpoint, device=arguments.device)
@@ -145,5 +148,5 @@ def evaluate_timelines(arguments: argparse.Namespace) -> list[str]:
     true = [[Segment(item.start, item.end, item.label) for item in video.segments] for video in videos]
     metrics = timeline_metrics([timeline.segments() for timeline in timelines], true,
                                [timeline.duration for timeline in timelines])
-    count.print(f"{len(videos)} videos, {sum(map(len, true))} segments")
+    count.print(f"{counted(len(videos), 'video')}, {counted(sum(map(len, true)), 'segment')}")
     return metrics.lines()

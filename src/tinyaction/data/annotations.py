@@ -11,7 +11,6 @@
 Class names come from the folders, from the CSV, or from a classes.txt or label_map*.txt beside the lists.
 """
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +32,7 @@ from tinyaction.data.lists import (
 from tinyaction.data.place_folder import mirrored
 from tinyaction.data.published_lists import PublishedLists, read_published
 from tinyaction.data.segments import CLEAN_FILE, LABEL_SEPARATOR, SPLIT_FILE, Segment
-from tinyaction.data.tables import read_text
+from tinyaction.data.tables import read_lines
 from tinyaction.places import is_place
 
 VAL_SHARE = 0.2  # of the videos of a class, where they have no split
@@ -74,8 +73,7 @@ def find_data(
     if pattern is not None:
         assert data.folder is not None
         for videos in (data.train, data.val):
-            paths = (videos[index][0] for index in range(len(videos)))
-            videos.groups = PackedTexts(groups_of_paths(paths, data.folder, pattern))
+            videos.groups = PackedTexts(groups_of_paths(videos.paths(), data.folder, pattern))
     if multi_label or data.train.label_sets is not None or data.val.label_sets is not None:
         for name in data.class_names:
             if LABEL_SEPARATOR in name:
@@ -176,8 +174,7 @@ def _from_published(lists: PublishedLists, allow_outside: bool) -> DataFolder:
 
 def _prefix_of(folder: Path, split: str, list_file: Path) -> str:
     """Paths in a list are relative to train/ or val/ (the guide's layout) or to the folder: see which one is there."""
-    lines = io.StringIO(read_text(list_file))
-    first = next((line.rsplit(maxsplit=1)[0].strip() for line in lines if line.strip()), "")
+    first = next((line.rsplit(maxsplit=1)[0].strip() for line in read_lines(list_file) if line.strip()), "")
     in_split = folder / split
 
     def is_in(place: Path) -> bool:

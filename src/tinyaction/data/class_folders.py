@@ -3,8 +3,11 @@
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
 
 from tinyaction.data.segments import Segment, write_segments
 from tinyaction.text import check_class_names
@@ -57,21 +60,29 @@ def _class_folders(folder: Path) -> list[Path]:
     return [child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith(".")]
 
 
-def unused_files(folder: Path, listed: set[str]) -> tuple[Counter[str], list[Path]]:
+def unused_files(folder: Path, listed: Iterable[str]) -> tuple[Counter[str], list[Path]]:
     """(number of files that are no videos by suffix, videos) that lie in a data folder and are not used.
 
     ``listed``: the names of the files, and folders of frames, that are used. Lists at the top of the folder are not
     counted.
     """
-    used = {os.path.realpath(name) for name in listed}
+    real_folder_of = lru_cache(10_000)(os.path.realpath)
+
+    def real(path: str) -> str:
+        return os.path.realpath(path) if os.path.islink(path) else os.path.join(
+            real_folder_of(os.path.dirname(path)), os.path.basename(path))
+
+    used = np.sort(np.fromiter((hash(real(path)) for path in listed), np.int64))  # ten million names are gigabytes
+
+    def is_used(path: str) -> bool:
+        place = np.searchsorted(used, hash(path))
+        return bool(place < len(used) and used[place] == hash(path))
+
     num_by_suffix: Counter[str] = Counter()
     videos: list[Path] = []
-    real_folder = folder.parent, ""  # a folder and its real path: files come folder by folder
     for path in walk_files(folder):
-        if path.parent != real_folder[0]:
-            real_folder = path.parent, os.path.realpath(path.parent)
-        real = os.path.realpath(path) if path.is_symlink() else os.path.join(real_folder[1], path.name)
-        if real in used or real_folder[1] in used or path.parent == folder and path.suffix.lower() in LIST_SUFFIXES:
+        is_list = path.parent == folder and path.suffix.lower() in LIST_SUFFIXES
+        if is_list or is_used(real(str(path))) or is_used(real_folder_of(str(path.parent))):
             continue
         if is_video(path):
             videos.append(path)

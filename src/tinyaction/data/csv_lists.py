@@ -10,6 +10,7 @@ from tinyaction.data.folder import DataFolder, one_of
 from tinyaction.data.groups import Split, groups_of_paths
 from tinyaction.data.lists import PackedTexts, check_label_0, check_within, names_of_labels, videos_of_rows
 from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, Segment, check_segments, label_names, read_rows
+from tinyaction.text import counted
 
 
 def from_tables(
@@ -38,7 +39,7 @@ def from_tables(
         elif split.val_share is None:
             is_split = False
         else:
-            rows, note = _split(folder, rows, split, tables[0], written=written if split.keep else None)
+            rows, note = with_chosen_split(folder, rows, split, tables[0], written=written if split.keep else None)
             notes.append(note)
         train, val = ([row for row in rows if row.split == name or not is_split] for name in ("train", "val"))
         test = [row for row in rows if row.split == "test" and split.any_split]
@@ -59,7 +60,7 @@ def from_tables(
     return _with_videos_as_groups(data)
 
 
-def _split(
+def with_chosen_split(
     folder: Path, rows: list[Segment], split: Split, table: Path, *, written: Path | None
 ) -> tuple[list[Segment], str]:
     """The rows with the split that is chosen for them, and what to say of it; segments of a video stay together."""
@@ -103,8 +104,8 @@ def _with_videos_as_groups(data: DataFolder) -> DataFolder:
     paths = [[videos.name(index) for index in range(len(videos))] for videos in (train, val)]
     both = sorted(set(paths[0]) & set(paths[1]))
     if both:
-        data.notes.append(f"{len(both)} videos have segments in training and in validation, the first is {both[0]}: "
-                          "their validation is no test on new videos")
+        data.notes.append(f"{counted(len(both), 'video')} with segments in training and in validation, the first is "
+                          f"{both[0]}: their validation is no test on new videos")
     else:
         train.groups, val.groups = (PackedTexts(of_list) for of_list in paths)
     return data

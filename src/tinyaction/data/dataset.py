@@ -165,11 +165,10 @@ def build_dataloader(
 def check_files_exist(*lists: VideoList) -> None:
     """Raise FileNotFoundError for the first video that does not exist; of those elsewhere only one is asked for."""
     for videos in lists:
-        names = [videos[index][0] for index in range(len(videos))]
-        elsewhere = next(filter(is_place, names), None)
+        elsewhere = next(filter(is_place, videos.paths()), None)
         if elsewhere is not None:
             place_info(elsewhere)
-        missing = [name for name in names if not is_place(name) and not Path(name).exists()]
+        missing = [name for name in videos.paths() if not exists(name) and not is_place(name)]
         if missing:
             raise FileNotFoundError(f"{missing[0]}: no such file; {len(missing)} of {len(videos)} videos listed in "
                                     f"{videos.source} are missing")

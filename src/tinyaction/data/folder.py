@@ -3,7 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from tinyaction.data.class_folders import unused_files
 from tinyaction.data.lists import VideoList
@@ -69,9 +72,8 @@ class DataFolder:
         """The part of :meth:`unused_summary` that is about files: "8 files are no videos: .txt 5, .jpg 3"."""
         if self.folder is None:
             return ""
-        listed = {videos[index][0] for videos in (self.train, self.val, self.test or ())
-                  for index in range(len(videos))}
-        num_by_suffix, videos = unused_files(self.folder, listed)
+        lists = [videos for videos in (self.train, self.val, self.test) if videos is not None]
+        num_by_suffix, videos = unused_files(self.folder, chain.from_iterable(videos.paths() for videos in lists))
         parts = []
         if num_by_suffix:
             num = num_by_suffix.total()
@@ -85,8 +87,11 @@ class DataFolder:
 
     def _two_labels(self) -> Iterator[str]:
         for name, videos in (("training", self.train), ("validation", self.val)):
+            hashes = np.fromiter(map(hash, videos.item_names()), np.int64, len(videos))
+            sorted_hashes = np.sort(hashes)
+            repeated = sorted_hashes[1:][sorted_hashes[1:] == sorted_hashes[:-1]]
             labels = defaultdict(set)
-            for index in range(len(videos)):
+            for index in np.flatnonzero(np.isin(hashes, repeated)).tolist() if len(repeated) else ():
                 labels[videos.item_name(index)].add(int(videos.labels[index]))
             twice = [path for path, given in labels.items() if len(given) > 1]
             if twice:

@@ -35,7 +35,7 @@ def compile_group_by(pattern: str) -> re.Pattern[str]:
 
 def known_groups(videos: VideoList) -> list[str]:
     """The group of each clip; where none are known its video, which a list may name more than once."""
-    return [videos[index][0] for index in range(len(videos))] if videos.groups is None else list(videos.groups)
+    return list(videos.paths() if videos.groups is None else videos.groups)
 
 
 def check_groups_apart(train: VideoList, val: VideoList) -> None:

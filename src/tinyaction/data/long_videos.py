@@ -1,17 +1,19 @@
 """Uncut videos with the segments in which something happens: :func:`find_long_videos`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os.path import isfile, join
 from pathlib import Path
 
+from tinyaction.data.annotations import VAL_SHARE
+from tinyaction.data.csv_lists import with_chosen_split
+from tinyaction.data.groups import Split
 from tinyaction.data.lists import check_within
-from tinyaction.data.segments import Segment, read_segments
+from tinyaction.data.segments import SPLIT_FILE, Segment, read_segments
 from tinyaction.text import check_class_names
 
 SEGMENTS_FILE = "segments.csv"
 BACKGROUND = "background"  # what is outside all segments; a segment may say so too
-VAL_EVERY = 5  # without a column "split" each fifth video, or group, is for validation
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,23 @@ def read_long_videos(
         ValueError: what :func:`read_segments` raises; a path that leaves the folder, a video on two sides.
         FileNotFoundError: a video is missing.
     """
+    rows = with_written_split(path, read_segments(path, overlap=overlaps), overlaps=overlaps)
+    return videos_of_segments(path, rows, allow_outside=allow_outside)
+
+
+def with_written_split(path: Path, rows: list[Segment], *, overlaps: bool) -> list[Segment]:
+    """The rows of a file without splits with those that ``split.csv`` beside it gives to all of its videos."""
+    written = path.with_name(SPLIT_FILE)
+    if path == written or not written.is_file() or any(row.split for row in rows):
+        return rows
+    split_of = {row.path: row.split for row in read_segments(written, overlap=overlaps)}
+    return [replace(row, split=split_of[row.path]) for row in rows] if {row.path for row in rows} <= set(split_of) \
+        else rows
+
+
+def videos_of_segments(path: Path, rows: Sequence[Segment], *, allow_outside: bool) -> dict[str, list[LongVideo]]:
     of_path: dict[str, list[Segment]] = {}
-    for item in read_segments(path, overlap=overlaps):
+    for item in rows:
         of_path.setdefault(item.path, []).append(item)
     found: dict[str, list[LongVideo]] = {}
     for name, items in of_path.items():
@@ -78,7 +95,7 @@ def read_long_videos(
 def find_long_videos(source: str | Path, *, overlaps: bool = False, allow_outside: bool = False) -> LongVideos:
     """Find the training and validation videos of a folder's ``segments.csv``, or of a file of segments.
 
-    Where the file has no splits, each fifth video (or group) is for validation.
+    Where the file has no splits, they are chosen as those of clips, and written to ``split.csv``.
 
     Raises as :func:`read_long_videos` does, and ValueError where there is no training or no validation video, or a
     class has no training segment.
@@ -89,11 +106,13 @@ def find_long_videos(source: str | Path, *, overlaps: bool = False, allow_outsid
     if unsplit:
         if len(found) > 1:
             raise ValueError(f"{path}: {unsplit[0].path} has no split, other videos have one; give it to all")
-        units = sorted({video.group or video.path for video in unsplit})
-        chosen = set(units[VAL_EVERY - 1 :: VAL_EVERY] or units[-1:])
-        found = {"train": [video for video in unsplit if (video.group or video.path) not in chosen],
-                 "val": [video for video in unsplit if (video.group or video.path) in chosen]}
-        notes.append(f"{path} has no splits: {len(found['val'])} of {len(unsplit)} videos are for validation")
+        written = path.with_name(SPLIT_FILE)
+        if written.exists():
+            raise ValueError(f"{written}: gives no split to all videos of {path.name}; delete it to split anew")
+        rows, note = with_chosen_split(path.parent, read_segments(path, overlap=overlaps), Split(VAL_SHARE, 0, None),
+                                       path, written=written)
+        found = videos_of_segments(path, rows, allow_outside=allow_outside)
+        notes.append(note)
     for split, what in (("train", "training"), ("val", "validation")):
         if not found.get(split):
             raise ValueError(f"{path}: no {what} video among {sum(map(len, found.values()))}; give one the split "

@@ -9,7 +9,7 @@ from pathlib import Path
 from tinyaction.data.class_folders import LIST_SUFFIXES, is_video
 from tinyaction.data.folder import DataFolder
 from tinyaction.data.lists import VideoList
-from tinyaction.data.tables import read_text
+from tinyaction.data.tables import read_lines
 from tinyaction.places import (
     NoSuchBucketError,
     NoSuchPlaceError,
@@ -96,7 +96,7 @@ class Mirror:
         for name in lists:
             if suffix_of(name) != ".txt" or name == "classes.txt":
                 continue
-            lines = (line.rsplit(maxsplit=1)[0] for line in read_text(self.folder / name).split("\n") if line.strip())
+            lines = (line.rsplit(maxsplit=1)[0] for line in read_lines(self.folder / name) if line.strip())
             first = next(lines, "").strip()
             for folder in ("", *SPLITS) if first and not is_place(first) else ():
                 if place_exists("/".join(filter(None, (self.url, folder, first)))):

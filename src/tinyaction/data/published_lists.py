@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyaction.data.tables import read_text
+from tinyaction.data.tables import read_lines, read_text
 
 Rows = list[tuple[str, str]]  # (path below the folder, class name)
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -74,7 +74,7 @@ def _read_lists(folder: Path, lists: Path, split: int) -> PublishedLists | None:
     if jsons["train"] and jsons["val"]:
         return _both(jsons, place, lambda path: _read_something(place, path))
     if tables["train"] and tables["val"]:
-        header = read_text(tables["train"]).partition("\n")[0]
+        header = next(read_lines(tables["train"]), "").rstrip("\n")
         if header.lower().replace('"', "").startswith(",".join(KINETICS_COLUMNS)):
             return _both(tables, place, lambda path: _read_kinetics(place, path))
         if header.count(";") == 1 and header.split(";")[0].strip().isdigit():

@@ -174,7 +174,11 @@ def format_seconds(seconds: float) -> str:
 
 
 def check_segments(segments: Sequence[Segment], *, overlap: bool = False) -> None:
-    """Raise ValueError where a segment is there twice or, without ``overlap``, two of one video overlap."""
+    """Raise ValueError where a segment is there twice or, without ``overlap``, two of one video overlap.
+
+    They may overlap as well where a row has several labels; then a stretch that has some is one row with all of them.
+    """
+    has_sets = any(LABEL_SEPARATOR in item.label and len(label_names(item)) > 1 for item in segments)
     by_path: dict[str, list[Segment]] = {}
     for item in segments:
         if item.is_whole:  # may be listed twice, in training and in validation
@@ -186,7 +190,10 @@ def check_segments(segments: Sequence[Segment], *, overlap: bool = False) -> Non
             both = f"{second.where}: {_span(second)} of {second.path!r} ({second.label})"
             if (first.start, first.end, first.label) == (second.start, second.end, second.label):
                 raise ValueError(f"{both} is there twice, first in {first.where}; delete one")
-            if not overlap and second.start < first.end - TIME_TOLERANCE:
+            if has_sets and (first.start, first.end) == (second.start, second.end):
+                raise ValueError(f"{both} has the times of {first.where}; join their labels in one line: {first.label}"
+                                 f"{LABEL_SEPARATOR}{second.label}")
+            if not (overlap or has_sets) and second.start < first.end - TIME_TOLERANCE:
                 raise ValueError(f"{both} overlaps {_span(first)} ({first.label}) of {first.where}; with one label a "
                                  "frame, segments of a video must not overlap")
 

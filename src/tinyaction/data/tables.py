@@ -1,8 +1,8 @@
 """Text files and tables as people and spreadsheets save them."""
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,43 @@ MAX_LINE = 10_000  # characters; the longest path that Linux opens has 4,096
 
 def read_text(path: str | Path) -> str:
     """A text file, whatever ends its lines; ValueError names the line that is no text, or not UTF-8, or endless."""
+    return "".join(read_lines(path))
+
+
+def read_lines(path: str | Path) -> Iterator[str]:
+    """The lines of a text file with their ends, one at a time: a list of ten million is never held whole.
+
+    They are UTF-8, or UTF-16 with its mark, as spreadsheets save them. Raises ValueError as :func:`read_text`.
+    """
     if Path(path).exists() and not Path(path).is_file():
         raise ValueError(f"{path}: no regular file; a list is a text file")
+    with open(path, "rb") as raw:
+        encoding = "utf-16" if raw.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with open(path, encoding=encoding) as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if "\0" in line:
+                    raise ValueError(f"{path}, line {number}: a NUL byte; this is no text, or not UTF-8: save it as "
+                                     "UTF-8")
+                if len(line) > MAX_LINE and len(line := line.rstrip("\n")) > MAX_LINE:
+                    raise ValueError(f"{path}, line {number}: {len(line)} characters; a line has at most {MAX_LINE}")
+                yield line
+        except UnicodeDecodeError:
+            number = _undecodable_line(path, encoding)
+            raise ValueError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8") from None
+
+
+def _undecodable_line(path: str | Path, encoding: str) -> int:
+    """The number of the first line that is no text; the pieces in which a file is decoded do not tell."""
     try:
-        text = decoded(Path(path).read_bytes())
+        Path(path).read_bytes().decode(encoding)
     except UnicodeDecodeError as error:
-        number = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if "\0" in line:
-            raise ValueError(f"{path}, line {number}: a NUL byte; this is no text, or not UTF-8: save it as UTF-8")
-        if len(line) > MAX_LINE:
-            raise ValueError(f"{path}, line {number}: {len(line)} characters; a line has at most {MAX_LINE}")
-    return text
+        return error.object[: error.start].count(b"\n") + 1
+    raise AssertionError("it could not be decoded before")
 
 
-def decoded(content: bytes) -> str:
-    """Text as spreadsheets save it: UTF-8, or UTF-16 with its mark; raises UnicodeDecodeError."""
-    is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-    text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def delimiter_of(text: str) -> str:
-    """What separates the cells of the first line: a comma, a semicolon or a tab."""
-    header = text.partition("\n")[0]
+def delimiter_of(header: str) -> str:
+    """What separates the cells of a line: a comma, a semicolon or a tab."""
     return max(",;\t", key=header.count)
 
 
@@ -53,8 +65,9 @@ def read_table(
     Raises:
         ValueError: a column or a cell is missing, a line has too many cells, or there is no line.
     """
-    text = read_text(path)
-    table = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, delimiter=delimiter_of(text))
+    lines = read_lines(path)
+    header = next(lines, "")
+    table = csv.DictReader(chain([header], lines), skipinitialspace=True, delimiter=delimiter_of(header))
     columns = [(name or "").strip().lower() for name in table.fieldnames or []]
     if together and set(together) & set(columns):
         required = [required[0], *together, *(name for name in required[1:] if name not in together)]

@@ -10,7 +10,7 @@ import torch
 
 from tinyaction.data.dataset import Batch, collate
 from tinyaction.device import choose_device
-from tinyaction.inference.inputs import OnSourceError, SourceInputs, flat_sources, is_many
+from tinyaction.inference.inputs import OnSourceError, SourceInputs, flat_sources, is_many, segment_times
 from tinyaction.models import Recognizer
 from tinyaction.models.checkpoint import load_model, published_pipeline
 from tinyaction.models.pretrained import load_encoder
@@ -81,7 +81,8 @@ class Embedder:
         Sources are those of :class:`tinyaction.Predictor`, but for cameras; the arguments those of
         :meth:`SourceInputs.batches`. The files of a list are decoded in processes, too.
         """
-        is_files = isinstance(source, list | tuple) and all(isinstance(item, str | Path) for item in source)
+        is_files = isinstance(source, list | tuple) and all(
+            isinstance(item, str | Path) and not segment_times(item) for item in source)
         batches = (self.inputs.of_files(list(map(str, flat_sources(source))), batch_size=batch_size,
                                         num_workers=num_workers, on_error=on_error) if is_files else
                    self.inputs.batches(source, batch_size=batch_size, num_workers=num_workers, on_error=on_error))

@@ -18,9 +18,10 @@ from tinyaction.data.annotations import VideoList
 from tinyaction.data.dataset import Batch, Item, VideoDataset, build_dataloader, collate
 from tinyaction.data.pipelines import eval_pipeline, resize_early, sampled_frames, steps_after_decoding
 from tinyaction.data.sampling import window_frames
+from tinyaction.data.segments import parse_range, split_segment_name
 from tinyaction.data.transforms import Compose
 from tinyaction.inference.sources import MemoryReader, check_array, checked_frames, list_videos
-from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
+from tinyaction.video import UInt8Array, VideoError, VideoReader, open_segment, open_video
 
 OnSourceError = Callable[[Exception], None]
 
@@ -147,7 +148,7 @@ class SourceInputs:
 
     def item(self, source: Any, name: str = "") -> Item:
         """What the pipeline makes of one source; ``name`` is that of an open video."""
-        if isinstance(source, str | Path):
+        if isinstance(source, str | Path) and not segment_times(source):
             return self.pipeline({"filename": str(source)})
         found, reader = self.open(source)
         return self.pipeline({"filename": name or found, "video_reader": reader})
@@ -161,7 +162,9 @@ class SourceInputs:
     def open(self, source: Any) -> tuple[str, VideoReader]:
         """The name of a source, and a reader of its frames."""
         if isinstance(source, str | Path):
-            return str(source), open_video(source)
+            times = segment_times(source)
+            return str(source), open_segment(split_segment_name(str(source))[0], *times) if times else (
+                open_video(source))
         if hasattr(source, "get_batch"):                               # a video that is open already
             return str(getattr(source, "name", "video")), source
         if hasattr(source, "ndim"):
@@ -174,6 +177,15 @@ class SourceInputs:
             return "frames", MemoryReader(frames)
         raise ValueError(f"a source is {type(source).__name__}; it must be a file, a folder, a list of them, an array "
                          "(T, H, W, 3) uint8, frames (H, W, 3) uint8, or a camera's number")
+
+
+def segment_times(source: str | Path) -> tuple[float, float] | None:
+    """(10.0, 20.0) of "long.mp4#t=10,20", as results name a segment; None of a file."""
+    _, fragment = split_segment_name(str(source))
+    if not fragment or Path(source).exists():
+        return None
+    start, end = fragment.removeprefix("#t=").split(",")
+    return parse_range(start, end, str(source))
 
 
 def is_many(source: Any) -> bool:

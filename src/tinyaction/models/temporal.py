@@ -125,26 +125,29 @@ def temporal_loss(outputs: Sequence[torch.Tensor], targets: torch.Tensor, seen: 
 class TimelineModel(nn.Module):
     """A frozen recognizer, of which only the features count, and a temporal network over them.
 
-    A step is ``stride_seconds`` long; the recognizer sees a clip of ``window_seconds`` around its middle.
+    A step is ``stride_seconds`` long; the recognizer sees a clip of ``window_seconds`` around its middle. Segments are
+    told where their score is above ``min_score``.
     """
 
     def __init__(
-        self, recognizer: Recognizer, temporal: TemporalNetwork, *, stride_seconds: float, window_seconds: float
+        self, recognizer: Recognizer, temporal: TemporalNetwork, *, stride_seconds: float, window_seconds: float,
+        min_score: float = 0.0,
     ) -> None:
         super().__init__()
-        if not (stride_seconds >= 0.01 and window_seconds > 0):
-            raise ValueError(f"stride_seconds is {stride_seconds} and window_seconds {window_seconds}; they must be "
-                             "at least 0.01, and above 0")
+        if not (stride_seconds >= 0.01 and window_seconds > 0 and 0 <= min_score <= 1):
+            raise ValueError(f"stride_seconds is {stride_seconds}, window_seconds {window_seconds} and min_score "
+                             f"{min_score}; they must be at least 0.01, above 0, and 0 to 1")
         self.recognizer = recognizer
         self.temporal = temporal
         self.stride_seconds = stride_seconds
         self.window_seconds = window_seconds
+        self.min_score = min_score
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, besides the recognizer's arguments and the weights."""
         return {"stride_seconds": self.stride_seconds, "window_seconds": self.window_seconds,
-                "network": self.temporal.arguments}
+                "min_score": self.min_score, "network": self.temporal.arguments}
 
     def extract_features(self, clips: torch.Tensor, *, mirrored: bool = False) -> torch.Tensor:
         """Pixels (S, C, T, H, W) uint8 of S steps to features (S, F, 2, 2)."""

@@ -30,7 +30,7 @@ MOST_LINES = 20  # of a list in the terminal
 MOST_ROWS = 1000  # of a table on the page
 MOST_COLOURS = 6  # of curves; a seventh run has the colour of the first
 ALIKE = 0.05  # p-value from which two runs are not told apart
-SAME_IN_ALL_RUNS = ("class_names", "versions", "out")  # of config.json: no flags, or of no interest
+NO_FLAGS = ("class_names", "versions", "out", "command", "date", "most_frequent_class", "evaluated", "eval_pipeline")
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,15 @@ class Comparison:
         return [paired_test(self.right[0], right) for right in self.right[1:]]
 
     def different_flags(self) -> dict[str, list[Any]]:
-        """Flag -> its value in each run, where they are not all the same; None where a run has no such flag."""
+        """Flag -> its value in each run, where they are not all the same; None where a run has no such flag.
+
+        An evaluation has few flags; beside it only those count that all have.
+        """
         configs = [run.config for run in self.runs]
         names = [name for name in dict.fromkeys(key for config in configs for key in config)
-                 if name not in SAME_IN_ALL_RUNS]
+                 if name not in NO_FLAGS]
+        if any(run.is_evaluation for run in self.runs):
+            names = [name for name in names if name != "data_fingerprint" and all(name in one for one in configs)]
         values = {name: [config.get(name) for config in configs] for name in names}
         return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
 
@@ -210,7 +215,8 @@ def comparison_page(comparison: Comparison) -> str:
         f"<p>{len(comparison.filenames)} videos that all of them predicted</p></header>",
         section("Accuracy", table(["run", "accuracy", "videos", "95 % interval"], accuracy_cells(comparison))
                 + "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)),
-        section("Training", f'<div class="charts">{_curves(comparison)}</div>'),
+        "" if any(run.is_evaluation for run in comparison.runs) else section(
+            "Training", f'<div class="charts">{_curves(comparison)}</div>'),
         section("Flags that differ", table(["flag", *names], flags)),
         section("Classes", table(["class", "videos", *names], classes)),
         section("Where they disagree", f"<p>{len(disagreeing)} of {len(comparison.filenames)} videos.{cut}</p>"

@@ -10,11 +10,10 @@ sheets read their few videos anew, through the pipelines that the run used.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,22 +22,22 @@ from tinyaction.data.dataset import VideoDataset
 from tinyaction.data.segments import split_segment_name
 from tinyaction.files import write_whole
 from tinyaction.results.calibration import calibration_section
+from tinyaction.results.evaluation_tables import recall_interval
 from tinyaction.results.label_set_page import label_set_section, label_set_tiles
 from tinyaction.results.metrics import class_scores, confusion_matrix, wilson_interval
-from tinyaction.results.neighbors import read_neighbors
 from tinyaction.results.page import html_page, section, table
 from tinyaction.results.plots import Series, class_bars, confusion_chart, isolated, line_chart, shortened, stacked_bars
-from tinyaction.results.predictions_table import predictions_section, table_order
-from tinyaction.results.run import TIMES, Run, end_of_name, read_run, usage_lines
-from tinyaction.results.sheets import Strip, clip_frames, data_uri, draw_sheet, draw_strip, write_png
+from tinyaction.results.predictions_table import predictions_section
+from tinyaction.results.report_clips import FoundVideos, Sheet, mistakes_sheet, right_sheet, small_strips, train_sheet
+from tinyaction.results.run import TIMES, Run, next_lines, read_run
+from tinyaction.results.sheets import data_uri, draw_sheet, write_png
+from tinyaction.results.shortcuts import shortcut_section
 from tinyaction.results.summary import confused_pairs
 from tinyaction.results.timeline_report import write_timeline_report
 from tinyaction.text import from_cell, shell_line
 
-NUM_TRAIN_CLIPS = 8
-NUM_MISTAKES = 16
-NUM_RIGHT = 6
-NUM_SMALL_STRIPS = 60  # in the table of predictions: each is a video to decode, and about 8 KB
+ORIGIN = ("command", "date", "versions", "data_fingerprint")  # of config.json, in a section of their own
+OF_OTHER_SECTIONS = (*ORIGIN, "class_names", "most_frequent_class", "eval_pipeline")
 
 
 def write_report(
@@ -59,140 +58,19 @@ def write_report(
     run = read_run(folder)
     if run.config.get("task") == "timeline":
         return write_timeline_report(folder)
-    sheets = [_mistakes(run, val_set), _right(run, val_set), _train_clips(run, train_set)]
+    found = None if val_set is None else FoundVideos(val_set)
+    sheets = [mistakes_sheet(run, found), right_sheet(run, found)]
+    if not run.is_evaluation:
+        sheets.append(train_sheet(run, train_set))
     for sheet in sheets:
         path = run.folder / f"{sheet.name}.png"
         path.unlink(missing_ok=True)  # an older report's picture, which this report may not have
         if sheet.strips:
             write_png(path, draw_sheet(f"{sheet.title}, {run.folder.name}", sheet.strips, notice=notice))
     page = run.folder / "report.html"
-    text = _page(run, sheets, {} if val_set is None else _small_strips(run, val_set), notice)
+    text = _page(run, sheets, found, notice)
     write_whole(page, text.encode("utf-8", errors="backslashreplace"))
     return page
-
-
-# ---- sheets --------------------------------------------------------------------------------------------------------
-
-
-NOT_AT_HAND = "The videos were not at hand when this page was made; tinyaction report RUN --data FOLDER adds them."
-
-
-@dataclass
-class Sheet:
-    """Clips under one heading; ``intro`` is a sentence about them, ``lost`` the videos that could not be read."""
-
-    name: str
-    title: str
-    intro: str
-    num_crops: int = 1  # of each clip
-    strips: list[Strip] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-
-    def add(self, dataset: VideoDataset | None, caption: str, filename: str, *, epoch: int = 0,
-            index: int | None = None, note: str = "") -> None:
-        """Read a video through the dataset's pipeline and add its strip; a video that cannot be read is named."""
-        if dataset is None:
-            self.lost = [NOT_AT_HAND]
-            return
-        if index is None:
-            index = find_video(dataset, filename)
-        if index is None:
-            self.lost.append(f"{filename}: not among the {len(dataset)} videos of {dataset.videos.source}")
-            return
-        try:
-            inputs = dataset[epoch, index]["inputs"]                   # (V, C, T, H, W)
-        except (ValueError, OSError) as error:  # VideoError is a ValueError; the message begins with the file's name
-            self.lost.append(str(error))
-            return
-        frames = clip_frames(inputs, num_crops=self.num_crops)
-        notes = ["/".join(Path(filename).parts[-2:]), note]
-        self.strips.append(Strip(frames, caption, "; ".join(filter(None, notes))))
-
-
-def find_video(dataset: VideoDataset, filename: str) -> int | None:
-    """The index of a video in the dataset, by its path, else by the names of its folder and file if only one fits."""
-    names = [dataset.filename(index) for index in range(len(dataset))]
-    if filename in names:
-        return names.index(filename)
-    ends = [end_of_name(name) for name in names]
-    return ends.index(end_of_name(filename)) if ends.count(end_of_name(filename)) == 1 else None
-
-
-def _mistakes(run: Run, val_set: VideoDataset | None) -> Sheet:
-    wrong = sorted((one for one in run.predictions if not one.is_right), key=lambda one: -one.score)
-    intro = f"Wrong: {len(wrong)} of {len(run.predictions)} {'held-out' if run.folds else 'validation'} videos. "
-    if len(wrong) > NUM_MISTAKES:
-        intro += f"These {NUM_MISTAKES} have the highest scores. "
-    if wrong:
-        intro += "Look for a wrong label, an action between the frames, a background that two classes share."
-    sheet = Sheet("mistakes", "Most confident mistakes", intro, run.config.get("num_crops", 1))
-    neighbors = read_neighbors(run.folder / "neighbors.csv")
-    for one in wrong[:NUM_MISTAKES]:
-        near = ", ".join(f"{found.class_name} {found.similarity:.2f} ({Path(found.filename).name})"
-                         for found in neighbors.get(one.filename, []))
-        true, predicted = (isolated(shortened(name, 48)) for name in run.names_of(one))
-        caption = f"predicted {predicted} {one.score:.2f}, true {true} {one.label_score:.2f}"
-        sheet.add(val_set, caption, one.filename, note=f"nearest training clips: {near}" if near else "")
-    return sheet
-
-
-def _right(run: Run, val_set: VideoDataset | None) -> Sheet:
-    right = sorted((one for one in run.predictions if one.is_right), key=lambda one: one.score)
-    sheet = Sheet("right", "Right, but least sure", "The videos that it gets right with the lowest scores.",
-                  run.config.get("num_crops", 1))
-    for one in right[:NUM_RIGHT]:
-        name = isolated(shortened(run.names_of(one)[0], 48))
-        sheet.add(val_set, f"{name} {one.score:.2f}", one.filename)
-    return sheet
-
-
-def _train_clips(run: Run, train_set: VideoDataset | None) -> Sheet:
-    """Training videos of as many classes as there is room for, in the random draw of the last epoch."""
-    epoch = max(0, int(run.history[-1]["epoch"]) - 1)
-    sheet = Sheet("train_clips", "Training clips as the network sees them",
-                  "Sampled, cropped and mirrored as in the last epoch. Look here first where training does not work: "
-                  "can you tell the classes apart on these frames?")
-    if train_set is None:
-        sheet.intro = NOT_AT_HAND
-        return sheet
-    for index in spread_over_classes(train_set.videos.labels, NUM_TRAIN_CLIPS):
-        filename = train_set.filename(index)
-        if filename in run.bad_files:  # it may have ended a worker process
-            sheet.lost.append(f"{filename}: skipped in training, see bad_files.txt")
-            continue
-        name = isolated(shortened(train_set.videos.row(index, run.class_names).label, 48))
-        sheet.add(train_set, name, filename, epoch=epoch, index=index)
-    return sheet
-
-
-def _small_strips(run: Run, val_set: VideoDataset) -> dict[str, str]:
-    """A small picture of each of the clips that are most worth a look, by file name."""
-    strips: dict[str, str] = {}
-    for one in table_order(run.predictions)[:NUM_SMALL_STRIPS]:
-        index = find_video(val_set, one.filename)
-        try:
-            if index is not None:
-                frames = clip_frames(val_set[index]["inputs"], num_frames=6, side=72,
-                                     num_crops=run.config.get("num_crops", 1))
-                strips[one.filename] = data_uri(draw_strip(frames))
-        except (ValueError, OSError):  # the sheet of mistakes names what cannot be read; the table links the file
-            continue
-    return strips
-
-
-def _name(run: Run, label: int) -> str:
-    return isolated(shortened(run.class_names[label], 48))
-
-
-def spread_over_classes(labels: npt.NDArray[np.int64], num_videos: int) -> list[int]:
-    """Take the first video of each class, then the second of each, and so on; return them in the order of classes."""
-    order = np.argsort(labels, kind="stable")
-    rank = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        of_class = order[labels[order] == label]
-        rank[of_class] = np.arange(len(of_class))
-    chosen = np.lexsort((labels, rank))[:num_videos]
-    return [int(index) for index in chosen[np.lexsort((rank[chosen], labels[chosen]))]]
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------
@@ -212,18 +90,21 @@ def _column(run: Run, name: str) -> list[float]:
 # ---- page ----------------------------------------------------------------------------------------------------------
 
 
-def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: str) -> str:
-    is_curve = not run.folds and run.config.get("method") != "probe"
+def _page(run: Run, sheets: Sequence[Sheet], val_set: FoundVideos | None, notice: str) -> str:
+    is_curve = not run.folds and not run.is_evaluation and run.config.get("method") != "probe"
     body = "".join([
         f"<header><h1>{escape(run.folder.name)}</h1><p>{escape(_subtitle(run))}</p></header>",
         f'<p class="notice">{escape(notice)}</p>' if notice else "",
         _tile_section(run),
+        shortcut_section(run.shortcuts, missing=_how_to_measure(run)),
         _curve_section(run) if is_curve else "",
         _fold_section(run) if run.folds else "",
         label_set_section(run) if run.is_multi_label else _confusion_section(run) + calibration_section(run),
-        predictions_section(run, strips),
+        predictions_section(run, {} if val_set is None else small_strips(run, val_set),
+                            group_of=None if val_set is None else val_set.group),
         "".join(_sheet_section(sheet) for sheet in sheets if run.predictions or sheet.strips),
         section("Use it", f"<pre>{escape(_usage(run))}</pre>"),
+        _origin_section(run),
         _config_section(run),
         f"<footer>Made from the files of this folder; make it again with: tinyaction report {escape(str(run.folder))}."
         "</footer>",
@@ -234,18 +115,26 @@ def _page(run: Run, sheets: Sequence[Sheet], strips: Mapping[str, str], notice: 
 def _subtitle(run: Run) -> str:
     config = run.config
     weights = "" if not config.get("weights") else f", weights: {config['weights']},"
+    videos = (f"{config.get('num_val')} videos" if run.is_evaluation else
+              f"{config.get('num_train')} videos in {len(run.folds)} folds" if run.folds else
+              f"{config.get('num_train')} training and {config.get('num_val')} validation videos")
     return (f"{config.get('model')}{weights} on {config.get('data')}: {config.get('clip_len')} frames of "
-            f"{config.get('size')}x{config.get('size')}, {len(run.class_names)} classes, "
-            + (f"{config.get('num_train')} videos in {len(run.folds)} folds" if run.folds else
-               f"{config.get('num_train')} training and {config.get('num_val')} validation videos"))
+            f"{config.get('size')}x{config.get('size')}, {len(run.class_names)} classes, {videos}")
+
+
+def _how_to_measure(run: Run) -> str:
+    """Where a report lacks the network on changed frames: the command that adds them; "" where there is none."""
+    if run.folds or run.is_evaluation or run.is_multi_label or run.config.get("clip_len") == 1:
+        return ""
+    command = shell_line("tinyaction", "evaluate", "--data", run.config["data"], "--checkpoint",
+                         run.folder / "best.pt", "--out", f"{run.folder}-evaluated")
+    return ("The network itself on one frame, on the mean of the frames and on frames in another order: with so few "
+            f"videos that takes more than a fifth of an evaluation, so it is measured on demand: {command}")
 
 
 def _usage(run: Run) -> str:
-    if run.folds and not run.config.get("final"):
-        again = shell_line("tinyaction", "train", "--config", run.folder / "config.json", "--final")
-        return f"folds only measure; to train on all videos as well: {again}"
     example = split_segment_name(run.predictions[0].filename)[0] if run.predictions else "clip.mp4"
-    return "\n".join(usage_lines(run.folder, run.config["data"], example, is_tested=not run.folds))
+    return "\n".join(next_lines(run.folder, run.config, example))
 
 
 def _fold_section(run: Run) -> str:
@@ -268,6 +157,8 @@ def _tile_section(run: Run) -> str:
         tiles += _probe_tiles(run)
     if run.folds:
         tiles += _fold_tiles(run)
+    elif run.is_evaluation:
+        pass
     elif best["epoch"] == 0:
         tiles.append(("the probe", "is kept", f"none of {len(run.history) - 1} epochs of fine-tuning is better"))
     elif run.config.get("method") != "probe":
@@ -281,7 +172,7 @@ def _tile_section(run: Run) -> str:
 
 def _accuracy_tiles(run: Run) -> list[tuple[str, str, str]]:
     best = run.best
-    tiles = [_accuracy_tile(run), *_comparison_tiles(run), _majority_tile(run)] if run.predictions else []
+    tiles = [_accuracy_tile(run), *_comparison_tiles(run), *_majority_tiles(run)] if run.predictions else []
     tiles.append((f"{best['val_mean_class']:.1%}", "mean over classes", "each class counts the same"))
     if "val_top5" in best:
         tiles.append((f"{best['val_top5']:.1%}", "top-5", "the class is among the five highest scores"))
@@ -301,10 +192,13 @@ def _comparison_tiles(run: Run) -> list[tuple[str, str, str]]:
             (f"{tuned:.1%}", "fine-tuned", text)]
 
 
-def _majority_tile(run: Run) -> tuple[str, str, str]:
-    """What a person should compare an accuracy with."""
-    label, count = Counter(one.label for one in run.predictions).most_common(1)[0]
-    return f"{count / len(run.predictions):.1%}", "majority class", f"of always saying {_name(run, label)}"
+def _majority_tiles(run: Run) -> list[tuple[str, str, str]]:
+    """What a person should compare an accuracy with: always saying the class that has most training videos."""
+    name = run.config.get("most_frequent_class")
+    if name not in run.class_names:                                    # a run of an earlier version
+        return []
+    share = np.mean([run.class_names[one.label] == name for one in run.predictions])
+    return [(f"{share:.1%}", "majority class", f"of always saying {isolated(shortened(name, 48))}")]
 
 
 def _fold_tiles(run: Run) -> list[tuple[str, str, str]]:
@@ -334,7 +228,8 @@ def _accuracy_tile(run: Run) -> tuple[str, str, str]:
     text = f"{num_right} of {num_videos} videos; "
     text += (f"so few videos leave it between {low:.0%} and {high:.0%}" if high - low > 0.1
              else f"95 % interval {low:.1%} to {high:.1%}")
-    return f"{num_right / num_videos:.1%}", "held-out accuracy" if run.folds else "validation accuracy", text
+    name = "accuracy" if run.is_evaluation else "held-out accuracy" if run.folds else "validation accuracy"
+    return f"{num_right / num_videos:.1%}", name, text
 
 
 def _time_tiles(run: Run) -> list[tuple[str, str, str]]:
@@ -391,10 +286,11 @@ def _confusion_section(run: Run) -> str:
 
 def _class_table(run: Run, matrix: npt.NDArray[np.int64]) -> str:
     """Precision, recall, F1 and support of each class that has videos or is predicted, folded away."""
-    rows = [[name, *("–" if math.isnan(value) else f"{value:.3f}" for value in (precision, recall, f1)), str(support)]
+    rows = [[name, *("–" if math.isnan(value) else f"{value:.3f}" for value in (precision, recall, f1)),
+             "{:.2f} to {:.2f}".format(*recall_interval(recall, support)) if support else "–", str(support)]
             for name, (precision, recall, f1, support) in zip(run.class_names, class_scores(matrix), strict=True)]
-    return ("<details><summary>Precision, recall, F1 and number of videos</summary>"
-            + table(["class", "precision", "recall", "F1", "videos"], rows) + "</details>")
+    return ("<details><summary>Precision, recall with its 95 % interval, F1 and number of videos</summary>"
+            + table(["class", "precision", "recall", "F1", "recall's interval", "videos"], rows) + "</details>")
 
 
 def _confused_pairs(run: Run, matrix: npt.NDArray[np.int64]) -> str:
@@ -422,12 +318,21 @@ def _sheet_section(sheet: Sheet) -> str:
     return section(sheet.title, f"<p>{escape(sheet.intro)}</p>{strips}{lost}")
 
 
+def _origin_section(run: Run) -> str:
+    """What made the run, and when: the same command on data of the same fingerprint makes it again."""
+    return _facts_section("Where it comes from", {name.replace("_", " "): run.config[name] for name in ORIGIN
+                                                  if name in run.config})
+
+
 def _config_section(run: Run) -> str:
+    return _facts_section("Configuration", {name: value for name, value in run.config.items()
+                                            if name not in OF_OTHER_SECTIONS})
+
+
+def _facts_section(title: str, facts: Mapping[str, Any]) -> str:
     rows = []
-    for name, value in run.config.items():
-        if name == "class_names":
-            continue
+    for name, value in facts.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {word}" for key, word in value.items())
         rows.append(f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>")
-    return section("Configuration", f'<table class="config">{"".join(rows)}</table>')
+    return section(title, f'<table class="config">{"".join(rows)}</table>') if rows else ""

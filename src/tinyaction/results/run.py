@@ -3,7 +3,8 @@
     config.json        the flags, the classes, the versions, the data
     metrics.csv        a row an epoch; of several labels the accuracy in it is mAP, and F1
     predictions.csv    a row a validation video: what best.pt says of it, with the scores of all classes
-    classes.csv        a row a class: its average precision, F1 and threshold; only of several labels
+    classes.csv        a row a class: precision, recall and its interval, F1; of several labels average precision
+    shortcuts.csv      a row a simpler model: what it sees and how many videos it has right (see shortcuts.py)
     neighbors.csv      of each validation video the training clips most like it; only of a probe
     log.txt            what the terminal showed
     best.pt            the weights with the highest validation accuracy
@@ -19,7 +20,6 @@
 
 import csv
 import errno
-import io
 import json
 import math
 import os
@@ -35,15 +35,16 @@ from tinyaction.data.segments import LABEL_SEPARATOR, split_segment_name
 from tinyaction.files import write_whole
 from tinyaction.places import is_place, without_secrets
 from tinyaction.results.evaluation import EpochRecord, Evaluation
-from tinyaction.results.label_sets import CLASSES, class_rows, prediction_cells
+from tinyaction.results.evaluation_tables import PREDICTIONS, write_tables
+from tinyaction.results.label_sets import CLASSES
 from tinyaction.results.run_copy import RunCopy, local_run_folder, place_of_run
+from tinyaction.results.shortcuts import Shortcut, read_shortcuts
 from tinyaction.results.trackers import Trackers, check_trackers
-from tinyaction.text import from_cell, printable, shell_line, to_cell
+from tinyaction.text import from_cell, printable, shell_line
 from tinyaction.video.frames import FORMATS
 
 T = TypeVar("T")
 
-PREDICTIONS = ("path", "class", "predicted", "score", "class_score")
 METRICS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_mean_class")
 LABEL_SET_METRICS = (
     "epoch", "lr", "train_loss", "train_exact_match", "val_loss", "val_map", "val_f1", "val_exact_match")
@@ -142,7 +143,7 @@ class RunFolder:
         """Remove a run that stopped before its first step, so that the same command can be given again."""
         self._unlock()
         for name in ("config.json", "log.txt", "last.pt", "bad_files.txt", "best.pt", "metrics.csv",
-                     "predictions.csv", "neighbors.csv", "folds.csv"):  # the last five are of a probe
+                     "predictions.csv", "classes.csv", "neighbors.csv", "folds.csv"):  # the last six are of a probe
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's file is in it
             self.path.rmdir()
@@ -160,40 +161,8 @@ class RunFolder:
     def write_predictions(
         self, evaluation: Evaluation, class_names: Sequence[str], *, folds: Sequence[int] | None = None
     ) -> None:
-        """Write ``predictions.csv``, over that of an earlier epoch: what the best weights say of each video.
-
-        The score of each class is in a column "score_NAME"; ``folds`` is in which each video was held out.
-        """
-        if evaluation.is_multi_label:
-            self._write_label_sets(evaluation, class_names)
-            return
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow([*PREDICTIONS, *(["fold"] if folds else []), *(f"score_{name}" for name in class_names)])
-        predicted = evaluation.scores.argmax(axis=1)
-        for i, (filename, label) in enumerate(zip(evaluation.filenames, evaluation.labels, strict=True)):
-            scores = [f"{score:.6g}" for score in evaluation.scores[i]]
-            texts = (filename, class_names[label], class_names[predicted[i]])
-            writer.writerow([*map(to_cell, texts), scores[predicted[i]], scores[label],
-                             *([folds[i]] if folds else []), *scores])
-        write_whole(self.path / "predictions.csv", text.getvalue())
-
-    def _write_label_sets(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
-        """predictions.csv with labels joined by semicolons, and ``classes.csv``."""
-        rows: list[list[str]] = []
-        for i, filename in enumerate(evaluation.filenames):
-            label, predicted, *scores = prediction_cells(evaluation, i, class_names)
-            rows.append([*map(to_cell, (filename, label, predicted)),
-                         *(f"{score:.6g}" for score in (*scores, *evaluation.scores[i]))])
-        self._write_table("predictions.csv", [*PREDICTIONS, *(f"score_{name}" for name in class_names)], rows)
-        self._write_table("classes.csv", CLASSES, [
-            [to_cell(name), str(positives), *("" if math.isnan(value) else f"{value:.6g}" for value in values)]
-            for name, positives, *values in class_rows(evaluation, class_names)])
-
-    def _write_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([columns, *rows])
-        write_whole(self.path / name, text.getvalue())
+        """Write ``predictions.csv`` and ``classes.csv``, over those of an earlier epoch."""
+        write_tables(self.path, evaluation, class_names, folds=folds)
 
     def add_metrics(self, record: EpochRecord) -> dict[str, float]:
         """Append an epoch to ``metrics.csv`` and return its row; epochs count from 1 there."""
@@ -281,6 +250,7 @@ class Run:
     bad_files: frozenset[str] = frozenset()  # paths in bad_files.txt: videos that were skipped
     folds: Sequence[Mapping[str, str]] = ()  # folds.csv; empty where there is none
     classes: Sequence[Mapping[str, str]] = ()  # classes.csv; only of several labels
+    shortcuts: Sequence[Shortcut] = ()  # shortcuts.csv; empty where there is none
 
     def __repr__(self) -> str:
         best = self.best
@@ -295,6 +265,11 @@ class Run:
     @property
     def is_multi_label(self) -> bool:
         return bool(self.config.get("multi_label"))
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether ``tinyaction evaluate`` left it: no training, one row of metrics."""
+        return "evaluated" in self.config
 
     def names_of(self, one: SavedPrediction) -> tuple[str, str]:
         """The true and the predicted label of a video by name; several are joined."""
@@ -330,6 +305,19 @@ def usage_lines(folder: Path, data: str, example: str, *, is_tested: bool = True
             "explain:  " + shell_line("tinyaction", "explain", example, "--checkpoint", checkpoint)]
 
 
+def next_lines(folder: Path, config: Mapping[str, Any], example: str) -> list[str]:
+    """:func:`usage_lines`; of cross-validation, after a sentence on what its folds leave."""
+    if config.get("evaluated"):
+        return [config["command"]]
+    if not config.get("folds"):
+        return usage_lines(folder, config["data"], example)
+    if not config.get("final"):
+        again = shell_line("tinyaction", "train", "--config", folder / "config.json", "--final")
+        return [f"no best.pt, as folds only measure; to train on all videos as well: {again}"]
+    return ["best.pt is trained on all videos, so none is left to test it; the accuracy of the folds stands for it",
+            *usage_lines(folder, config["data"], example, is_tested=False)]
+
+
 def read_run(folder: str | Path) -> Run:
     """Read ``config.json``, ``metrics.csv`` and, where it is there, ``predictions.csv``.
 
@@ -357,9 +345,10 @@ def read_run(folder: str | Path) -> Run:
     parse = _label_set_of if config.get("multi_label") else _prediction_of
     predictions = _rows(path, PREDICTIONS, lambda row: parse(row, numbers)) if path.is_file() else []
     folds = _rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
-    classes = _rows(folder / "classes.csv", CLASSES, dict) if (folder / "classes.csv").is_file() else []
+    has_classes = config.get("multi_label") and (folder / "classes.csv").is_file()
+    classes = _rows(folder / "classes.csv", CLASSES, dict) if has_classes else []
     return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")), folds,
-               classes)
+               classes, read_shortcuts(folder))
 
 
 def _prediction_of(row: Mapping[str, str], numbers: Mapping[str, int]) -> SavedPrediction:

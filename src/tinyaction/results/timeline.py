@@ -147,7 +147,10 @@ def scores_over_time(model: TimelineModel, pieces: Iterable[torch.Tensor]) -> It
 
 @dataclass
 class Timeline:
-    """Scores (S, K) of the steps of a video; unless ``overlaps``, the last class is the background."""
+    """Scores (S, K) of the steps of a video; unless ``overlaps``, the last class is the background.
+
+    A segment is told where its score is above ``min_score``.
+    """
 
     source: str
     class_names: list[str]
@@ -155,6 +158,7 @@ class Timeline:
     stride_seconds: float
     duration: float
     overlaps: bool
+    min_score: float = 0.0
 
     def segments(self) -> list[Segment]:
         """The stretches in which a class has the highest score, or with ``overlaps`` one above 0.5, in the order of
@@ -166,7 +170,8 @@ class Timeline:
             best = self.scores.argmax(axis=1)
             chosen = [(label, best == label) for label, name in enumerate(self.class_names) if name != BACKGROUND]
         found = [self._segment(label, start, stop) for label, is_on in chosen for start, stop in runs(is_on)]
-        return sorted(found, key=lambda one: (one.start_seconds, one.end_seconds))
+        return sorted((one for one in found if one.score > self.min_score),
+                      key=lambda one: (one.start_seconds, one.end_seconds))
 
     def _segment(self, label: int, start: int, stop: int) -> Segment:
         return Segment(start * self.stride_seconds, min(stop * self.stride_seconds, self.duration),
@@ -203,4 +208,4 @@ class TimelinePredictor:
                   for piece in self.features.pieces(path, reader, duration, on_piece=on_piece))
         scores = torch.cat(list(scores_over_time(self.model, pieces))).numpy()
         return Timeline(path, self.checkpoint.class_names, scores, self.model.stride_seconds, duration,
-                        self.model.temporal.overlaps)
+                        self.model.temporal.overlaps, self.model.min_score)

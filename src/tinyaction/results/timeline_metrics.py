@@ -5,6 +5,7 @@
     F1@10, 25, 50     actions found with an overlap (IoU) of 10, 25, 50 %
     mAP at tIoU       the same, with the scores of the segments put in order
     boundary error    seconds between a told start or end and the true one, of the actions that were found
+    false events      told segments that are mostly background, by the hour of background
 
 A video's segments may overlap. Stretches without a segment are background, which is no action: edit score, F1 and mAP
 do not count it. Sources: Lea et al. 2016 and Farha and Gall 2019 (MS-TCN) for edit score and F1; ActivityNet (Caba
@@ -21,7 +22,8 @@ F1_OVERLAPS = (0.1, 0.25, 0.5)
 MAP_OVERLAPS = (0.3, 0.4, 0.5, 0.6, 0.7)
 NAMES = {"frame_accuracy": "frame accuracy", "edit": "edit score", "f1_10": "F1@10", "f1_25": "F1@25",
          "f1_50": "F1@50", **{f"map_{overlap:g}": f"mAP at tIoU {overlap:g}" for overlap in MAP_OVERLAPS},
-         "map": "mAP, mean of these", "boundary_error_seconds": "boundary error, s"}
+         "map": "mAP, mean of these", "boundary_error_seconds": "boundary error, s",
+         "false_events_per_hour": "false events an hour"}
 FOUND = 0.1  # the overlap from which on an action is found, and its boundary error counts
 
 
@@ -47,6 +49,7 @@ class TimelineMetrics:
     f1: dict[float, float]  # overlap -> F1
     mean_ap: dict[float, float]  # overlap -> mAP
     boundary_error_seconds: float  # median
+    false_events_per_hour: float  # of background
 
     def as_dict(self) -> dict[str, float]:
         """Name -> figure, in the order of :meth:`lines`."""
@@ -54,7 +57,8 @@ class TimelineMetrics:
                 **{f"f1_{round(100 * overlap)}": value for overlap, value in self.f1.items()},
                 **{f"map_{overlap:g}": value for overlap, value in self.mean_ap.items()},
                 "map": float(np.mean(list(self.mean_ap.values()))),
-                "boundary_error_seconds": self.boundary_error_seconds}
+                "boundary_error_seconds": self.boundary_error_seconds,
+                "false_events_per_hour": self.false_events_per_hour}
 
     def lines(self) -> list[str]:
         """A table of two columns."""
@@ -71,12 +75,14 @@ def timeline_metrics(
     right = sum(agreement_seconds(told, real, duration)
                 for told, real, duration in zip(predicted, true, durations, strict=True))
     errors = boundary_errors(predicted, true)
+    hours = background_hours(true, durations)
     return TimelineMetrics(
         frame_accuracy=right / sum(durations),
         edit=float(np.mean([edit_score(told, real) for told, real in zip(predicted, true, strict=True)])),
         f1={overlap: f1_at(predicted, true, overlap) for overlap in F1_OVERLAPS},
         mean_ap={overlap: mean_average_precision(predicted, true, overlap) for overlap in MAP_OVERLAPS},
         boundary_error_seconds=float(np.median(errors)) if errors else float("nan"),
+        false_events_per_hour=len(false_events(predicted, true)) / hours if hours else float("nan"),
     )
 
 
@@ -147,6 +153,39 @@ def boundary_errors(predicted: Sequence[Video], true: Sequence[Video]) -> list[f
     return [abs(a - b) for told, real in zip(predicted, true, strict=True)
             for one, other in found_pairs(told, real, FOUND)
             for a, b in ((one.start_seconds, other.start_seconds), (one.end_seconds, other.end_seconds))]
+
+
+def seconds_of_actions(one: Segment, true: Video) -> float:
+    """Seconds of a segment in which a true action, or several, goes on."""
+    covered, until = 0.0, one.start_seconds
+    for other in sorted(true, key=lambda other: other.start_seconds):
+        covered += max(0.0, min(other.end_seconds, one.end_seconds) - max(other.start_seconds, until))
+        until = max(until, other.end_seconds)
+    return covered
+
+
+def background_hours(true: Sequence[Video], durations: Sequence[float]) -> float:
+    return sum(duration - seconds_of_actions(Segment(0, duration, ""), real)
+               for real, duration in zip(true, durations, strict=True)) / 3600
+
+
+def false_events(predicted: Sequence[Video], true: Sequence[Video]) -> list[Segment]:
+    """The told segments of which more than half is background."""
+    return [one for told, real in zip(predicted, true, strict=True) for one in told
+            if seconds_of_actions(one, real) < (one.end_seconds - one.start_seconds) / 2]
+
+
+def score_above_false_events(
+    predicted: Sequence[Video], true: Sequence[Video], durations: Sequence[float], *, per_hour: float
+) -> float:
+    """The lowest score above which there are at most ``per_hour`` false events an hour of background.
+
+        false events with scores 0.9 0.8 0.6, 1 hour, 1 an hour  ->  0.8
+        no more than are allowed                                 ->  0.0
+    """
+    scores = sorted((one.score for one in false_events(predicted, true)), reverse=True)
+    num_allowed = int(per_hour * background_hours(true, durations) + 1e-9)
+    return scores[num_allowed] if num_allowed < len(scores) else 0.0
 
 
 def mean_average_precision(predicted: Sequence[Video], true: Sequence[Video], overlap: float) -> float:

@@ -76,6 +76,8 @@ class RunConfig:
     stride: float = flag(0.2, "seconds of a step of a timeline", at_least=0.02)
     window: float = flag(1.0, "seconds that a network on clips sees around each step of a timeline", above=0)
     overlaps: bool = flag(False, "segments of a timeline may overlap: several classes at once")
+    false_events: float = flag(0.0, "segments of a timeline that may be told in an hour in which nothing happens: the "
+                                    "validation videos choose the lowest score that is told; 0 tells all", at_least=0)
     probe_views: int = flag(2, "clips of a video whose features a probe sees, and whose scores are averaged",
                             at_least=1)
     pooling: str = flag("auto", "what a probe sees of the frames: their mean; stats: mean, deviation and change; "
@@ -128,6 +130,9 @@ class RunConfig:
                           choices=NUM_CROPS)
     max_views: int = flag(0, "views that the network sees at once, to bound memory; 0 is all", at_least=0)
 
+    shortcuts: str = flag("quick", "what simpler models get, in the report: quick takes at most about a fifth of one "
+                                   "evaluation; all shows every video with other frames as well; or none",
+                          choices=("quick", "all", "none"))
     unknown_rate: float = flag(0.0, "share of clips of the classes that may be told unknown, as 0.05: predict then "
                                     "says so of clips that are far from all classes; 0 never", at_least=0, below=1)
     background: str = flag("", "folder of clips that are none of the classes: they choose the threshold, where no "
@@ -169,6 +174,9 @@ class RunConfig:
             check_probe(self)
         if self.task == "timeline":
             check_timeline(self)
+        elif self.overlaps or self.false_events:
+            name = "--overlaps" if self.overlaps else "--false-events"
+            raise ValueError(f"{name} goes with --task timeline; leave it out")
         for name, is_given in (("--layer-decay", self.layer_decay != 1), ("--drop-path", self.drop_path != 0)):
             if is_given and not is_auto and not is_transformer(self.model):
                 raise ValueError(f"{name} is for transformers with blocks, such as videomae-small, and not for "
@@ -269,10 +277,11 @@ def check_multi_label(config: RunConfig) -> None:
 
 # Flags that a resumed run may change: neither weights nor metrics depend on them.
 MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_skipped", "video_timeout", "resume",
-              "requeue", "checkpointing", "tensorboard", "track", "allow_outside")
+              "requeue", "checkpointing", "tensorboard", "track", "allow_outside", "shortcuts")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe", "finetune", "cross_validation", "unknown", "timeline", "num_processes", "job")
+         "probe", "finetune", "cross_validation", "unknown", "timeline", "num_processes", "job", "command", "date",
+         "data_fingerprint", "most_frequent_class")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 

@@ -12,7 +12,7 @@ epoch counts: the best one was chosen on the videos that are held out, and its a
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ from tinyaction.data.groups import known_groups
 from tinyaction.device import choose_device
 from tinyaction.files import write_whole
 from tinyaction.models import check_input
-from tinyaction.models.checkpoint import Checkpoint, versions
+from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.metrics import wilson_interval
-from tinyaction.results.run import FOLDS, RunFolder, usage_lines
+from tinyaction.results.run import FOLDS, RunFolder, next_lines
+from tinyaction.results.shortcuts import Shortcut
 from tinyaction.results.summary import result_lines
-from tinyaction.text import shell_line, to_cell
+from tinyaction.text import to_cell
 from tinyaction.training.build import (
     STAND_IN,
     OnCount,
@@ -44,7 +45,7 @@ from tinyaction.training.build import (
 )
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import num_processes
-from tinyaction.training.outcome import checkpoint_of, write_page
+from tinyaction.training.outcome import add_shortcuts, checkpoint_of, run_facts, write_page
 from tinyaction.training.probe import assign_folds, poolings_of
 from tinyaction.training.probe_run import (
     NO_WEIGHTS,
@@ -54,7 +55,9 @@ from tinyaction.training.probe_run import (
     probe_data,
     probe_facts,
     probe_lines,
+    tested_data,
 )
+from tinyaction.training.shortcuts import of_folds, of_probe, summed
 from tinyaction.video.frames import original_of
 
 Ids = list[int]  # places in the list of all videos
@@ -68,6 +71,7 @@ class Fold:
     record: EpochRecord
     groups: list[str]  # empty where none are known
     chosen: str = ""  # pooling and strength of a probe
+    shortcuts: list[Shortcut] = field(default_factory=list)  # only of a probe
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,9 @@ def run_folds(
         else:
             run.remove_if_empty()
         raise
+    add_shortcuts(run, config, lambda: [
+        *of_folds(data.train, divide(data.train, data.class_names, config.folds)),
+        *summed([fold.shortcuts for fold in result.folds])])
     write_page(run, config, *build_datasets(config, data))
     run.close()
     return run.path, record.val
@@ -192,9 +199,12 @@ def probe_folds(
     known = probe_data(config, clips, K).pool(poolings)
     folds: list[Fold] = []
     for train, held_out in divide(clips.videos, data.class_names, config.folds):
-        result = fit_clips(model, known.subset(train), poolings, clips.subset(train), clips.subset(held_out))
+        learned = known.subset(train)
+        result = fit_clips(model, learned, poolings, clips.subset(train), clips.subset(held_out))
         folds.append(Fold(EpochRecord(0, 0.0, result.train, result.val), groups_of(clips.videos, held_out),
                           f"{result.probe.pooling}, L2 strength {result.probe.strength:g}"))
+        if config.shortcuts != "none":
+            folds[-1].shortcuts = of_probe(result.probe, learned, tested_data(clips.subset(held_out), K))
         run.log(fold_line(len(folds), config.folds, folds[-1]))
     folds[0].record.val.bad = clips.bad
     if not config.final:
@@ -263,12 +273,10 @@ def write_run(
     write_whole(run.path / "folds.csv", text.getvalue())
     if result.final is not None:
         replace(result.final, metrics=metrics, config=asdict(config)).save(run.path / "best.pt")
-    run.write_config({
-        **asdict(config), "class_names": data.class_names, "stand_in": is_stand_in(config.data),
-        "device_used": str(device), "num_train": len(data.train), "num_val": len(data.val), "versions": versions(),
-        "cross_validation": summary, **result.facts})
+    run.write_config({**run_facts(config, data, device=device), "cross_validation": summary, **result.facts})
     for line in [*result_lines(val, data.class_names), summary_line(summary),
-                 majority_line(data.train, val, data.class_names), *next_lines(run.path, config, data)]:
+                 majority_line(data.train, val, data.class_names),
+                 *next_lines(run.path, asdict(config), original_of(data.train[0][0]))]:
         run.log(line)
 
 
@@ -285,11 +293,3 @@ def summary_line(summary: dict[str, float]) -> str:
     return (f"{summary['num_folds']} folds: mean accuracy {summary['mean']:.4f}, standard deviation "
             f"{summary['std']:.4f}; 95 % interval of the accuracy over all videos {summary['low']:.4f} to "
             f"{summary['high']:.4f}")
-
-
-def next_lines(path: Path, config: RunConfig, data: DataFolder) -> list[str]:
-    if not config.final:
-        again = shell_line("tinyaction", "train", "--config", path / "config.json", "--final")
-        return [f"no best.pt, as folds only measure; to train on all videos as well: {again}"]
-    return ["best.pt is trained on all videos, so none is left to test it; the accuracy of the folds stands for it",
-            *usage_lines(path, config.data, original_of(data.train[0][0]), is_tested=False)]

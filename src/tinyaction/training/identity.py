@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,18 @@ class ListIdentity:
     @classmethod
     def of(cls, videos: VideoList, folder: str | Path) -> "ListIdentity":
         names, sizes = hashlib.sha256(), hashlib.sha256()
-        for index in range(len(videos)):
-            path = videos.item_name(index)
+        for path in videos.item_names():
             names.update(path.removeprefix(f"{folder}{os.sep}").encode("utf-8", "surrogateescape") + b"\0")
         num_sizes = min(len(videos), MAX_SIZES)
         for index in np.linspace(0, len(videos) - 1, num_sizes).round().astype(int).tolist():
             sizes.update(b"%d\0" % _size(videos[index][0]))
         labels = hashlib.sha256(videos.label_bytes())
         return cls(len(videos), *(digest.hexdigest()[:16] for digest in (names, labels, sizes)))
+
+
+def fingerprint(lists: Sequence[ListIdentity]) -> str:
+    """One digest of lists of videos: the same where names, labels and sizes are."""
+    return hashlib.sha256(json.dumps([asdict(one) for one in lists]).encode()).hexdigest()[:16]
 
 
 def _size(path: str) -> int:

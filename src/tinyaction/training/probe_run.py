@@ -2,9 +2,8 @@
 
 import os
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.data.transforms import Compose
 from tinyaction.device import choose_device
 from tinyaction.models import check_input
-from tinyaction.models.checkpoint import versions
 from tinyaction.models.create import use_pooling
 from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import Recognizer
@@ -28,6 +26,7 @@ from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache, Reading, extract_features
 from tinyaction.results.neighbors import Neighbor, clip_vectors, nearest_clips, write_neighbors
 from tinyaction.results.run import RunFolder, usage_lines
+from tinyaction.results.shortcuts import Shortcut
 from tinyaction.results.summary import result_lines
 from tinyaction.training.build import (
     STAND_IN,
@@ -40,8 +39,9 @@ from tinyaction.training.build import (
     prepare_folder,
 )
 from tinyaction.training.config import RunConfig
-from tinyaction.training.outcome import checkpoint_of, write_page
+from tinyaction.training.outcome import add_shortcuts, checkpoint_of, run_facts, write_page
 from tinyaction.training.probe import Probe, ProbeData, choose_and_fit, poolings_of
+from tinyaction.training.shortcuts import most_frequent, of_lists, of_probe
 from tinyaction.video.frames import original_of
 
 NO_WEIGHTS = ("note: no --weights, so these are features of a network that has learned nothing; a probe is only as "
@@ -58,6 +58,7 @@ class ProbeResult:
     train: TrainResult
     val: Evaluation
     neighbors: dict[str, list[Neighbor]] = field(default_factory=dict)  # of each validation video
+    shortcuts: list[Shortcut] = field(default_factory=list)  # probes of fewer frames, this one on changed ones
 
 
 def run_probe(
@@ -89,6 +90,7 @@ def run_probe(
     except BaseException:
         run.remove_if_empty()
         raise
+    add_shortcuts(run, config, lambda: [*of_lists(data.train, data.val), *result.shortcuts])
     write_page(run, config, *build_datasets(config, data))
     run.close()
     return run.path, result.val
@@ -118,6 +120,8 @@ def fit_probe(
     result = fit_clips(model, known, poolings_of(config.pooling), train, val)
     result.val.data_seconds = data_seconds
     result.neighbors = nearest_training_clips(train, val, data.class_names)
+    if config.method == "probe" and config.shortcuts != "none":
+        result.shortcuts = of_probe(result.probe, known, tested_data(val, len(data.class_names)))
     return result
 
 
@@ -176,6 +180,11 @@ def probe_data(config: RunConfig, clips: ClipFeatures, num_classes: int) -> Prob
                      config.class_weights or config.balanced)
 
 
+def tested_data(clips: ClipFeatures, num_classes: int) -> ProbeData:
+    """Clips as they are when a probe is tested: never mirrored."""
+    return ProbeData(clips.features, torch.from_numpy(clips.videos.labels), num_classes)
+
+
 def fit_clips(
     model: Recognizer, data: ProbeData, poolings: Sequence[Pooling], train: ClipFeatures, val: ClipFeatures
 ) -> ProbeResult:
@@ -227,15 +236,11 @@ def evaluate_features(model: Recognizer, clips: ClipFeatures) -> Evaluation:
 
 
 def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: ProbeResult, device: torch.device) -> None:
-    stand_in = is_stand_in(config.data)
     metrics = run.add_metrics(EpochRecord(0, 0.0, result.train, result.val))
     checkpoint_of(config, result.model, data.class_names, epoch=1, metrics=metrics).save(run.path / "best.pt")
     run.write_predictions(result.val, data.class_names)
     write_neighbors(run.path / "neighbors.csv", result.neighbors)
-    run.write_config({
-        **asdict(config), "class_names": data.class_names, "stand_in": stand_in, "device_used": str(device),
-        "num_train": len(data.train), "num_val": len(data.val), "versions": versions(),
-        "probe": probe_facts(result.probe, result.val)})
+    run.write_config({**run_facts(config, data, device=device), "probe": probe_facts(result.probe, result.val)})
     example, _ = data.val[0]
     for line in [*probe_lines(result.probe), *result_lines(result.val, data.class_names),
                  majority_line(data.train, result.val, data.class_names),
@@ -264,5 +269,5 @@ def probe_lines(probe: Probe) -> list[str]:
 
 def majority_line(train: VideoList, val: Evaluation, class_names: list[str]) -> str:
     """The accuracy of always saying the class that has most training clips."""
-    label, _ = max(sorted(Counter(train.labels.tolist()).items()), key=lambda item: item[1])
+    label = most_frequent(train.labels)
     return f"always {class_names[label]}, the most frequent class: accuracy {(val.labels == label).mean():.4f}"

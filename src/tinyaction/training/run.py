@@ -1,6 +1,6 @@
 """A run, from its config to its result: :func:`train` builds, fits and reports."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 
 from tinyaction.data.annotations import DataFolder
 from tinyaction.device import default_num_workers
-from tinyaction.models.checkpoint import BestEpoch, Checkpoint, load_model, versions
+from tinyaction.models.checkpoint import BestEpoch, Checkpoint, load_model
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
@@ -26,10 +26,11 @@ from tinyaction.training.folds import FineTuning, run_folds
 from tinyaction.training.identity import RunIdentity, check_same_on_all
 from tinyaction.training.job import job_name
 from tinyaction.training.loop import Callbacks, TrainState, fit
-from tinyaction.training.outcome import checkpoint_of, write_page
+from tinyaction.training.outcome import add_shortcuts, checkpoint_of, run_facts, write_page
 from tinyaction.training.probe_run import ProbeResult, majority_line, probe_facts, run_probe
 from tinyaction.training.probe_start import begin_with_probe, comparison_line, finetune_facts
 from tinyaction.training.resume import CheckpointManager, Stateful
+from tinyaction.training.shortcuts import of_lists, of_network
 from tinyaction.training.timeline_run import run_timeline
 from tinyaction.training.unknown import add_unknown, background_videos, is_asked_for
 from tinyaction.video.frames import FORMATS, original_of
@@ -199,7 +200,7 @@ class RunRecorder:
         self, training: Training, identity: RunIdentity, *, on_line: OnLine | None, on_batch: OnBatch | None
     ) -> None:
         config = training.config
-        self.training = training
+        self.training, self.identity = training, identity
         self.stand_in = is_stand_in(config.data)
         self.best_evaluation: Evaluation | None = None  # None where the best epoch was before the run was resumed
         self.last: EpochRecord | None = None
@@ -229,10 +230,9 @@ class RunRecorder:
             self.run.log(line)
         training = self.training
         self.run.write_config({
-            **asdict(training.config), "lr_of_the_batch": training.lr, "class_names": training.data.class_names,
-            "stand_in": self.stand_in, "num_processes": num_processes(), "job": job_name(),
-            "device_used": str(training.device), "num_train": len(training.data.train),
-            "num_val": len(training.data.val), "versions": versions(),
+            **run_facts(training.config, training.data, device=training.device,
+                        lists=(self.identity.train, self.identity.val)),
+            "lr_of_the_batch": training.lr, "num_processes": num_processes(), "job": job_name(),
             **({} if probe is None else {"probe": probe_facts(probe.probe, probe.val)})})
         if probe is not None:
             self.run.forget_after(-1)                                  # of a run that was killed just here
@@ -346,6 +346,11 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
         run.log(line)
     if training.config.method == "probe-then-finetune":
         run.add_to_config({"finetune": finetune_facts(read_run(run.path).history)})
+    add_shortcuts(run, training.config, lambda: [
+        *of_lists(training.data.train, training.data.val), *of_network(
+            load_model(run.path / "best.pt")[0].to(training.device), training.val_set, evaluation,
+            extent=training.config.shortcuts, num_workers=training.config.num_workers,
+            batch_size=training.config.batch_size)])
     write_page(run, training.config, training.train_set, training.val_set)
     if training.config.weights == "none":
         run.log(NO_WEIGHTS)

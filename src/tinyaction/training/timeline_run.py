@@ -20,9 +20,15 @@ from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache
 from tinyaction.results.run import RunFolder, epoch_sort_key
 from tinyaction.results.timeline import StepFeatures, Timeline, reduced, scores_over_time
-from tinyaction.results.timeline_metrics import Segment, timeline_metrics
+from tinyaction.results.timeline_metrics import (
+    Segment,
+    background_hours,
+    score_above_false_events,
+    timeline_metrics,
+)
+from tinyaction.results.timeline_picture import clock
 from tinyaction.results.timeline_report import draw_comparison, write_timeline_report
-from tinyaction.text import shell_line
+from tinyaction.text import counted, shell_line
 from tinyaction.training.build import OnCount, OnLine, build_model, eval_arguments
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import num_processes
@@ -34,6 +40,7 @@ CROP_STEPS = 128  # of a training sample
 LEAST_BATCHES = 8  # of an epoch
 REDUCTION_STEPS = 2048  # from which the reduction of the features is computed
 LOG_EVERY = 10  # epochs
+SURE_EVENTS = 3.0  # hours without a false event for one an hour with 95 % certainty: exp(-3) = 0.05
 
 
 @dataclass
@@ -159,11 +166,12 @@ def first_lines(config: RunConfig, videos: LongVideos, device: torch.device, pat
         lines.append("note: no --weights, so these are features of a network that has learned nothing")
     short = sum(item.end - item.start < config.stride for one in (*videos.train, *videos.val) for item in one.segments)
     if short:
-        lines.append(f"note: {short} segments are shorter than a step of {config.stride:g} s and may fall between "
-                     "two; take a smaller --stride")
+        lines.append(f"note: shorter than a step of {config.stride:g} s: {counted(short, 'segment')}, which may fall "
+                     "between two; take a smaller --stride")
     num_segments = sum(len(video.segments) for video in videos.train)
-    return [*lines, f"{len(videos.train)} training videos with {num_segments} segments and {len(videos.val)} "
-                    f"validation videos of {len(videos.class_names)} classes in {videos.source}",
+    return [*lines, f"{counted(len(videos.train), 'training video')} with {counted(num_segments, 'segment')} and "
+                    f"{counted(len(videos.val), 'validation video')} of {len(videos.class_names)} classes in "
+                    f"{videos.source}",
             f"timeline of {config.model}, {config.clip_len} frames of {config.size}x{config.size} every "
             f"{config.stride:g} s on {device}; run folder {path}"]
 
@@ -188,6 +196,7 @@ def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
     num_steps = sum(one.targets.shape[-1] for one in train)
     num_batches = max(LEAST_BATCHES, round(num_steps / (CROP_STEPS * config.batch_size)))
     best: BestEpochState | None = None
+    run.log(f"{'epoch':<9}  train loss  accuracy  val loss  accuracy of steps")
     for epoch in range(config.epochs):
         trained = train_epoch(training, train, optimizer, generator, epoch=epoch, num_batches=num_batches)
         started = time.perf_counter()
@@ -198,14 +207,18 @@ def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
         if best is None or epoch_sort_key(metrics) > epoch_sort_key(best.metrics):
             best = BestEpochState(epoch + 1, metrics, validated, copy.deepcopy(network.state_dict()))
         if (epoch + 1) % LOG_EVERY == 0 or epoch + 1 == config.epochs:
-            run.log(f"epoch {epoch + 1:>3}/{config.epochs}  train {trained.loss:.3f} {trained.top1:.3f}  val "
-                    f"{validated.loss:.3f} {validated.top1:.3f}")
+            run.log(f"{epoch + 1:>4}/{config.epochs:<4}  {trained.loss:>10.3f}  {trained.top1:>8.3f}  "
+                    f"{validated.loss:>8.3f}  {validated.top1:>8.3f}")
     assert best is not None
     network.load_state_dict(best.network)
+    timelines = [Timeline(one.video.path, training.class_names, step_scores(training, one).numpy(), config.stride,
+                          one.duration, config.overlaps) for one in val]
+    if config.false_events:
+        choose_min_score(training, timelines, val)
     Checkpoint(model_arguments(config.model, training.model.recognizer), training.model.state_dict(),
                training.class_names, eval_arguments(config), epoch=best.epoch, metrics=best.metrics,
                config=asdict(config), timeline=training.model.settings).save(run.path / "best.pt")
-    write_results(training, val, best.epoch)
+    write_results(training, timelines, val, best.epoch)
     return best.epoch, best.evaluation
 
 
@@ -283,11 +296,28 @@ def evaluate_steps(training: TimelineRun, data: Sequence[StepData]) -> Evaluatio
     return Evaluation(loss, all_scores.numpy(), all_labels.numpy(), names, 0.0, 0.0)
 
 
-def write_results(training: TimelineRun, val: Sequence[StepData], best_epoch: int) -> None:
+def choose_min_score(training: TimelineRun, timelines: Sequence[Timeline], val: Sequence[StepData]) -> None:
+    """The lowest score of a segment at which the validation videos keep to ``--false-events``."""
+    truth, durations = [true_segments(one.video) for one in val], [one.duration for one in val]
+    per_hour = training.config.false_events
+    chosen = score_above_false_events([one.segments() for one in timelines], truth, durations, per_hour=per_hour)
+    training.model.min_score = chosen
+    for one in timelines:
+        one.min_score = chosen
+    hours = background_hours(truth, durations)
+    training.run.log(f"segments are told above a score of {chosen:.3f}: so the validation videos have at most "
+                     f"{per_hour:g} false events an hour of background, of which they have {clock(3600 * hours)}")
+    if hours * per_hour < SURE_EVENTS:
+        training.run.log(f"note: with 95 % certainty that is fewer than {SURE_EVENTS / max(hours, 1e-9):.0f} an hour; "
+                         f"to promise {per_hour:g} it takes {clock(3600 * SURE_EVENTS / per_hour)} of background "
+                         "without one: list validation videos in which nothing happens")
+
+
+def write_results(
+    training: TimelineRun, timelines: Sequence[Timeline], val: Sequence[StepData], best_epoch: int
+) -> None:
     """Measure the best weights on the validation videos; write config, picture, report and the last lines."""
     config, run = training.config, training.run
-    timelines = [Timeline(one.video.path, training.class_names, step_scores(training, one).numpy(), config.stride,
-                          one.duration, config.overlaps) for one in val]
     truth = [true_segments(one.video) for one in val]
     predicted = [timeline.segments() for timeline in timelines]
     metrics = timeline_metrics(predicted, truth, [one.duration for one in val])

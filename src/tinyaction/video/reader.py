@@ -6,7 +6,6 @@ asked for need and nothing else: it seeks to the key frame before them, and lets
 frame refers to. The pixels are those of decoding all in turn. Whatever fails is a :class:`VideoError`.
 """
 
-import copy
 import math
 from bisect import bisect_right
 from collections import deque
@@ -123,12 +122,9 @@ class VideoFile(VideoReader):
     def __len__(self) -> int:
         return len(self._table.shown)
 
-    def reopened(self) -> "VideoFile":
-        """The same file, not listed again; the decoder goes over to it."""
-        idle, self._idle = self._idle, None
-        other = copy.copy(self)
-        other._idle = idle
-        return other
+    def close_decoder(self) -> None:
+        """Free the decoder that waits for the next read, which opens another."""
+        self._idle = None
 
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         check_indices(indices, len(self), self.path)
@@ -353,17 +349,19 @@ class Decoder:
 
     def _listed_packets(self, table: PacketTable, start: int) -> Iterator[tuple[int, Any]]:
         """Yield (position, packet) from ``start`` on, each the one that was listed at opening."""
-        if not self._is_at_start:
+        if start or not self._is_at_start:
             self._seek(table.identities[start])
-        self._is_at_start = False
         packets = (packet for packet in self._container.demux(self._stream) if packet.size)
         first = next(packets, None)
-        keys = {table.identities[key]: key for key in table.keys}
-        landed = -1 if first is None else keys.get(_identity(first), -1)
-        if not 0 <= landed <= start:  # elsewhere
+        landed = start
+        if first is None or _identity(first) != table.identities[start]:  # before it, or elsewhere
+            keys = {table.identities[key]: key for key in table.keys}
+            landed = -1 if first is None else keys.get(_identity(first), -1)
+        if not 0 <= landed <= start:
             self._open()
             packets = (packet for packet in self._container.demux(self._stream) if packet.size)
             first, landed = next(packets, None), 0
+        self._is_at_start = False
         for position, packet in enumerate(chain([first], packets), landed):
             if table.identities[position : position + 1] != [packet and _identity(packet)]:
                 raise VideoError(self.path, "the file has changed since it was opened")

@@ -21,6 +21,7 @@ TIME_TOLERANCE = 2e-6  # seconds; what rounding to microseconds and storing even
 MAX_BEYOND_SECONDS = 0.25  # that a segment may end after the last frame: sound is often longer than the picture
 MAX_KEPT_BYTES = 1 << 28  # of a process, for what opening found out
 MAX_KEPT_FILES = 128  # stored ones stay open, and a process may often open 1,024
+MAX_DECODERS = 4  # that stay open, of the files used last: one of 1080p holds some 50 MB
 BYTES_PER_FRAME = {VideoFile: 280, ArrayReader: 30, PictureReader: 60}  # of them, measured
 
 
@@ -94,9 +95,10 @@ _kept: dict[tuple[object, ...], VideoReader] = {}  # the one used last is the la
 
 
 def open_kept(path: str | Path) -> VideoReader:
-    """Open a video as :func:`open_video` does, and keep for the next time what that found out, but no decoder.
+    """Open a video as :func:`open_video` does, and keep for the next time what that found out.
 
-    The files used longest ago are forgotten first; one that has changed is opened anew.
+    The files used longest ago are forgotten first; one that has changed is opened anew. A few keep their decoder, too:
+    opening the file of an hour takes as long as decoding a hundred small frames.
     """
     place = Path(path)
     if not is_place(path) and not place.is_file():
@@ -110,7 +112,10 @@ def open_kept(path: str | Path) -> VideoReader:
     _kept[key] = reader
     while len(_kept) > MAX_KEPT_FILES or len(_kept) > 1 and sum(map(_num_bytes, _kept.values())) > MAX_KEPT_BYTES:
         del _kept[next(iter(_kept))]
-    return reader.reopened() if isinstance(reader, VideoFile) else reader
+    videos = [kept for kept in _kept.values() if isinstance(kept, VideoFile)]
+    for kept in videos[-MAX_DECODERS - 1 : -MAX_DECODERS]:
+        kept.close_decoder()
+    return reader
 
 
 def _num_bytes(reader: VideoReader) -> int:
