@@ -109,7 +109,7 @@ def test_a_store_elsewhere_is_that_here(tmp_path, lists, memory, format):
         assert (here.get_batch([5, 0, 3]) == there.get_batch([5, 0, 3])).all()
         assert here.seconds.tolist() == there.seconds.tolist()
     if format == "raw":  # the index at the end, and 3 frames of 32 x 32
-        assert there._place.num_requests == 4
+        assert there.file.num_requests == 4
 
 
 def test_a_store_of_other_settings_is_refused(tmp_path, lists):
@@ -198,6 +198,13 @@ def test_a_checkpoint_is_saved_without_secrets(tmp_path):
     assert Checkpoint.load(tmp_path / "a.pt").config == {"data": "https://host/a.csv", "epochs": 1}
 
 
+def test_parts_keep_no_secrets(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_toy(tmp_path / "a.pt")
+    assert main(["predict", "s3://me:key@bucket/a.mp4", "--checkpoint", "a.pt", "--part", "1/2"]) == 2
+    assert capsys.readouterr().err.startswith("error: s3://bucket/a.mp4 has a key or a query in its address")
+
+
 @pytest.mark.parametrize("arguments", [
     ["train", "--data", "gopher://host/clips"], ["store", "--data", "gopher://host/clips"],
     ["evaluate", "--data", "gopher://host/clips", "--checkpoint", "CHECKPOINT"],
@@ -213,6 +220,26 @@ def test_commands_say_one_sentence(tmp_path, arguments, capsys, monkeypatch):
     assert "the protocol gopher:// is unknown; pip install 'tinyaction[cloud]'" in said.err
     assert said.err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt"]
+
+
+@pytest.mark.parametrize("failure", [403, 503, "stall", "drop"])
+def test_a_server_that_fails_ends_a_command(tmp_path, lists, failure, capsys, monkeypatch):
+    pytest.importorskip("aiohttp", reason="of the extra 'cloud'")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TINYACTION_PLACE_SECONDS", "0.3")
+    save_toy(tmp_path / "a.pt")
+    with serve(lists.parent) as server:
+        server.failure = failure
+        for words in (["train", "--data", f"{server.url}/lists"],
+                      ["store", "--data", f"{server.url}/lists/bars_train_list.txt"],
+                      ["predict", f"{server.url}/lists/a.mp4?sig=key", "--checkpoint", "a.pt"],
+                      ["predict", "a.mp4", "--checkpoint", f"{server.url}/a.pt"]):
+            assert main(words) == 2
+            said = capsys.readouterr().err
+            assert said.startswith(f"error: {server.url}/")
+            assert said.count("\n") == 1
+            assert "key" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
 
 def test_reading_from_a_worker(lists):

@@ -289,6 +289,10 @@ class PlaceFile:
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def num_bytes_held(self) -> int:
+        return len(self._blocks) * BLOCK_BYTES + len(self._whole or b"")
+
     def __getitem__(self, part: slice) -> bytes:
         start, stop, step = part.indices(self._size)
         return self.read_range(start, stop)[::step]

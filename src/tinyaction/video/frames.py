@@ -47,8 +47,8 @@ class ArrayReader(VideoReader):
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path
         try:
-            self._place = PlaceFile(path) if is_place(path) else None
-            with self._place.cursor() if self._place else open(path, "rb") as file:
+            self.file = PlaceFile(path) if is_place(path) else None
+            with self.file.cursor() if self.file else open(path, "rb") as file:
                 read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
                 shape, is_fortran, kind = read_header[np.lib.format.read_magic(file)[0]](file)
                 start = file.tell()
@@ -75,14 +75,14 @@ class ArrayReader(VideoReader):
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         check_indices(indices, len(self), self.path)
         if self._is_fortran:  # each frame lies spread over the whole file
-            if self._place:
+            if self.file:
                 raise VideoError(self.path, "its frames are in Fortran's order, which is read from a local disk only")
             return map(np.load(self.path, mmap_mode="r").__getitem__, indices)
         return self._read(list(indices))
 
     def _read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         num_bytes = math.prod(self._shape[1:])
-        with self._place.cursor(is_exact=True) if self._place else open(self.path, "rb", buffering=0) as file:
+        with self.file.cursor(is_exact=True) if self.file else open(self.path, "rb", buffering=0) as file:
             for index in indices:
                 frame = np.empty(self._shape[1:], np.uint8)                    # (H, W, 3)
                 file.seek(self._start + index * num_bytes)
@@ -120,6 +120,7 @@ class PictureReader(VideoReader):
         self._name = name
         self._load = load
         self._max_pixels = max_pixels
+        self.file: PlaceFile | None = None  # one of a store that lies elsewhere
         self.fps, self.seconds = times(info, len(self))
 
     def __len__(self) -> int:
@@ -207,8 +208,10 @@ def _open_own_zip(path: Path, place: PlaceFile | None, info: dict[str, Any], max
             raise zipfile.BadZipFile("its CRC-32 differs")
         return content
 
-    return PictureReader(path, len(table), lambda index: f"img_{index + 1:05}.jpg", load,
-                         checked_info(info, path, len(table)), max_pixels)
+    reader = PictureReader(path, len(table), lambda index: f"img_{index + 1:05}.jpg", load,
+                           checked_info(info, path, len(table)), max_pixels)
+    reader.file = place
+    return reader
 
 
 def _is_picture(name: str) -> bool:

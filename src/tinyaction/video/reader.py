@@ -95,6 +95,7 @@ class VideoFile(VideoReader):
         self, path: Path, *, max_pixels: int = MAX_PIXELS, num_threads: int = 1, file: PlaceFile | None = None
     ) -> None:
         self.path = path
+        self.file = file
         num_promised: set[int] = set()
         is_indexed = False
         if file is None:

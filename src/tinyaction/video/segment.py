@@ -119,4 +119,5 @@ def open_kept(path: str | Path) -> VideoReader:
 
 
 def _num_bytes(reader: VideoReader) -> int:
-    return BYTES_PER_FRAME.get(type(reader), 0) * len(reader)
+    held = reader.file.num_bytes_held if isinstance(reader, VideoFile) and reader.file else 0  # of one elsewhere
+    return BYTES_PER_FRAME.get(type(reader), 0) * len(reader) + held
