@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tinyaction as ta
+from tinyaction.results.timeline_metrics import found_pairs
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs" / "twenty_minutes.ipynb"
@@ -32,6 +33,8 @@ def test_the_notebook_runs_and_teaches_what_it_claims(
     assert averaging == [0.5]  # a mean does not know the order
     assert names["accuracies"][-1] >= 0.95  # type: ignore[index]  # shifting does
     assert names["probe"].accuracy >= 0.95  # type: ignore[attr-defined]  # so does the trend of frozen features
+    found = found_pairs(names["timeline"].segments(), names["true"], 0.1)  # type: ignore[attr-defined, arg-type]
+    assert len(found) >= 2                                             # of three actions
     assert names["packed"]["inputs"].shape == (1, 3, 8, 64, 64)  # type: ignore[index]
     assert (tmp_path / "runs" / "conv2d-1" / "report.html").is_file()
 

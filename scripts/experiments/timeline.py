@@ -12,10 +12,12 @@ neighbouring windows of one class are merged.
 
 False events are told in generated half hours in which nothing happens: streams without their actions, of other seeds.
 The lowest score that is told is chosen on the validation streams, as ``--false-events 1`` does, or on these and one
-more such half hour; those that are counted, and the streams that are tested, have no part in it.
+more such half hour; those that are counted, and the streams that are tested, have no part in it. Then the network is
+trained once more, with a third of that half hour among the training videos and the rest among the validation videos.
 """
 
 import argparse
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +30,7 @@ import tinyaction as ta
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.data.long_videos import BACKGROUND, LongVideo, read_long_videos
 from tinyaction.data.segments import Segment as TrueSegment
-from tinyaction.data.segments import write_segments
+from tinyaction.data.segments import read_segments, write_segments
 from tinyaction.inference.prediction import Prediction, Window
 from tinyaction.inference.timeline import merge_windows
 from tinyaction.prepare.streams import Stream as Drawn
@@ -73,13 +75,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if not folder.exists():
                     make_streams(folder, num_train=24 if folder is folders[0] else 1, num_val=8, seed=seed)
             calm = [make_calm_videos(work / f"calm-{seed}", seed) for seed in arguments.calm_seeds]
-            compare(arguments, "streams", folders[0], folders[1:], flip=0, calm=calm)
+            tests = Tests(folders[1:], "val", calm[1:])
+            compare(arguments, "streams", folders[0], replace(tests, more_val=calm[:1]), flip=0)
+            both = add_calm_videos(folders[0], calm[0], work / "streams-and-calm")
+            compare(arguments, "streams and calm videos", both, tests, flip=0, with_windows=False)
         if arguments.weizmann4:
             for fold in range(3):
                 folder = work / f"weizmann4-{fold}"
                 make_concatenations(Path(arguments.weizmann4), folder, fold)
-                compare(arguments, f"weizmann4, persons {3 * fold} to {3 * fold + 2} left out", folder, [folder],
-                        split="test", flip=0.5)
+                compare(arguments, f"weizmann4, persons {3 * fold} to {3 * fold + 2} left out", folder,
+                        Tests([folder], "test"), flip=0.5)
     return 0
 
 
@@ -100,8 +105,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def compare(arguments: argparse.Namespace, title: str, train: Path, tests: Sequence[Path], *, split: str = "val",
-            flip: float, calm: Sequence[Path] = ()) -> None:
+@dataclass(frozen=True)
+class Tests:
+    """Folders whose ``split`` is tested, calm ones in which false events are counted, and others to choose by."""
+
+    folders: Sequence[Path]
+    split: str
+    calm: Sequence[Path] = ()
+    more_val: Sequence[Path] = ()
+
+
+def compare(arguments: argparse.Namespace, title: str, train: Path, tests: Tests, *, flip: float,
+            with_windows: bool = True) -> None:
     """Train on one folder, print the figures on the others: of each seed, and of merged windows."""
     for seed in arguments.train_seeds:
         with tempfile.TemporaryDirectory() as run:
@@ -110,11 +125,13 @@ def compare(arguments: argparse.Namespace, title: str, train: Path, tests: Seque
                 stride=STRIDE, flip=flip, seed=seed, device="cpu", out=f"{run}/run"))
             predictor = TimelinePredictor(result.checkpoint, device="cpu")
         reading = Reading(arguments, predictor)
-        print_figures(f"{title}, network over time, seed {seed}", reading.told, reading, train, tests, split, calm)
+        print_figures(f"{title}, network over time, seed {seed}", reading.told, reading, train, tests)
+    if not with_windows:
+        return
     names = predictor.checkpoint.class_names
     classifier = fit_windows(list(reading.streams(train, "train")), list(reading.streams(train, "val")), names)
     print_figures(f"{title}, merged windows, {classifier.pooling} {classifier.strength:g}",
-                  lambda one: merged(classifier, one, names), reading, train, tests, split, calm)
+                  lambda one: merged(classifier, one, names), reading, train, tests)
 
 
 @dataclass
@@ -164,21 +181,20 @@ class Told:
         return timeline_metrics(self.told, self.true, self.durations).as_dict()
 
 
-def print_figures(title: str, tell: Callable[[Stream], Video], reading: Reading, train: Path, tests: Sequence[Path],
-                  split: str, calm: Sequence[Path]) -> None:
-    found = sum((Told.of(tell, reading.streams(folder, split)) for folder in tests), Told([], [], []))
+def print_figures(title: str, tell: Callable[[Stream], Video], reading: Reading, train: Path, tests: Tests) -> None:
+    found = sum((Told.of(tell, reading.streams(folder, tests.split)) for folder in tests.folders), Told([], [], []))
     figures = found.figures()
     print(f"{title}: {', '.join(f'{name} {figures[name]:.3f}' for name in SHOWN)} ({len(found.told)} videos)",
           flush=True)
-    if not calm:
+    if not tests.calm:
         return
-    val = Told.of(tell, reading.streams(train, "val"))
-    parts = [Told.of(tell, reading.streams(folder, "val")) for folder in calm]
-    for what, chosen_on in (("all are told", None), ("chosen on validation streams", val),
-                            ("on these and half an hour", val + parts[0])):
+    val, *more = (Told.of(tell, reading.streams(folder, "val")) for folder in (train, *tests.more_val))
+    parts = [Told.of(tell, reading.streams(folder, "val")) for folder in tests.calm]
+    for what, chosen_on in [("all are told", None), ("chosen on the validation videos", val),
+                            *(("on these and half an hour", val + part) for part in more)]:
         lowest = 0.0 if chosen_on is None else score_above_false_events(
             chosen_on.told, chosen_on.true, chosen_on.durations, per_hour=PER_HOUR)
-        events = [sum(map(len, part.above(lowest).told)) for part in parts[1:]]
+        events = [sum(map(len, part.above(lowest).told)) for part in parts]
         figures = found.above(lowest).figures()
         print(f"  {what}: lowest score {lowest:.3f}, false events in half hours {events}; on the tests edit "
               f"{figures['edit']:.3f}, F1@50 {figures['f1_50']:.3f}, {figures['false_events_per_hour']:.1f} false "
@@ -196,6 +212,23 @@ def make_calm_videos(folder: Path, seed: int) -> Path:
         calm = replace(stream, actors=[actor for actor in stream.actors if not actor.label])
         write_video(folder / f"{number:02d}.mp4", calm.frames(), fps=calm.fps)
         rows.append(TrueSegment(f"{number:02d}.mp4", 0, CALM_SECONDS, BACKGROUND, "val"))
+    write_segments(folder / "segments.csv", rows)
+    return folder
+
+
+def add_calm_videos(streams: Path, calm: Path, folder: Path) -> Path:
+    """The videos of both folders: of the calm ones the first third is for training."""
+    if folder.exists():
+        return folder
+    rows = read_segments(streams / "segments.csv")
+    for source in (streams, calm):
+        for path in sorted(source.rglob("*.mp4")):
+            target = folder / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+    for row in read_segments(calm / "segments.csv"):
+        is_train = int(Path(row.path).stem) < CALM_VIDEOS // 3
+        rows.append(replace(row, split="train" if is_train else "val"))
     write_segments(folder / "segments.csv", rows)
     return folder
 

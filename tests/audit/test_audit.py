@@ -72,6 +72,25 @@ def test_bad_input_is_one_sentence(planted: Path, tmp_path: Path, capsys):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("clips", ["a/0 a/1", "a/0 b/1", "a/0 gone"])
+def test_what_cannot_be_split_is_looked_at_all_the_same(planted: Path, tmp_path: Path, capsys, clips):
+    """One class; one clip a class; a list whose only validation clip is gone."""
+    data, names = tmp_path / "data", clips.split()
+    for name in names:
+        path = data / f"{name}.mp4" if "/" in name else data / "b" / "gone.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name != "gone":
+            path.write_bytes((planted / "a" / "0.mp4").read_bytes())
+    if "gone" in names:
+        (data / "split.csv").write_text("path,label,split\na/0.mp4,a,train\nb/gone.mp4,b,val\n")
+    assert main(["audit", "--data", str(data), "--num-workers", "1", "--out", str(tmp_path / "audit")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no simpler models and no doubtful labels" in said
+    assert ("1 clips cannot be read" if "gone" in names else "no validation, so nothing is said of leaks") in said
+    facts = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert len(facts["same_recording"]) == (0 if "gone" in names else 1) and facts["leaks"] == []
+
+
 # ---- simpler models ------------------------------------------------------------------------------------------------
 
 FOLDS = [([0, 1, 2, 3], [4, 5]), ([2, 3, 4, 5], [0, 1]), ([0, 1, 4, 5], [2, 3])]

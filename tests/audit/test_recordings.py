@@ -49,6 +49,16 @@ def test_a_small_mark_in_one_corner_is_not_a_place():
     assert count_inliers(*map(keypoints_of, pictures)) == 0
 
 
+def test_mirrored_keypoints_are_those_of_the_mirrored_frame():
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40)).astype(np.uint8)
+    frame = cv2.resize(noise, (321, 240), interpolation=cv2.INTER_CUBIC)
+    ours, seen = keypoints_of(frame).mirrored(), keypoints_of(np.ascontiguousarray(frame[:, ::-1]))
+    distance = np.linalg.norm(ours.places[:, None] - seen.places[None], axis=2)
+    cosines = [float(ours.vectors[here] @ seen.vectors[there]) for here, there in enumerate(distance.argmin(axis=1))
+               if distance[here, there] < 1]
+    assert len(cosines) > 0.8 * len(ours.places) and np.median(cosines) > 0.98
+
+
 def test_groups_are_what_pairs_connect():
     pairs = [SamePair(0, 2, False, 9), SamePair(2, 4, True, 9)]
     assert group_names(5, pairs) == ["recording-1", "recording-2", "recording-1", "recording-3", "recording-1"]

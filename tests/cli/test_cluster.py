@@ -12,7 +12,9 @@ from tinyaction.cli import main
 JOBS = {
     "check": "check --data data --num-workers 1 --clip-len 2 --write-clean",
     "store": "store --data data --num-workers 1 --short-side 16 --out store --on-error skip",
-    "embed": "embed data/train --checkpoint model.pt --device cpu --num-workers 1 --out features.npz",
+    "embed": "embed data/train data/val --checkpoint model.pt --device cpu --num-workers 1 --out features.npz "
+             "--skip-errors",
+    "audit": "audit --data data --model conv2d --weights model.pt --size 16 --clip-len 2 --num-workers 1 --out page",
     "predict": "predict data/train data/val --checkpoint model.pt --device cpu --csv scores.csv --json scores.json",
 }
 

@@ -25,6 +25,7 @@ OUTPUTS = [
     "prepare streams --num-train 1 --num-val 1 --seconds 10 --data OUT",
     "prepare import SEGMENTS --export activitynet --out OUT",
     "prepare import SEGMENTS --out OUT",
+    "prepare split --data DATA --by class --out OUT",
     "store --data DATA --num-workers 0 --out OUT",
     "store --data DATA --num-workers 0 --out DATA-store --part 1/2 --parts OUT",
     "check --data DATA --part 1/2 --parts OUT",
@@ -34,12 +35,15 @@ OUTPUTS = [
     "compare RUN RUN --out OUT",
     "evaluate --data DATA --checkpoint CHECKPOINT --num-workers 0 --device cpu --out OUT",
     "audit --data DATA --num-workers 1 --out OUT",
+    "audit --data DATA --num-workers 1 --out DATA-audit --write-groups OUT",
+    "suggest --data DATA --checkpoint CHECKPOINT --device cpu --num-workers 0 --csv OUT",
     "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --srt OUT",
     "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --vtt OUT",
     "train --data DATA --epochs 1 --num-workers 0 --device cpu --size 16 --clip-len 2 --out OUT",
 ]
 WITHOUT_OUTPUT = {"check", "report", "models", "neighbors", "join"}  # check names its files itself, below
-FORCED = ("predict", "explain", "embed", "export", "bench", "compare", "prepare import")
+FORCED = ("predict", "explain", "embed", "export", "bench", "compare", "prepare import", "prepare split", "suggest",
+          "audit --data DATA --num-workers 1 --out DATA-audit")
 
 
 @pytest.fixture(scope="module")

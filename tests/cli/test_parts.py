@@ -3,17 +3,20 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toys import save_toy, write_set
 
 from tinyaction.cli import main
+from tinyaction.inference.embedder import Embedder
 from tinyaction.prepare.parts import Part, add_line, read_lines
 
 JOBS = {
     "check": "check --data data --num-workers 1 --clip-len 2 --write-clean",
     "store": "store --data data --num-workers 0 --short-side 16 --out store",
     "embed": "embed --data data --checkpoint model.pt --device cpu --num-workers 1 --out features.npz",
-    "windows": "embed data/train --checkpoint model.pt --device cpu --windows 0.4 --out windows.npy",
+    "windows": "embed data/train data/val --checkpoint model.pt --device cpu --windows 0.4 --out windows.npy",
+    "audit": "audit --data data --model conv2d --weights model.pt --size 16 --clip-len 2 --num-workers 1 --out page",
     "predict": "predict data/train data/val --checkpoint model.pt --device cpu --csv scores.csv --json scores.json",
 }
 
@@ -51,6 +54,7 @@ def test_parts_joined_are_one_run(here, capsys, name):
     if name == "embed":
         (here / "data" / "val" / "clip 1.mp4").write_bytes((here / "data" / "val" / "clip 0.mp4").read_bytes())
     more = ["--on-error", "skip"] if name == "store" else []
+    more = ["--skip-errors"] if name == "windows" else more
     before = files_of(here)
     for number in (2, 3, 1):
         code, out, err = run(capsys, command, *more, "--part", f"{number}/3", "--parts", "parts")
@@ -63,12 +67,33 @@ def test_parts_joined_are_one_run(here, capsys, name):
         shutil.rmtree(here / "store")
     alone = run(capsys, command, *more)
     assert files_of(here) == joined and len(joined) > len(before)
-    if name == "store":                                                # which says how many it stores now
+    if name in ("store", "audit"):                                     # which says how many it does now
         assert with_parts[1].splitlines()[-2:] == alone[1].splitlines()[-2:]
     else:
         assert with_parts == alone
-    if name in ("check", "predict"):
+    if name == "audit":
+        assert "features of 5 videos" in with_parts[1] and ", 0 of them computed now" in with_parts[1]
+        assert ", 5 of them computed now" in alone[1]
+    if name in ("check", "predict", "windows"):
         assert "clip 1.mp4" in "".join(alone[1:])
+
+
+def test_embed_names_videos_that_cannot_be_read_and_leaves_them_out(here, capsys):
+    """One of two whose names follow each other, so that the second keeps its own name."""
+    command = JOBS["embed"].replace("data data", "data data --skip-errors")
+    assert run(capsys, JOBS["embed"])[0] == 2
+    code, out, err = run(capsys, command)
+    assert code == 2 and "features.npz: 5 videos, " in out
+    assert "error: data/val/clip 1.mp4: " in err and "error: 1 of 6 videos could not be read" in err
+    with np.load(here / "features.npz") as found:
+        assert [Path(name).name for name in found["names"]] == [f"clip {i}.mp4" for i in (0, 1, 2, 3, 0)]
+        one = Embedder("model.pt", device="cpu")(str(found["names"][4]))
+        np.testing.assert_allclose(found["features"][4], one, rtol=1e-5)
+        assert len(found["labels"]) == 5
+    assert run(capsys, JOBS["embed"], "--force", "--part", "1/1", "--parts", "parts")[0] == 0
+    code, _, err = run(capsys, "join parts --force")
+    assert code == 2 and err.startswith("error: data/val/clip 1.mp4: ")
+    assert run(capsys, "join parts --force --skip-errors") == (2, out, run(capsys, command, "--force")[2])
 
 
 def test_a_part_goes_on_with_what_is_missing(here, capsys):

@@ -7,6 +7,7 @@ import pytest
 from toys import write_clip
 
 from tinyaction.cli.check import main as check
+from tinyaction.cli.prepare import main as prepare
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
 from tinyaction.data.groups import check_groups_apart, split_groups
 from tinyaction.prepare.store import check_store, fill_store, plan_store
@@ -150,3 +151,37 @@ def test_a_store_keeps_the_groups(tmp_path):
     assert groups(stored) == groups(find_data(folder)) == groups(find_data(tmp_path / "store", group_by=by_end))
     assert stored.class_names == ["run", "sit"] and sorted(stored.val.labels.tolist()) == [0, 1]
     check_store(tmp_path / "store", 8)
+
+
+# ---- prepare split -------------------------------------------------------------------------------------------------
+
+
+def test_a_new_split_keeps_groups_whole_whatever_the_old_one_was(tmp_path, capsys):
+    rows = [f"{name}/p{person}_{take}.mp4,{name},{'train' if take else 'val'}" for name in ("run", "sit")
+            for person in range(5) for take in range(2)]
+    (tmp_path / "old.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    (tmp_path / "lists").mkdir()
+    out = tmp_path / "lists" / "new.csv"
+    words = ["split", "--data", str(tmp_path / "old.csv"), "--by", "group", "--out", str(out)]
+    assert prepare(words) == 2
+    assert "no groups are known; name them with --group-by" in capsys.readouterr().err and not out.exists()
+    assert prepare([*words, "--group-by", BY_PERSON]) == 0
+    assert "16 training and 4 validation videos; 1 of 5 groups" in capsys.readouterr().out
+    data = find_data(out, allow_outside=True)
+    sides = groups(data)
+    assert not sides[0] & sides[1] and sides[0] | sides[1] == set("01234")
+    paths = {Path(videos[index][0]).resolve() for videos in (data.train, data.val) for index in range(len(videos))}
+    assert paths == {(tmp_path / row.split(",")[0]).resolve() for row in rows}
+    assert prepare([*words, "--group-by", BY_PERSON, "--force", "--val-share", "1.5"]) == 2
+    assert "--val-share is 1.5; it must be above 0 and below 1" in capsys.readouterr().err
+
+
+def test_segments_of_a_video_stay_together_in_a_new_split(tmp_path):
+    lines = [f"v{number}.mp4,{start},{start + 1},{name}" for number in range(6)
+             for start, name in ((0, "sit"), (1, "run"))]
+    (tmp_path / "old.csv").write_text("path,start,end,label\n" + "\n".join(lines) + "\n")
+    assert prepare(["split", "--data", str(tmp_path / "old.csv"), "--by", "class", "--out",
+                    str(tmp_path / "new.csv")]) == 0
+    data = find_data(tmp_path / "new.csv")
+    sides = [{videos.name(index) for index in range(len(videos))} for videos in (data.train, data.val)]
+    assert not sides[0] & sides[1] and [len(side) for side in sides] == [5, 1]

@@ -131,6 +131,12 @@ def test_an_unknown_class_is_refused(tmp_path):
         ta.find_data(folder)
 
 
+def test_a_class_without_training_video_is_said(tmp_path):
+    folder = written(tmp_path / "set", "a.mp4,0,1,sit,train", "b.mp4,0,1,sit,val", "c.mp4,0,1,sitt,val")
+    assert [note.partition(": ")[2] for note in ta.find_data(folder).notes] == [
+        "no training video has the label 'sitt', so it cannot be learned; is it misspelt?"]
+
+
 @pytest.mark.parametrize("format", ["raw", "jpeg"])
 def test_a_store_keeps_a_video_once_for_all_its_segments(long_videos, tmp_path, format):
     settings = StoreSettings(format=format, short_side=32)

@@ -31,11 +31,13 @@ from tinyaction.results.plots import (
     shortened,
     whole_ticks,
 )
+from tinyaction.results.predictions_table import Originals
 from tinyaction.results.report import write_report
 from tinyaction.results.report_clips import FoundVideos, spread_over_classes
 from tinyaction.results.run import RunFolder, epoch_sort_key, read_run
 from tinyaction.results.sheets import MARGIN, PAPER, Strip, clip_frames, data_uri, draw_sheet, fonts_here, has_letter
 from tinyaction.training.config import RunConfig
+from tinyaction.video.frames import original_of
 from tinyaction.video.writer import write_video
 
 NAMES = ["<b>bold</b> & brave", "打字", "left, \"right\"", "typing"]
@@ -483,3 +485,36 @@ def test_folds_are_a_table_with_mean_and_spread(run: Path) -> None:
     text = page_with(run, final=True)
     assert "is trained on all of them, so none is left to test it" in text
     assert "tinyaction predict" in text and "tinyaction evaluate" not in text
+
+
+# ---- the table of predictions --------------------------------------------------------------------------------------
+
+
+def test_a_table_that_is_cut_says_how_many_wrong_ones_it_lacks(run: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tinyaction.results.predictions_table.MOST_ROWS", 1)
+    assert "3 more clips, 1 of them wrong, are only in predictions.csv." in Page(write_report(run)).text
+    monkeypatch.setattr("tinyaction.results.predictions_table.MOST_ROWS", 3)
+    assert "1 more clips, all of them right, are only in predictions.csv." in Page(write_report(run)).text
+
+
+def test_groups_are_a_column_where_there_are_any(run: Path) -> None:
+    dataset = dataset_of(run)
+    assert '"group"' not in write_report(run, val_set=dataset).read_text()
+    dataset.videos.groups = ["anna", "ben", "anna", "carl"]
+    page = write_report(run, val_set=dataset).read_text()
+    assert '"columns": ["video", "true class", "predicted", "score", "group"]' in page and '"carl"' in page
+
+
+def test_of_a_store_one_file_is_opened_to_link_them_all(tmp_path: Path, monkeypatch) -> None:
+    data = toys.write_set(tmp_path / "bars", num_train=2, num_val=4)
+    assert main(["store", "--data", str(data), "--num-workers", "0", "--out", str(tmp_path / "store")]) == 0
+    stored = sorted(map(str, (tmp_path / "store" / "val").glob("*")))
+    opened: list[str] = []
+    monkeypatch.setattr("tinyaction.results.predictions_table.original_of",
+                        lambda path: opened.append(path) or original_of(path))
+    originals = Originals()
+    assert [originals.of(path) for path in stored] == sorted(map(str, (data / "val").glob("*.mp4")))
+    assert len(opened) == 1
+    (data / "val" / "clip 3.mp4").unlink()                             # no longer there: the stored file is looked at
+    assert originals.of(stored[3]) == stored[3] and len(opened) == 2
+    assert originals.of("a.mp4") == "a.mp4"

@@ -5,6 +5,8 @@ The processes are those of a fork server, which start in 0.1 s; torchrun itself 
 
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from ranks import Ranks, has_saved, wait_for, weight_difference
 from toys import write_set
 
 from tinyaction.data.loader import EpochSampler, VideoLoader
+from tinyaction.files import is_alive
 from tinyaction.training.job import requeue_job
 from tinyaction.training.resume import own_part
 from tinyaction.training.rounds import share_step
@@ -79,6 +82,21 @@ def test_a_broken_file_of_one_process_ends_all_with_one_sentence(bars, tmp_path)
     (error,) = ranks.errors()
     assert "clip 7.mp4" in error
     assert "Traceback" not in ranks.output.read_text()
+
+
+@pytest.mark.slow
+def test_skipped_videos_of_all_processes_count(bars, tmp_path):
+    """Three of 19, which both processes have some of: more than a share of 0.15, and of each fewer."""
+    data = tmp_path / "data"
+    shutil.copytree(bars, data)
+    for number in (3, 7, 12):
+        (data / "train" / f"clip {number}.mp4").write_bytes(b"no video")
+    ranks = Ranks(2, tmp_path / "output", "--data", data, "--out", tmp_path / "run", "--on-error", "skip",
+                  "--max-skipped", 0.15, *FLAGS)
+    assert ranks.end() == [2, 2]
+    (error,) = ranks.errors()
+    assert "3 of 19 videos are bad; at most a share of 0.15 may be skipped (max_skipped):" in error
+    assert ranks.output.read_text().count("error: ") == 1
 
 
 @pytest.mark.slow
@@ -205,3 +223,59 @@ def test_requeue_asks_slurm(tmp_path, monkeypatch):
     assert (tmp_path / "words").read_text() == "requeue 17; rm x\n"
     command.write_text("#!/bin/sh\necho no such job >&2\nexit 1\n")
     assert requeue_job() == "not requeued: scontrol requeue 17; rm x says no such job"
+
+
+# ---- torchrun ------------------------------------------------------------------------------------------------------
+
+# Rank 1 is killed within its third batch, once.
+PROGRAM = """
+import os, signal, sys
+import torch
+import tinyaction.training.loop as loop
+from tinyaction.cli.train import main
+
+torch.set_num_threads(1)
+train_one_batch = loop.train_one_batch
+num_batches = 0
+
+def train_or_be_killed(*arguments, **more):
+    global num_batches
+    num_batches += 1
+    if num_batches == 3 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    train_one_batch(*arguments, **more)
+
+loop.train_one_batch = train_or_be_killed
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("torchrun_is_killed", [False, True])
+def test_torchrun_restarts_from_the_last_save(torchrun_is_killed, bars, alone, tmp_path):
+    """A rank is killed, and torchrun starts both again; then torchrun itself is, and the run is resumed by one."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1",
+               tmp_path / "program.py", "--data", bars, "--out", run, "--grad-accum", 2, "--save-every", 1, *FLAGS]
+    with open(tmp_path / "output", "w") as output:
+        torchrun = subprocess.Popen([*map(str, command)], stdout=output, stderr=subprocess.STDOUT)
+    try:
+        wait_for(lambda: (run / "log.txt").exists() and "resumed in epoch" in (run / "log.txt").read_text())
+        if torchrun_is_killed:
+            wait_for(has_saved(run, 1))
+            ranks = [int(pid) for path in Path(f"/proc/{torchrun.pid}/task").glob("*/children")
+                     for pid in path.read_text().split()]
+            assert len(ranks) >= 2
+            torchrun.kill()
+            wait_for(lambda: not any(map(is_alive, ranks)))
+            assert "stopped by SIGTERM in epoch" in (run / "log.txt").read_text()
+            assert Ranks(1, tmp_path / "one", "--resume", run).end() == [0]
+        else:
+            assert torchrun.wait(timeout=60) == 0
+    finally:
+        torchrun.kill()
+    printed = (tmp_path / "output").read_text()
+    assert "error: rank 1 (process " in printed and ") was killed at train batch" in printed
+    assert (run / "log.txt").read_text().count("resumed in epoch ") == 1 + torchrun_is_killed
+    assert weight_difference(run, alone) < 1e-5

@@ -48,6 +48,7 @@ class Audit:
     groups: list[str]  # of each clip: its recording, as far as the pairs tell, or the group that the list names
     shortcuts: list[Shortcut] = field(default_factory=list)
     doubts: list[LabelDoubt] = field(default_factory=list)  # clips that look more like another class, the surest first
+    scores: npt.NDArray[np.float64] | None = None  # (N, K) of each clip that can be read, by a probe of the others
     never_right: list[int] = field(default_factory=list)  # clips to whose label a probe gives less than 0.1
     notes: list[str] = field(default_factory=list)  # of the data, and what could not be done
 
@@ -69,9 +70,9 @@ class Audit:
         if self.leaks:
             clips = {pair.second if pair.first < self.num_train else pair.first for pair in self.leaks}
             found.append(f"{len(clips)} of {len(self.videos) - self.num_train} validation clips are of the same "
-                         "recording as a training clip: their accuracy flatters (--write-groups writes groups to "
-                         "split by)")
-        found += shortcut_sentences(self.shortcuts, network="the probe")
+                         "recording as a training clip: their accuracy flatters; audit --write-groups CSV writes "
+                         "groups, by which prepare split --by group --data CSV splits")
+        found += shortcut_sentences(self.shortcuts, network="the probe") if self.shortcuts else []
         if self.doubts:
             num_confident = sum(doubt.is_confident for doubt in self.doubts)
             found.append(f"{len(self.doubts)} of {len(self.videos)} labels are doubtful: a probe of the other clips "
@@ -82,7 +83,7 @@ class Audit:
             found.append(f"{len({index for index, _ in self.oddities})} clips are odd: dark, still, with bars or with "
                          "sound that outlasts the picture")
         num_val = len(self.videos) - self.num_train
-        low, high = wilson_interval(round(0.9 * num_val), num_val)
+        low, high = wilson_interval(round(0.9 * num_val), num_val) if num_val else (0.0, 0.0)
         if high - low > LEAST_WIDTH:
             found.append(f"an accuracy of 0.90 on {num_val} validation clips may be {low:.2f} to {high:.2f}; "
                          f"{clips_for_width(LEAST_WIDTH)} clips would bring that to {LEAST_WIDTH:.2f}, --folds uses "
@@ -113,20 +114,17 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     Raises ValueError or OSError: a list, a flag or the weights are wrong; the message names it.
     """
     count = on_count or (lambda unit, done, total: None)
-    check_input(config.model, clip_len=config.clip_len, size=config.size)
-    folder = prepare_folder(config, on_line=on_line, on_count=on_count)
-    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False)
-    if data.train.starts is not None:
-        raise ValueError(f"{data.train.source}: it lists segments, and audit knows whole clips")
-    if data.is_multi_label:
-        raise ValueError(f"{data.train.source}: its videos have several labels; audit knows one label a video")
-    videos, num_train = data.train.joined(data.val), len(data.train)
+    data = audit_folder(config, on_line=on_line, on_count=on_count)
+    videos = data.train.joined(data.val) if data.is_split and len(data.val) else data.train
+    num_train = len(data.train)
     facts, unreadable = look_at_all(videos, config, lambda done, total: count("clips looked at", done, total))
     pairs = find_pairs([None if one is None else one.keypoints for one in facts],
                        on_clip=lambda done, total: count("clips compared", done, total))
     known = None if videos.groups is None else list(videos.groups)
     groups = known or group_names(len(videos), pairs)
-    audit = Audit(folder, data.class_names, videos, num_train, facts, unreadable, pairs, groups, notes=[*data.notes])
+    assert data.folder is not None
+    audit = Audit(data.folder, data.class_names, videos, num_train, facts, unreadable, pairs, groups,
+                  notes=[*data.notes])
     readable = [index for index, one in enumerate(facts) if one is not None]
     try:
         folds = folds_of(videos, groups, readable, data)
@@ -142,6 +140,32 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
         audit.notes.append("no doubtful labels, and nothing on frames: that needs features of a pretrained network "
                            "(--model and --weights)")
     return audit
+
+
+def audit_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> DataFolder:
+    """The data that is audited. Raises ValueError where audit does not know its kind."""
+    check_input(config.model, clip_len=config.clip_len, size=config.size)
+    folder = prepare_folder(config, on_line=on_line, on_count=on_count)
+    data = _find_clips(folder, config)
+    if data.train.starts is not None:
+        raise ValueError(f"{data.train.source}: it lists segments, and audit knows whole clips")
+    if data.is_multi_label:
+        raise ValueError(f"{data.train.source}: its videos have several labels; audit knows one label a video")
+    return replace(data, folder=folder)
+
+
+def _find_clips(folder: Path, config: RunConfig) -> DataFolder:
+    """All that is listed; where it cannot be split, all of it as training, and a note says why."""
+    try:
+        return find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False)
+    except ValueError as error:
+        try:
+            data = find_data(folder, val_share=None, any_split=True, keep_split=False, group_by=config.group_by,
+                             allow_outside=config.allow_outside)
+        except ValueError:
+            raise error from None
+        data.notes.append(f"no validation, so nothing is said of leaks into it: {error}")
+        return data
 
 
 def look_at_all(
@@ -168,6 +192,8 @@ def folds_of(
     """Folds over the readable clips, by place among them, that keep groups whole: as many as the classes allow."""
     if not readable:
         raise ValueError("no clip can be read")
+    if len(np.unique(videos.labels[readable])) < 2:
+        raise ValueError("all clips that can be read are of one class")
     chosen = videos.subset(readable).with_groups([groups[index] for index in readable])
     least = min(len({groups[place] for place in readable if videos.labels[place] == label})
                 for label in np.unique(videos.labels[readable]))
@@ -195,6 +221,7 @@ def add_features(
     labels = probed.labels.numpy()
     audit.doubts = [replace(doubt, index=readable[doubt.index]) for doubt in doubtful_labels(scores, labels)
                     if doubt.margin > 0]
+    audit.scores = scores
     audit.shortcuts += on_frames
     wrong = scores.argmax(axis=1) != labels
     audit.never_right = [readable[place] for place in np.flatnonzero(wrong & (confidence(scores, labels) < 0.1))]

@@ -8,10 +8,11 @@ import av
 import cv2
 import numpy as np
 
-from tinyaction.audit.recordings import ClipKeypoints, describe_frames
+from tinyaction.audit.recordings import Keypoints, describe_frames
 from tinyaction.video import UInt8Array, VideoError, open_video
 
 NUM_FRAMES = 9  # that are looked at, spread over the clip
+KEYPOINT_STEP = 2  # keypoints are looked for in every second one of these
 DARK = 0.08  # mean brightness, 0 to 1, below which there is little to see
 STILL = 0.002  # mean change of brightness between the frames below which nothing moves
 BARS = 0.08  # share of the picture that is black in all frames from which it is letterboxed
@@ -33,7 +34,7 @@ class ClipFacts:
     motion: float  # mean change of brightness from one looked-at frame to the next
     bars: float  # share of the picture that is a black edge in all frames
     tail_seconds: float  # of sound after the last frame
-    keypoints: ClipKeypoints
+    keypoints: list[Keypoints]
 
     @property
     def metadata(self) -> list[float]:
@@ -70,7 +71,7 @@ def look_at(path: str) -> ClipFacts | VideoError:
                       for frame in shown]) / 255.0                     # (T, 64, 64)
     return ClipFacts(path, width, height, reader.fps, len(reader), seconds, os.path.getsize(path),
                      float(small.mean()), float(np.abs(np.diff(small, axis=0)).mean()), _bars(shown),
-                     _tail_seconds(path, seconds), describe_frames(shown))
+                     _tail_seconds(path, seconds), describe_frames(shown[::KEYPOINT_STEP]))
 
 
 def _bars(frames: list[UInt8Array]) -> float:

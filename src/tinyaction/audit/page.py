@@ -3,8 +3,9 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from tinyaction.audit.audit import Audit
+from tinyaction.data.segments import write_segments
 from tinyaction.files import write_whole
 from tinyaction.results.page import html_page, section, table
 from tinyaction.results.sheets import data_uri, draw_strip, resized
-from tinyaction.text import to_cell
 from tinyaction.video import UInt8Array, VideoError, open_video
 
 MOST_SHOWN = 40  # clips, or pairs, with pictures in a section; the JSON has all
 NUM_FRAMES, SIDE = 5, 112  # of a strip; pixels of the longer side
 NOTHING = "<p>Nothing was found.</p>"
+Picture = Callable[[str], str]  # path -> HTML
 
 
 def write_audit(audit: Audit, folder: Path) -> None:
@@ -31,12 +33,11 @@ def write_audit(audit: Audit, folder: Path) -> None:
 
 
 def write_groups(audit: Audit, path: Path) -> None:
-    """A CSV of all clips with a group each and without a split, which training then makes by group."""
-    rows = [("path", "label", "group"),
-            *((os.path.relpath(audit.path(index), path.parent).replace(os.sep, "/"), audit.class_names[label],
-               audit.groups[index]) for index, label in enumerate(audit.videos.labels.tolist()))]
-    write_whole(path, "".join(",".join('"' + to_cell(cell).replace('"', '""') + '"' for cell in row) + "\n"
-                              for row in rows))
+    """A CSV of all clips with a group each and without a split, which training or ``prepare split`` makes by group."""
+    write_segments(path, [
+        replace(audit.videos.row(index, audit.class_names), group=audit.groups[index],
+                path=os.path.relpath(audit.path(index), path.parent).replace(os.sep, "/"))
+        for index in range(len(audit.videos))])
 
 
 def audit_facts(audit: Audit) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def _pair(audit: Audit, pair: Any) -> dict[str, Any]:
 
 def audit_page(audit: Audit) -> str:
     """The audit as one page of HTML; it reads the clips that it shows."""
+    picture = cache(picture_of)                                        # a clip may stand in several sections
     sentences = "".join(f"<li>{escape(text)}</li>" for text in audit.sentences())
     notes = "".join(f"<p>Note: {escape(text)}.</p>" for text in audit.notes)
     num_val = len(audit.videos) - audit.num_train
@@ -71,13 +73,13 @@ def audit_page(audit: Audit) -> str:
         f"clips of {len(audit.class_names)} classes</p></header>",
         section("In short", (f"<ul>{sentences}</ul>" if sentences else NOTHING) + notes),
         section("What simpler models get", _shortcut_table(audit)),
-        section("Doubtful labels", _label_section(audit)),
-        section("The same recording in training and validation", _leak_section(audit)),
+        section("Doubtful labels", _label_section(audit, picture)),
+        section("The same recording in training and validation", _leak_section(audit, picture)),
         section("Clips whose label the probe finds least likely", _strips(
-            (_strip(audit.path(index), f"labelled {audit.class_names[audit.videos.labels[index]]}")
+            (_strip(audit.path(index), f"labelled {audit.class_names[audit.videos.labels[index]]}", picture)
              for index in audit.never_right[:MOST_SHOWN]), len(audit.never_right))),
-        section("Odd clips", _strips((_strip(audit.path(index), text) for index, text in audit.oddities[:MOST_SHOWN]),
-                                     len(audit.oddities))),
+        section("Odd clips", _strips((_strip(audit.path(index), text, picture) for index, text in
+                                      audit.oddities[:MOST_SHOWN]), len(audit.oddities))),
         section("Classes", _class_table(audit)),
     ]))
 
@@ -89,18 +91,19 @@ def _shortcut_table(audit: Audit) -> str:
             + table(["seen", "accuracy", "95 % interval"], rows)) if rows else NOTHING
 
 
-def _label_section(audit: Audit) -> str:
+def _label_section(audit: Audit, picture: Picture) -> str:
     names = audit.class_names
     return _strips((_strip(audit.path(one.index), f"labelled {names[one.label]}, looks like {names[one.looks_like]} "
-                           f"(ahead by {one.margin:.2f})") for one in audit.doubts[:MOST_SHOWN]), len(audit.doubts))
+                           f"(ahead by {one.margin:.2f})", picture) for one in audit.doubts[:MOST_SHOWN]),
+                   len(audit.doubts))
 
 
-def _leak_section(audit: Audit) -> str:
+def _leak_section(audit: Audit, picture: Picture) -> str:
     parts = []
     for pair in audit.leaks[:MOST_SHOWN]:
         how = "mirrored, " if pair.is_mirrored else ""
-        parts.append(_strip(audit.path(pair.first), f"{how}{pair.num_inliers} places agree with the next")
-                     + _strip(audit.path(pair.second), ""))
+        parts.append(_strip(audit.path(pair.first), f"{how}{pair.num_inliers} places agree with the next", picture)
+                     + _strip(audit.path(pair.second), "", picture))
     return _strips(parts, len(audit.leaks))
 
 
@@ -109,14 +112,18 @@ def _strips(strips: Iterable[str], num_all: int) -> str:
     return cut + "".join(strips) if num_all else NOTHING
 
 
-def _strip(path: str, caption: str) -> str:
+def _strip(path: str, caption: str, picture: Picture) -> str:
     """A clip under its name; a sentence where it cannot be read."""
     head = f"<h3>{escape(caption)} <small>{escape('/'.join(Path(path).parts[-2:]))}</small></h3>"
+    return f"<article>{head}{picture(path)}</article>"
+
+
+def picture_of(path: str) -> str:
+    """Some frames of a clip as HTML."""
     try:
-        picture = data_uri(draw_strip(some_frames(path)))
+        return f'<img alt="frames" src="{data_uri(draw_strip(some_frames(path)))}">'
     except VideoError as error:
-        return f"<article>{head}<p>{escape(error.reason)}</p></article>"
-    return f'<article>{head}<img alt="frames" src="{picture}"></article>'
+        return f"<p>{escape(error.reason)}</p>"
 
 
 def some_frames(path: str) -> list[UInt8Array]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": "where in the frames a network found its class",
     "embed": "a feature vector a video, by any network",
     "neighbors": "the labelled clips that are most like a video",
+    "suggest": "the videos that are worth labelling next",
     "export": "a checkpoint as ONNX, torch.export or TorchScript, checked",
     "models": "the recognizers there are: parameters, input, GFLOPs, weights",
     "store": "decode videos once, to frames that read faster",

@@ -1,12 +1,16 @@
 """What is doubtful about a folder of clips: labels, recordings in train and val, shortcuts, odd files."""
 
+import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 
 from tinyaction.audit.audit import audit_data
 from tinyaction.audit.page import audit_lines, write_audit, write_groups
+from tinyaction.audit.parts import features_in_part, paths_of
 from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.progress import CountLine
 from tinyaction.files import check_output
 from tinyaction.results.summary import WIDTH
@@ -16,6 +20,10 @@ from tinyaction.training.config import RunConfig
 
 @errors_to_exit_code
 def main(argv: Sequence[str] | None = None) -> int:
+    return run(parse_args(argv))
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="tinyaction audit", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of the videos and their lists")
     parser.add_argument("--model", default="tsn-mobilenet_v2", help="network whose features tell of labels and frames "
@@ -35,13 +43,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
     parser.add_argument("--force", action="store_true", help="replace a CSV that tinyaction wrote before")
-    args = parser.parse_args(argv)
+    add_part_flags(parser)
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace, parts: Path | None = None) -> int:
+    """Features of parts are kept beside the data, where this finds them; ``parts`` says of which videos they are."""
     config = RunConfig(args.data, method="probe", model=args.model, weights=args.weights, clip_len=args.clip_len,
                        size=args.size, group_by=args.group_by, num_workers=args.num_workers, device=args.device,
                        allow_outside=args.allow_outside, on_error="skip", max_skipped=1.0)
     folder = check_output(args.out, flag="--out", inputs=[args.data], is_folder=True)
     if args.write_groups:
         check_output(args.write_groups, flag="--write-groups", inputs=[args.data, args.out], force=args.force)
+    if args.part or args.cluster or parts:
+        if not config.pretrained:
+            raise ValueError("--part and --cluster compute features, and those need --weights; the rest of an audit "
+                             "is done in one go")
+        paths = paths_of(config)
+        if args.part:
+            return work_on_part("audit", paths, args, partial(features_in_part, config))
+        if args.cluster:
+            parts = work_on_cluster("audit", paths, args, partial(features_in_part, config))
+        joined("audit", paths, args, parts)
     count = CountLine()
     audit = audit_data(config, on_line=lambda line: print(printable(line)), on_count=count)
     count.clear()

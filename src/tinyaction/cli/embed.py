@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,8 +25,10 @@ from tinyaction.data.annotations import find_data
 from tinyaction.device import default_num_workers
 from tinyaction.files import check_output, whole_file, write_whole
 from tinyaction.inference.embedder import Embedder, Vector
-from tinyaction.inference.inputs import flat_sources
+from tinyaction.inference.inputs import OnSourceError, flat_sources
 from tinyaction.prepare.parts import Records, Work
+from tinyaction.text import printable
+from tinyaction.video import VideoError
 
 
 @dataclass
@@ -56,12 +59,24 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
     if arguments.cluster:
         parts = work_on_cluster("embed", videos.names, arguments, partial(features_in_part, arguments))
     records = joined("embed", videos.names, arguments, parts)
+    bad: list[Exception] = []
+
+    def leave_out(error: Exception) -> None:
+        if not arguments.skip_errors:
+            raise error
+        bad.append(error)
+        print(printable(f"error: {error}"), file=sys.stderr)
+
     rows, times, features = [], [], []
-    for index, start, end, vector in (embed(load_embedder(arguments), videos.names, arguments) if records is None else
-                                      features_of_parts(records, videos.names)):
+    for index, start, end, vector in (
+        embed(load_embedder(arguments), videos.names, arguments, on_error=leave_out) if records is None else
+        features_of_parts(records, videos.names, on_error=leave_out)
+    ):
         rows.append(index)
         times.append((start, end))
         features.append(vector)
+    if not features:
+        raise ValueError(f"none of the {len(videos.names)} videos could be read")
     arrays: dict[str, Any] = {"features": np.stack(features), "names": np.array([videos.names[i] for i in rows])}
     if arguments.windows is not None:
         arrays |= {"start_seconds": np.array(times)[:, 0], "end_seconds": np.array(times)[:, 1]}
@@ -71,7 +86,9 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
     what = "videos" if arguments.windows is None else f"windows of {len(videos.names)} videos"
     where = "" if path.suffix == ".npz" else f"; names in {names_path}"
     print(f"{path}: {len(features)} {what}, {arrays['features'].shape[1]} features each{where}")
-    return 0
+    if bad:
+        print(f"error: {len(bad)} of {len(videos.names)} videos could not be read", file=sys.stderr)
+    return 2 if bad else 0
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -85,6 +102,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="from one window to the next; default the window itself")
     parser.add_argument("--num-workers", type=int, default=-1,
                         help="processes that decode; 0 decodes in the main process, -1 (default) starts one per core")
+    parser.add_argument("--skip-errors", action="store_true",
+                        help="go on after a video that cannot be read, name it, and leave it out")
     parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
     parser.add_argument("--out", default="features.npy",
                         help="FILE.npy, (N, F) float32, and the names in FILE.txt (default features.npy); or FILE.npz "
@@ -130,34 +149,47 @@ def chosen_videos(arguments: argparse.Namespace) -> Videos:
 
 
 def embed(
-    embedder: Embedder, names: Sequence[str], arguments: argparse.Namespace
+    embedder: Embedder, names: Sequence[str], arguments: argparse.Namespace, *, on_error: OnSourceError
 ) -> Iterator[tuple[int, float, float, Vector]]:
     """(which video, start, end, features); without windows start and end mean nothing."""
     if arguments.windows is None:
-        for index, (_, vector) in enumerate(embedder.stream(list(names), num_workers=arguments.num_workers)):
+        index = 0
+        for name, vector in embedder.stream(list(names), num_workers=arguments.num_workers, on_error=on_error):
+            index = names.index(name, index)                           # the next, but after videos left out
             yield index, 0.0, 0.0, vector
+            index += 1
         return
     for index, name in enumerate(names):
-        for start, end, vector in embedder.windows(name, window_seconds=arguments.windows,
-                                                   stride_seconds=arguments.stride):
-            yield index, start, end, vector
+        try:
+            for start, end, vector in embedder.windows(name, window_seconds=arguments.windows,
+                                                       stride_seconds=arguments.stride):
+                yield index, start, end, vector
+        except VideoError as error:
+            on_error(error)
 
 
 def features_in_part(arguments: argparse.Namespace) -> Work:
-    """Yields (name, [[start, end, features], ...]) of videos, the features as text."""
+    """Yields (name, [[start, end, features], ...]) of videos, the features as text, or (name, {"bad": why})."""
     embedder = load_embedder(arguments)
 
     def work(names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        for index, group in groupby(embed(embedder, names, arguments), key=lambda row: row[0]):
+        bad: list[Exception] = []
+        for index, group in groupby(embed(embedder, names, arguments, on_error=bad.append), key=lambda row: row[0]):
             yield names[index], [[start, end, base64.b64encode(vector.tobytes()).decode()]
                                  for _, start, end, vector in group]
+        yield from ((error.path, {"bad": error.reason}) for error in bad if isinstance(error, VideoError))
 
     return work
 
 
-def features_of_parts(records: Records, names: Sequence[str]) -> Iterator[tuple[int, float, float, Vector]]:
+def features_of_parts(
+    records: Records, names: Sequence[str], *, on_error: OnSourceError
+) -> Iterator[tuple[int, float, float, Vector]]:
     """As :func:`embed`."""
     for index, name in enumerate(names):
+        if isinstance(records[name], dict):
+            on_error(VideoError(name, records[name]["bad"]))
+            continue
         for start, end, text in records[name]:
             yield index, start, end, np.frombuffer(base64.b64decode(text), np.float32)
 

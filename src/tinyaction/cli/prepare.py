@@ -1,4 +1,4 @@
-"""Put a set of videos in place, download or generate it, or bring over the segments that another tool labeled."""
+"""Put a set of videos in place, download or generate it, split it, or bring over segments of another tool."""
 
 import argparse
 import sys
@@ -7,10 +7,12 @@ from pathlib import Path
 
 from tinyaction.cli import Parser, errors_to_exit_code, store
 from tinyaction.cli.progress import CountLine
+from tinyaction.data.annotations import VAL_SHARE
 from tinyaction.data.segments import read_segments, write_segments
 from tinyaction.files import check_output, write_whole
 from tinyaction.prepare.annotation_formats import TOOLS, annotations_of, read_annotations
 from tinyaction.prepare.download import prepare_kinetics400_tiny
+from tinyaction.prepare.split import write_new_split
 from tinyaction.prepare.streams import make_streams
 from tinyaction.prepare.synthetic import STAND_IN_TITLE, is_stand_in, make_direction_set
 from tinyaction.text import printable
@@ -54,6 +56,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     store.add_flags(frames)
     frames.set_defaults(command=store.run)
 
+    split = sets.add_parser("split", help="choose the validation videos anew, as a CSV", allow_abbrev=False,
+                            description="Choose the validation videos of a folder or list anew, and write a CSV for "
+                            "train --data CSV.")
+    split.add_argument("--data", required=True, help="folder of the videos and their lists, or one list")
+    split.add_argument("--by", choices=("group", "class"), default="group", help="keep groups whole, or go class by "
+                       "class (default group)")
+    split.add_argument("--group-by", default="", help="regular expression on the path: clips with the same match are "
+                       "a group; default the column 'group'")
+    split.add_argument("--out", required=True, metavar="CSV", help="the CSV to write")
+    split.add_argument("--val-share", type=float, default=VAL_SHARE, help="of the videos (default %(default)s)")
+    split.add_argument("--seed", type=int, default=0, help="another seed gives another split (%(default)s)")
+    split.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
+    split.add_argument("--force", action="store_true", help="replace a CSV that tinyaction wrote before")
+    split.set_defaults(command=run_split)
+
     segments = sets.add_parser("import", help="segments that another tool labeled, as our CSV", allow_abbrev=False,
                                description="Label Studio's or ActivityNet's JSON as a CSV of segments, and back.")
     segments.add_argument("file", metavar="FILE", help="the JSON of another tool; with --export our CSV")
@@ -93,6 +110,15 @@ def run_streams(args: argparse.Namespace) -> None:
     make_streams(args.data, num_train=args.num_train, num_val=args.num_val, seconds=args.seconds,
                  overlaps=args.overlaps, seed=args.seed, on_progress=lambda done, total: line("videos", done, total))
     line.print(f"{args.data}: {args.num_train} training and {args.num_val} validation videos of {args.seconds:g} s")
+
+
+def run_split(args: argparse.Namespace) -> None:
+    if Path(args.out).suffix.lower() != ".csv":
+        raise ValueError(f"--out is {args.out}; it must end in .csv")
+    check_output(args.out, flag="--out", inputs=[args.data], force=args.force)
+    found = write_new_split(args.data, args.out, by=args.by, val_share=args.val_share, seed=args.seed,
+                            group_by=args.group_by, allow_outside=args.allow_outside)
+    print(printable(f"{args.out}: {found}"))
 
 
 def run_import(args: argparse.Namespace) -> None:

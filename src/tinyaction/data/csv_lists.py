@@ -46,6 +46,11 @@ def from_tables(
     every = [*train, *val, *test]
     if _is_of_class_folders(tables[0], every):  # a folder named "7" is a name, not the number of a class
         class_names = sorted({row.label for row in every})
+    trained = {name for row in train for name in label_names(row)}
+    new = next((row for row in val if train and not trained.issuperset(label_names(row))), None)
+    if new is not None:
+        notes.append(f"{new.where}: no training video has the label {new.label!r}, so it cannot be learned; is it "
+                     "misspelt?")
     has_names = class_names is not None or split.any_split
     class_names = names_of_labels(every, class_names)
     for row in () if allow_outside else every:
@@ -70,7 +75,7 @@ def with_chosen_split(
         groups = groups_of_paths([row.path for row in rows], folder, split.group_by)
     elif groups is None and not rows[0].is_whole:
         groups, kept_whole = [row.path for row in rows], "videos"
-    _, val_ids, splits = split.choose(_rarest_labels(rows, table), groups, table)
+    _, val_ids, splits = split.choose(rarest_labels(rows, table), groups, table)
     rows = [replace(row, split=name) for row, name in zip(rows, splits, strict=True)]
     if groups is not None and kept_whole == "groups":
         rows = [replace(row, group=group) for row, group in zip(rows, groups, strict=True)]
@@ -81,7 +86,7 @@ def with_chosen_split(
                   f"{how}; {note}")
 
 
-def _rarest_labels(rows: list[Segment], table: Path) -> list[str]:
+def rarest_labels(rows: list[Segment], table: Path) -> list[str]:
     """The label by which a row is split: the only one, or of several the one that the fewest rows have.
 
     Raises ValueError where it is the one row that is split by a label which others have, too.

@@ -228,12 +228,17 @@ class VideoLoader:
 
     def _drop(self, video: BadVideo) -> None:
         self.bad.append(video)
-        if len(self.bad) > self.max_skipped * len(self.sampler):
+        self.check_skipped(len(self.bad))
+
+    def check_skipped(self, num_bad: int) -> None:
+        """Raise ValueError where so many of the epoch's videos, those of other processes among them, are too many."""
+        if num_bad > self.max_skipped * len(self.sampler):
+            shown = self.bad[:20]
             raise ValueError(
-                f"{len(self.bad)} of {len(self.sampler)} videos are bad; at most a share of {self.max_skipped:g} "
+                f"{num_bad} of {len(self.sampler)} videos are bad; at most a share of {self.max_skipped:g} "
                 "may be skipped (max_skipped):"
-                + "".join(f"\n  {bad.filename}: {bad.reason}" for bad in self.bad[:20])
-                + (f"\n  and {len(self.bad) - 20} more" if len(self.bad) > 20 else "")
+                + "".join(f"\n  {bad.filename}: {bad.reason}" for bad in shown)
+                + (f"\n  and {num_bad - len(shown)} more" if num_bad > len(shown) else "")
             )
 
     # ---- lost workers ----------------------------------------------------------------------------------------------

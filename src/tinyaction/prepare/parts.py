@@ -21,7 +21,8 @@ from tinyaction.version import __version__
 # Yields (video, what was found) for each of the given videos, in any order; what was found is what JSON can hold.
 Work = Callable[[Sequence[str]], Iterator[tuple[str, Any]]]
 Records = dict[str, Any]
-LOCAL = ("part", "parts", "cluster", "num_workers", "device", "force")  # arguments without an effect on results
+# Arguments without an effect on what is found of a video.
+LOCAL = ("part", "parts", "cluster", "num_workers", "device", "force", "skip_errors")
 
 
 @dataclass(frozen=True)

@@ -163,38 +163,57 @@ def extract_features(
     Raises:
         ValueError: features are NaN or infinite (the video is named), or what the loader raises.
     """
+    kept = keep_features(model, videos, pipeline, cache, device=device, mirrored=mirrored, reading=reading,
+                         on_video=on_video)
+    indices = sorted(kept.known)
+    return Features(_stacked([kept.known[index] for index in indices], videos), indices, kept.bad, kept.num_computed)
+
+
+@dataclass
+class Kept:
+    """Features by their place in the list, (V, T, F, 2, 2) each, and the videos that could not be read."""
+
+    known: dict[int, Array]
+    bad: list[BadVideo] = field(default_factory=list)
+    num_computed: int = 0
+
+
+def keep_features(
+    model: Recognizer, videos: VideoList, pipeline: Compose, cache: FeatureCache, *, device: torch.device,
+    mirrored: bool = False, reading: Reading | None = None, on_video: Callable[[int, int], None] | None = None,
+) -> Kept:
+    """Compute what the cache lacks, and keep it; as :func:`extract_features`, also where no video can be read."""
     kinds = (False, True) if mirrored else (False,)
     paths: list[list[Path | None]] = []
-    known: dict[int, Array] = {}
+    kept = Kept({})
     for index in range(len(videos)):
         paths.append([_path_or_none(cache, videos, index, mirrored=kind) for kind in kinds])
         read = [features for path in paths[index] if (features := cache.read(path)) is not None]
         if len(read) == len(kinds):
-            known[index] = np.concatenate(read)
-    missing = [index for index in range(len(videos)) if index not in known]
-    bad: list[BadVideo] = []
-    if missing:
-        dataset = VideoDataset(videos.subset(missing), pipeline, test_mode=True)
-        reading = reading or Reading()
-        max_skipped = min(1.0, reading.max_skipped * len(videos) / len(missing))  # a share of all, as in other runs
-        loader = build_dataloader(dataset, batch_size=1, num_workers=reading.num_workers, on_error=reading.on_error,
-                                  max_skipped=max_skipped, video_timeout=reading.video_timeout)
-        places: dict[str, list[int]] = {}
-        for index in missing:
-            places.setdefault(videos.item_name(index), []).append(index)
-        model = model.to(device).eval()
-        for number, batch in enumerate(loader, start=1):
-            name = batch["data_samples"][0].filename
-            computed = [_compute(model, batch["inputs"].to(device), name, mirrored=kind) for kind in kinds]
-            for index in places[name]:
-                known[index] = np.concatenate(computed)
-                for path, features in zip(paths[index], computed, strict=True):
-                    cache.write(path, features)
-            if on_video is not None:
-                on_video(number, len(missing))
-        bad = list(loader.bad)
-    indices = sorted(known)
-    return Features(_stacked([known[index] for index in indices], videos), indices, bad, len(missing) - len(bad))
+            kept.known[index] = np.concatenate(read)
+    missing = [index for index in range(len(videos)) if index not in kept.known]
+    if not missing:
+        return kept
+    dataset = VideoDataset(videos.subset(missing), pipeline, test_mode=True)
+    reading = reading or Reading()
+    max_skipped = min(1.0, reading.max_skipped * len(videos) / len(missing))  # a share of all, as in other runs
+    loader = build_dataloader(dataset, batch_size=1, num_workers=reading.num_workers, on_error=reading.on_error,
+                              max_skipped=max_skipped, video_timeout=reading.video_timeout)
+    places: dict[str, list[int]] = {}
+    for index in missing:
+        places.setdefault(videos.item_name(index), []).append(index)
+    model = model.to(device).eval()
+    for number, batch in enumerate(loader, start=1):
+        name = batch["data_samples"][0].filename
+        computed = [_compute(model, batch["inputs"].to(device), name, mirrored=kind) for kind in kinds]
+        for index in places[name]:
+            kept.known[index] = np.concatenate(computed)
+            for path, features in zip(paths[index], computed, strict=True):
+                cache.write(path, features)
+        if on_video is not None:
+            on_video(number, len(missing))
+    kept.bad, kept.num_computed = list(loader.bad), len(missing) - len(loader.bad)
+    return kept
 
 
 def _path_or_none(cache: FeatureCache, videos: VideoList, index: int, *, mirrored: bool) -> Path | None:

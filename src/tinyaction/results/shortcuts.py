@@ -88,7 +88,7 @@ def shortcut_section(shortcuts: Sequence[Shortcut], *, missing: str) -> str:
         return ""
     rows = [[one.name, f"{one.accuracy:.3f}", "{:.2f} to {:.2f}".format(*one.interval),
              f"{one.num_right} of {one.num_clips}"] for one in shortcuts]
-    sentences = "".join(f"<li>{escape(text)}.</li>" for text in shortcut_sentences(shortcuts))
+    sentences = "".join(f"<li>{escape(text[0].upper() + text[1:])}.</li>" for text in shortcut_sentences(shortcuts))
     has_frames = any(one.name == SHUFFLED for one in shortcuts)
     return section("What simpler models get", (
         "<p>Each row knows less than the network: an accuracy that one of them reaches says nothing of actions. "

@@ -11,13 +11,13 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from tinyaction.training.peers import PeerFailedError, Peers, TrainingInterrupted
+from tinyaction.training.peers import PeerFailedError, Peers, TrainingInterrupted, has_store_of_torchrun
 
 T = TypeVar("T")
 
@@ -34,14 +34,24 @@ def start_processes(device: torch.device) -> torch.device:
     if dist.is_initialized():
         return device
     # Waits have no limit of their own: Peers ends them.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]),  # type: ignore[attr-defined]
-                          is_master=False)
-    attempt = f"tinyaction {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    _peers.append(Peers(dist.PrefixStore(attempt, store),  # type: ignore[attr-defined]
-                        dist.get_rank(), dist.get_world_size()))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1),
+                            store=_store_for("group"), rank=int(os.environ["RANK"]),
+                            world_size=int(os.environ["WORLD_SIZE"]))
+    _peers.append(Peers(_store_for("signs of life"), dist.get_rank(), dist.get_world_size()))
     _peers[0].tell()
     return device
+
+
+def _store_for(use: str) -> Any:  # a torch.distributed.Store
+    """A connection to the store of all processes; without torchrun it is in rank 0.
+
+    torchrun's store outlives its restarts: with the keys of the attempt before, gloo would call processes that ended.
+    """
+    is_here = use == "group" and os.environ["RANK"] == "0" and not has_store_of_torchrun()
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]),  # type: ignore[attr-defined]
+                          is_master=is_here, wait_for_workers=False, multi_tenant=True)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"tinyaction {attempt} {use}", store)  # type: ignore[attr-defined]
 
 
 def stop_processes() -> None:

@@ -73,7 +73,7 @@ def simpler_models(
         return []
     measured.config["most_frequent_class"] = _known_name(measured, listed, train or listed)
     if train is not None:
-        found = of_lists(train, listed)
+        found = of_lists(train, listed, extent=extent)
     else:
         num_folds = min(MAX_FOLDS, least_groups(listed.labels.tolist(), known_groups(listed)))
         found = of_folds(listed, divide(listed, class_names, num_folds) if num_folds > 1 else [])

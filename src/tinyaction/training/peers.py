@@ -123,10 +123,10 @@ class Peers:
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         thread.join(SECONDS_TO_SPEAK)
-        if self.rank == 0 and not _has_store_of_torchrun():
+        if self.rank == 0 and not has_store_of_torchrun():
             time.sleep(2)  # the store ends with this process, and the others have to look
         if not first:  # the store is gone: with rank 0, or with torchrun
-            return self.rank == (0 if _has_store_of_torchrun() else 1)
+            return self.rank == (0 if has_store_of_torchrun() else 1)
         return first[0].partition("\t")[0] == str(self.rank)
 
     def check(self) -> None:
@@ -136,7 +136,7 @@ class Peers:
         if self._failed and int(rank_failed) != self.rank:
             raise PeerFailedError(sentence)
         now = time.monotonic()
-        if _has_store_of_torchrun() and now - max(self._answered, self._waiting_since) > self.limit_seconds:
+        if has_store_of_torchrun() and now - max(self._answered, self._waiting_since) > self.limit_seconds:
             raise ChildProcessError(f"torchrun on {os.environ.get('MASTER_ADDR')} gave no sign of life for "
                                     f"{self.limit_seconds:g} s")
         for rank, (_, since) in sorted(self._seen.items()):
@@ -188,7 +188,7 @@ class Peers:
 _LAUNCHER = os.getppid()
 
 
-def _has_store_of_torchrun() -> bool:
+def has_store_of_torchrun() -> bool:
     """Whether the store outlives the processes; without torchrun it is in rank 0."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 

@@ -90,7 +90,7 @@ def run_probe(
     except BaseException:
         run.remove_if_empty()
         raise
-    add_shortcuts(run, config, lambda: [*of_lists(data.train, data.val), *result.shortcuts])
+    add_shortcuts(run, config, lambda: [*of_lists(data.train, data.val, extent=config.shortcuts), *result.shortcuts])
     write_page(run, config, *build_datasets(config, data))
     run.close()
     return run.path, result.val

@@ -96,10 +96,11 @@ class RoundLoader:
         """Compare notes with the other processes, and end alike; returns whether all of them have a batch."""
         signum = self.stop_signal() or (signal.SIGTERM if is_launcher_gone() else 0)
         notes = gather_numbers(signum, error is not None, error is not None and not isinstance(error, VideoError),
-                               is_empty)
-        signals, failures, defects, empty = zip(*notes, strict=True)
+                               is_empty, len(self.loader.bad))
+        signals, failures, defects, empty, num_bad = zip(*notes, strict=True)
         if error is not None:
             raise error
+        self.loader.check_skipped(int(sum(num_bad)))
         if any(failures):
             raise PeerFailedError("another process could not read its batch", may_save=not any(defects))
         if any(signals) and self.may_stop():

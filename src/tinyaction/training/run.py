@@ -347,7 +347,7 @@ def report(training: Training, recorder: RunRecorder) -> RunResult:
     if training.config.method == "probe-then-finetune":
         run.add_to_config({"finetune": finetune_facts(read_run(run.path).history)})
     add_shortcuts(run, training.config, lambda: [
-        *of_lists(training.data.train, training.data.val), *of_network(
+        *of_lists(training.data.train, training.data.val, extent=training.config.shortcuts), *of_network(
             load_model(run.path / "best.pt")[0].to(training.device), training.val_set, evaluation,
             extent=training.config.shortcuts, num_workers=training.config.num_workers,
             batch_size=training.config.batch_size)])
