@@ -1,17 +1,20 @@
 """Names that try to be more than names: for a terminal, a list, a spreadsheet."""
 
 import csv
+import json
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from toys import save_toy, write_set
 
+from tinyaction.cli import say
 from tinyaction.cli.predict import main as predict
 from tinyaction.data.annotations import find_data
 from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.results.run import RunFolder
-from tinyaction.text import check_class_names, from_cell, printable, shell_line, to_cell
+from tinyaction.text import check_class_names, from_cell, printable, shell_line, to_cell, wrapped
 
 
 def test_control_characters_become_their_codes():
@@ -85,3 +88,31 @@ def test_a_command_is_quoted_as_its_shell_reads_it(monkeypatch):
     assert shell_line(*words) == "tinyaction store --data 'my clips'"
     monkeypatch.setattr("tinyaction.text.sys.platform", "win32")
     assert shell_line(*words) == 'tinyaction store --data "my clips"'
+
+
+def test_long_sentences_are_broken_and_a_command_stays_whole():
+    command = "tinyaction train --data " + "a" * 80
+    text = f"{'word ' * 20}train with:  {command}\nshort: {command[:40]}\nclass    train    val"
+    lines = wrapped(text, 80).split("\n")
+    assert f"  {command}" in lines and lines[-2:] == [f"short: {command[:40]}", "class    train    val"]
+    assert all(len(line) <= 80 for line in lines if command not in line)
+    assert " ".join(" ".join(lines).split()) == " ".join(text.split())
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_only_a_terminal_breaks_sentences(is_terminal, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    say("word \x1b[2J " * 20)
+    lines = capsys.readouterr().out.splitlines()
+    assert "\x1b" not in "".join(lines) and (max(map(len, lines)) <= 80) == is_terminal
+
+
+def test_no_escape_of_a_name_reaches_the_terminal_in_json(tmp_path, capsys):
+    bars = write_set(tmp_path / "bars", num_train=1, num_val=1)
+    save_toy(tmp_path / "toy.pt")
+    clip = tmp_path / "a\x9b2J.mp4"
+    clip.write_bytes((bars / "train" / "clip 0.mp4").read_bytes())
+    assert predict([str(clip), "--checkpoint", str(tmp_path / "toy.pt"), "--json"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x9b" not in shown and json.loads(shown)["source"] == str(clip)

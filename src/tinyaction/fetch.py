@@ -5,20 +5,24 @@ By urllib: torch.hub.download_url_to_file stops neither at a size nor at a slow 
 
 import hashlib
 import os
+import shutil
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from http.client import HTTPException
-from typing import Any
+from typing import Any, TypeVar
 
 from tinyaction.files import whole_file
 
 LEAST_BYTES_PER_STALL = 10_000  # fewer in ``stall_seconds`` count as a stall
 
+LEAST_FREE_SHARE = 0.1  # of the free bytes of a disk, which a file leaves free
+
+T = TypeVar("T")
 ByteProgress = Callable[[int, int | None], None]  # (bytes so far, bytes in all or None where the server does not say)
 
 
@@ -40,12 +44,13 @@ def fetch_url(
         stall_seconds: each so many seconds must bring 10 kB, or the rest of the file.
 
     Raises:
-        OSError: the file cannot be had, is larger than ``max_bytes``, is another one than ``digest`` says, or fewer
-            bytes came than were announced; the message begins with the URL.
+        OSError: the file cannot be had, is larger than ``max_bytes`` or than the disk has room for, is another one
+            than ``digest`` says, or fewer bytes came than were announced; the message begins with the URL.
         ValueError: that is no URL.
     """
     response = _open(url, answer_seconds, stall_seconds)
     with response, whole_file(target_file) as part, part.open("wb") as file:
+        max_bytes = min(max_bytes, int((1 - LEAST_FREE_SHARE) * shutil.disk_usage(part.parent).free))
         header = response.headers.get("Content-Length")
         num_bytes = int(header) if header is not None and header.isdecimal() else None
         num_done, stall_begin, stall_bytes = 0, time.monotonic(), 0
@@ -68,30 +73,34 @@ def fetch_url(
             raise OSError(f"{url}: its sha256 begins with {content.hexdigest()[: len(digest)]} and not with {digest}")
 
 
-def _open(url: str, answer_seconds: float, stall_seconds: float) -> Any:
-    """The response of urllib, its header read.
+def answer_within(seconds: float, function: Callable[[], T]) -> T:
+    """What a function returns or raises; TimeoutError where it takes longer. Its thread is then abandoned."""
+    answer: Future[T] = Future()
 
-    In a thread, as a socket's timeout bounds each step alone, and the look-up of a name not at all; a thread that
-    takes too long is abandoned.
-    """
-    request = urllib.request.Request(url, headers={"User-Agent": "tinyaction"})
-    answer: Future[Any] = Future()
-
-    def open_url() -> None:
+    def run() -> None:
         try:
-            answer.set_result(urllib.request.urlopen(request, timeout=stall_seconds))
+            answer.set_result(function())
         except Exception as error:  # raised again below
             answer.set_exception(error)
 
-    threading.Thread(target=open_url, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
+    return answer.result(timeout=seconds)
+
+
+def _open(url: str, answer_seconds: float, stall_seconds: float) -> Any:
+    """The response of urllib, its header read.
+
+    In a thread, as a socket's timeout bounds each step alone, and the look-up of a name not at all.
+    """
+    request = urllib.request.Request(url, headers={"User-Agent": "tinyaction"})
     try:
-        return answer.result(timeout=answer_seconds)
+        return answer_within(answer_seconds, partial(urllib.request.urlopen, request, timeout=stall_seconds))
     except urllib.error.HTTPError as error:
         error.close()
         raise OSError(f"{url}: the server answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         raise OSError(f"{url}: {error.reason}") from None
-    except FutureTimeoutError:
+    except TimeoutError:
         raise OSError(f"{url}: no answer within {answer_seconds:g} s") from None
     except (OSError, HTTPException) as error:
         raise OSError(f"{url}: the connection broke ({str(error) or type(error).__name__})") from None

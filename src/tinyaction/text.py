@@ -4,12 +4,16 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from tinyaction.places import without_secrets
 
 _FORMULA = re.compile(r"'*[=+\-@]")  # what a spreadsheet takes for a formula, or an escaped one
+
+
+_COMMAND = re.compile(r"(?<=:) +(tinyaction [a-z]+ .*)$")
 
 
 def printable(text: str) -> str:
@@ -24,6 +28,19 @@ def printable(text: str) -> str:
 
 def _is_control(letter: str) -> bool:
     return ord(letter) < 32 or 127 <= ord(letter) < 160
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break sentences into lines of at most ``width``; a command to copy, at the end of a line, stays whole."""
+    return "\n".join(part for line in text.split("\n") for part in _parts(line, width))
+
+
+def _parts(line: str, width: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    if (command := _COMMAND.search(line)) is not None:
+        return [*_parts(line[: command.start()].rstrip(), width), f"  {command[1]}"]
+    return textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def shell_line(*words: str | Path) -> str:

@@ -40,10 +40,15 @@ OUTPUTS = [
     "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --srt OUT",
     "predict VIDEO --checkpoint CHECKPOINT --device cpu --window 0.5 --vtt OUT",
     "train --data DATA --epochs 1 --num-workers 0 --device cpu --size 16 --clip-len 2 --out OUT",
+    "train --data DATA --method probe --num-workers 0 --device cpu --size 16 --clip-len 2 --out OUT",
+    "train --data DATA --method probe --folds 2 --num-workers 0 --device cpu --size 16 --clip-len 2 --out OUT",
+    "train --data SEGMENTS --task timeline --num-workers 0 --device cpu --out OUT",
+    "embed --data DATA --checkpoint CHECKPOINT --device cpu --num-workers 0 --out OUT",
+    "prepare kinetics400_tiny --data OUT",
 ]
 WITHOUT_OUTPUT = {"check", "report", "models", "neighbors", "join"}  # check names its files itself, below
 FORCED = ("predict", "explain", "embed", "export", "bench", "compare", "prepare import", "prepare split", "suggest",
-          "audit --data DATA --num-workers 1 --out DATA-audit")
+          "prepare kinetics", "audit --data DATA --num-workers 1 --out DATA-audit")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +73,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 def words_of(command: str, place: Path, out: str | Path) -> list[str]:
     names = {"VIDEO": place / "q.mp4", "CHECKPOINT": place / "model.pt", "DATA": place / "data", "OUT": out,
-             "SEGMENTS": place / "segments.csv"}
+             "SEGMENTS": place / "segments.csv", "NEW": place / "new"}
     return [str(names.get(word, word)) for word in command.split()]
 
 

@@ -338,6 +338,25 @@ def test_lists_that_are_no_files_and_endless_labels_are_errors(tmp_path):
         read_list(tmp_path / "val.txt")
 
 
+def test_a_fifo_is_no_list(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(FileNotFoundError, match=r"a\.csv: no folder and no regular file; a list is a text file$"):
+        find_data(tmp_path / "a.csv")
+
+
+def test_the_folder_that_one_is_in(tmp_path, monkeypatch):
+    class_folders(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert len(find_data(".").train) == 8
+
+
+@pytest.mark.parametrize("place", ["", "a.tsv"])
+def test_a_table_with_tabs(place, tmp_path):
+    write(tmp_path, {"a.tsv": "path\tlabel\tsplit\n1.mp4\trun\ttrain\n2.mp4\tjump\tval\n"})
+    data = find_data(tmp_path / place)
+    assert data.class_names == ["jump", "run"] and data.train.name(0) == "1.mp4" and data.unused_files() == ""
+
+
 def class_folders(folder: Path, *, names: tuple[str, ...] = ("jump", "run"), count: int = 5) -> Path:
     return write(folder, {f"{name}/{i}.mp4": "" for name in names for i in range(count)})
 

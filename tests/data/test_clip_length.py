@@ -1,5 +1,8 @@
 """Clips that are longer than the videos: a note, or an error before any work."""
 
+import threading
+import time
+
 import pytest
 from toys import write_clip
 
@@ -43,6 +46,19 @@ def test_a_clip_ten_times_as_long_is_an_error(clips):
     with pytest.raises(ValueError, match="^--clip-len is 101, and the longest of 3 videos looked at has 10 frames; it "
                                          "may be at most 10 times as many$"):
         clip_length_notes(101, list_of(clips, *LYING))
+
+
+def test_a_file_that_hangs_is_left_to_the_loader(clips, monkeypatch):
+    opened = threading.Event()
+
+    class Hangs:
+        def __call__(self, results):
+            opened.set()
+            time.sleep(60)
+
+    monkeypatch.setattr("tinyaction.data.clip_length.VideoInit", Hangs)
+    monkeypatch.setattr("tinyaction.data.clip_length.SECONDS_TO_LOOK", 0.2)
+    assert clip_length_notes(100, list_of(clips, *LYING)) == [] and opened.is_set()
 
 
 def test_a_segment_has_its_own_frames(clips):

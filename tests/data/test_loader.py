@@ -328,6 +328,21 @@ def test_halted_workers_end_the_run():
         list(batches)
 
 
+@pytest.mark.slow  # it imports torch in a process
+def test_halted_workers_do_not_keep_python_from_its_end():
+    """They do not answer the SIGTERM of multiprocessing, which waits for them when Python ends."""
+    program = """
+import os, signal
+from test_loader import Trouble, loader_of
+loader = loader_of(Trouble(40, {}), num_workers=2)
+next(iter(loader))
+for worker in loader._workers:
+    os.kill(worker.pid, signal.SIGSTOP)
+"""
+    places = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": places}, timeout=120, check=True)
+
+
 def test_workers_that_stay_silent_end_the_run():
     """Here they hang after the reading, where no file is to blame."""
     def hang(items):

@@ -51,6 +51,19 @@ def test_the_splits_of_ucf101_by_their_lists(tmp_path):
             is_there and number in (1, 3), is_there and number == 2]
 
 
+def test_the_videos_for_testing_of_ucf101_and_hmdb51(tmp_path):
+    """They are for validation, too."""
+    write(tmp_path, classInd__txt="1 Archery\n", trainlist01__txt="Archery/a.avi 1\n",
+          testlist01__txt="Archery/b.avi\n")
+    data = find_data(tmp_path)
+    assert data.of_split("test") is data.val and data.val.name(0) == "Archery/b.avi"
+    hmdb51 = tmp_path / "hmdb51"
+    hmdb51.mkdir()
+    write(hmdb51, wave_test_split1__txt="a.avi 1\nb.avi 2\n")
+    data = find_data(hmdb51)
+    assert data.of_split("test") is data.val and data.val.name(0) == "wave/b.avi"
+
+
 def test_a_dataset_reads_a_list_of_ucf101_as_training_does(tmp_path):
     write(tmp_path, classInd__txt="1 Archery\n2 Bowling\n",
           trainlist01__txt="Archery/a.avi 1\nBowling/b.avi 2\n", testlist01__txt="Bowling/c.avi\n")

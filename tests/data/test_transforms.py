@@ -498,6 +498,11 @@ def test_a_missing_transform_is_named():
         ta.Compose([ta.VideoDecode()])({"filename": "a.mp4", "frame_inds": np.arange(2)})
 
 
+def test_frames_that_were_not_put_together_are_named():
+    with pytest.raises(ValueError, match=r"^VideoPack\(\) needs the frames as one array.* add VideoFormat before it$"):
+        ta.VideoPack()({"imgs": [np.zeros((2, 2, 3))], "img_shape": (2, 2), "num_clips": 1, "clip_len": 1})
+
+
 def test_a_transform_that_returns_nothing_is_named():
     with pytest.raises(ValueError, match=r"^Forget\(\) returned NoneType; a transform must return the dict$"):
         ta.Compose([Forget()])({"filename": "a.mp4"})

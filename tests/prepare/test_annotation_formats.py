@@ -1,6 +1,7 @@
 """Segments of other tools: read, written, and back without a loss."""
 
 import json
+import os
 
 import pytest
 
@@ -68,6 +69,12 @@ def test_cancelled_annotations_and_predictions_are_passed_over(imported):
     first["annotations"].insert(0, {"was_cancelled": True, "result": [region(1, 90, "wrong")]})
     first["predictions"] = [{"result": [region(1, 80, "guess")]}]
     assert [item.label for item in imported([first, task(number=8)], fps=10).segments] == ["fall"]
+
+
+def test_a_fifo_is_no_export(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"a\.json: no regular file"):
+        read_annotations(tmp_path / "a.json", videos=tmp_path)
 
 
 def test_videos_that_are_not_there_are_said(imported):

@@ -3,6 +3,7 @@
 import functools
 import io
 import re
+import shutil
 import stat
 import struct
 import threading
@@ -160,6 +161,14 @@ def test_a_file_url(tmp_path):
 def test_what_does_not_arrive_is_an_error_and_leaves_nothing(server, tmp_path, path, message):
     with pytest.raises(OSError, match=message):
         fetch(f"{server.url}{path}", tmp_path / "file", answer_seconds=0.3, stall_seconds=0.3, max_bytes=1_000_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_disk_is_not_filled(server, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("tinyaction.fetch.shutil.disk_usage", lambda path: usage._replace(free=2_000_000))
+    with pytest.raises(OSError, match="/endless: larger than 2 MB; nothing is kept"):
+        fetch(f"{server.url}/endless", tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
 

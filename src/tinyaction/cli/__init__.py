@@ -5,12 +5,13 @@ import functools
 import importlib
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TextIO
 
 from tinyaction.device import default_num_workers
-from tinyaction.text import printable
+from tinyaction.text import printable, wrapped
 
 COMMANDS = {
     "prepare": "download or generate videos",
@@ -31,6 +32,14 @@ COMMANDS = {
     "join": "put together the parts of check, store, embed or predict",
     "bench": "clips a second, stage by stage",
 }
+
+
+def say(text: str, *, file: TextIO | None = None) -> None:
+    """Print sentences; on a terminal in lines that fit it."""
+    stream = sys.stdout if file is None else file
+    text = printable(text)
+    print(wrapped(text, max(80, shutil.get_terminal_size().columns)) if stream.isatty() else text, file=stream,
+          flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        print(f"error: {name!r} is no command of tinyaction; it must be one of {', '.join(COMMANDS)}", file=sys.stderr)
+        say(f"error: {name!r} is no command of tinyaction; it must be one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     command: Main = importlib.import_module(f"tinyaction.cli.{name}").main
     return command(arguments[1:])
@@ -96,7 +105,7 @@ def errors_to_exit_code(command: Callable[[Sequence[str] | None], int]) -> Main:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except (ValueError, OSError) as error:
-            print(f"error: {printable(_sentence(error))}", file=sys.stderr)
+            say(f"error: {_sentence(error)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of, say
 from tinyaction.cli.network import check_clip_length
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import find_data
@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     videos = chosen_videos(arguments.data, arguments.num_videos)
     check_clip_length(arguments, videos)
     clock = "processor time" if arguments.cpu_time else "wall time"
-    print(f"{processor()}, {num_cores()} cores, on {device}; torch {torch.__version__}\n"
-          f"{len(videos)} videos, medians of {arguments.repeats}, {clock}")
+    say(f"{processor()}, {num_cores()} cores, on {device}; torch {torch.__version__}\n"
+        f"{len(videos)} videos, medians of {arguments.repeats}, {clock}")
     line, numbers, num_all = CountLine(), itertools.count(1), num_measurements(arguments)
 
     def on_repeat() -> None:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = {"machine": machine, "flags": vars(arguments), "videos": videos, "clips_per_second": items,
                   "stores": stores, "model": model}
         write_whole(arguments.json, json.dumps(result, indent=2) + "\n")
-        print(f"written to {arguments.json}")
+        say(f"written to {arguments.json}")
     return 0
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of, say
 from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import CLEAN_FILE, DataFolder, find_data
@@ -76,10 +76,10 @@ def run(args: argparse.Namespace, parts: Path | None = None) -> int:
         print(json.dumps({**summary(check), "list": [asdict(finding) for finding in check.findings],
                           "files": [asdict(result) for result in check.files.values()]}, indent=2))
     else:
-        print("\n".join(report_lines(check, str(folder), data.unused_files())))
+        say("\n".join(report_lines(check, str(folder), data.unused_files())))
     if args.write_clean:
         for text in write_clean(data, check, folder, drop_concealed=args.drop_concealed):
-            print(text, file=sys.stderr if args.json else sys.stdout)
+            say(text, file=sys.stderr if args.json else sys.stdout)
     return 1 if check.findings else 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, say
 from tinyaction.cli.network import (
     add_network_flags,
     check_clip_length,
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
     write(path, names_path, arrays)
     what = "videos" if arguments.windows is None else f"windows of {len(videos.names)} videos"
     where = "" if path.suffix == ".npz" else f"; names in {names_path}"
-    print(f"{path}: {len(features)} {what}, {arrays['features'].shape[1]} features each{where}")
+    say(f"{path}: {len(features)} {what}, {arrays['features'].shape[1]} features each{where}")
     if bad:
         print(f"error: {len(bad)} of {len(videos.names)} videos could not be read", file=sys.stderr)
     return 2 if bad else 0

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, say
 from tinyaction.cli.network import (
     add_network_flags,
     check_clip_length,
@@ -31,12 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_clip_length(arguments, [arguments.source])
     predictor = load_predictor(arguments, device=arguments.device)
     explanation = explain(predictor, arguments.source, class_name=arguments.class_name)
-    print(f"{explanation.source}: {explanation.label} {explanation.score:.3f}")
+    say(f"{explanation.source}: {explanation.label} {explanation.score:.3f}")
     write_png(picture, explanation_sheet(explanation, num_frames=arguments.num_frames))
-    print(picture)
+    say(str(picture))
     if not arguments.no_video:
         written = explanation_video(explanation, predictor, video, replace=arguments.force)
-        print(f"{written.path}: {written.players}")
+        say(f"{written.path}: {written.players}")
     return 0
 
 

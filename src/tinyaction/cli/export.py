@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, say
 from tinyaction.cli.network import add_network_flags, check_network_flags, load_predictor, network_inputs
 from tinyaction.files import check_output
 from tinyaction.inference.export import SUFFIXES, TOLERANCE, check_format, export_model, generated_clips
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     clips = [predictor.inputs_of(video) for video in videos] or generated_clips(predictor, num_clips=NUM_CHECKED)
     on = f"{len(videos)} videos" if videos else f"{len(clips)} generated clips (compare on real ones with --check)"
     difference = export_model(predictor, path, format=arguments.format, clips=clips)
-    print(f"largest difference of a score on {on}: {difference:.1e} (accepted: {TOLERANCE:.0e})")
-    print(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB")
+    say(f"largest difference of a score on {on}: {difference:.1e} (accepted: {TOLERANCE:.0e})")
+    say(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from tinyaction.cli import check_at_least
+from tinyaction.cli import check_at_least, say
 from tinyaction.files import check_output
 from tinyaction.inference.cameras import is_stream, moments_of, shown_name
 from tinyaction.inference.commands import FIELDS, CommandRunner, parse_command
@@ -18,7 +18,6 @@ from tinyaction.inference.predictor import Predictor
 from tinyaction.inference.triggers import COOL_DOWN_SECONDS, Event, TriggerState, parse_trigger
 from tinyaction.models.unknown import UNKNOWN
 from tinyaction.results.timeline_picture import clock
-from tinyaction.text import printable
 
 WINDOW_SECONDS = 2.0
 
@@ -135,4 +134,4 @@ def trigger_scores(prediction: Prediction) -> dict[str, float]:
 
 
 def note(text: str) -> None:
-    print(printable(f"note: {text}"), file=sys.stderr, flush=True)
+    say(f"note: {text}", file=sys.stderr)

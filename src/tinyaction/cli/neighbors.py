@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, say
 from tinyaction.cli.network import add_network_flags, check_network_flags
 from tinyaction.device import choose_device, default_num_workers
 from tinyaction.inference.inputs import flat_sources
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     library = ClipLibrary.build(network, arguments.data, device=str(device), num_workers=arguments.num_workers,
                                 allow_outside=arguments.allow_outside, on_video=count)
     for note in library.notes:
-        print(printable(f"note: {note}"), file=sys.stderr)
+        say(f"note: {note}", file=sys.stderr)
     for clip, found in zip(clips, library.nearest(clips, num=arguments.num), strict=True):
         print(as_json(clip, found) if arguments.json else printable(as_table(clip, found)))
     return 0

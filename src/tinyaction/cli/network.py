@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyaction.cli import check_at_least
+from tinyaction.cli import check_at_least, say
 from tinyaction.data.clip_length import clip_length_notes
 from tinyaction.data.lists import VideoList
 from tinyaction.inference.embedder import Embedder
@@ -16,7 +16,6 @@ from tinyaction.models.checkpoint import Checkpoint, checkpoint_file, checkpoint
 from tinyaction.models.pretrained import load_pretrained
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.places import is_place, size_and_version
-from tinyaction.text import printable
 
 
 def add_network_flags(parser: argparse.ArgumentParser, *, has_device: bool = True) -> None:
@@ -58,7 +57,7 @@ def check_clip_length(arguments: argparse.Namespace, sources: Sequence[str]) -> 
     if arguments.clip_len:
         files = [str(video) for source in sources for video in list_videos(source) or [Path(source)]]
         for note in clip_length_notes(arguments.clip_len, VideoList(files, [0] * len(files))):
-            print(printable(f"note: {note}"), file=sys.stderr)
+            say(f"note: {note}", file=sys.stderr)
 
 
 def network_digest(arguments: argparse.Namespace) -> str:

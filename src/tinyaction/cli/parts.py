@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tinyaction.cli import say
 from tinyaction.cli.network import network_digest
 from tinyaction.cli.progress import CountLine
 from tinyaction.files import check_output
@@ -43,8 +44,8 @@ def work_on_part(
         raise ValueError("--part and --cluster exclude each other; --cluster does all videos")
     part, job = Part.parse(arguments.part), job_of(command, items, arguments)
     path = _run(job, part, arguments, make_work)
-    print(f"{path}: part {part}, {len(part.items_of(job.items))} videos; when all parts are there: "
-          f"{shell_line('tinyaction', 'join', path.parent)}")
+    say(f"{path}: part {part}, {len(part.items_of(job.items))} videos; when all parts are there: "
+        f"{shell_line('tinyaction', 'join', path.parent)}")
     return 0
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, say
 from tinyaction.cli.live import Watcher, add_live_flags, check_live_flags
 from tinyaction.cli.network import (
     add_network_flags,
@@ -191,7 +191,7 @@ def _predict_whole(predictor: "Predictor | JoinedPredictor", source: str, argume
     """Predict a file or the files of a folder, each as a whole."""
     def note(error: Exception) -> None:
         failures.append(str(error))
-        print(printable(f"error: {error}"), file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
 
     goes_on = arguments.skip_errors or list_videos(source) is not None
     for prediction in predictor.stream(source, batch_size=arguments.batch_size, on_error=note if goes_on else None):
@@ -214,7 +214,7 @@ def _predict_windows(predictor: "Predictor | JoinedPredictor", source: str, argu
         write_segments(arguments.timeline, segments)
         picture = Path(arguments.timeline).with_suffix(".png")
         write_png(picture, draw_timeline(Path(source).name, windows))
-        print(f"{counted(len(segments), 'segment')}: {arguments.timeline}, {picture}", file=sys.stderr)
+        say(f"{counted(len(segments), 'segment')}: {arguments.timeline}, {picture}", file=sys.stderr)
     if arguments.overlay:
         write_overlay(arguments, source, segments)
 
@@ -365,16 +365,18 @@ class Output:
 
     def _write_row(self, row: dict[str, Any]) -> None:
         is_unicode = str(getattr(self._json, "encoding", "")).lower().startswith("utf")
-        print(json.dumps(row, ensure_ascii=not is_unicode), file=self._json, flush=True)
+        text = json.dumps(row, ensure_ascii=False)
+        print(text if is_unicode and printable(text) == text else json.dumps(row), file=self._json, flush=True)
 
     def _write_csv(self, prediction: Prediction, times: dict[str, float]) -> None:
         assert self._csv is not None
         writer = csv.writer(self._csv)
+        source = printable(str(prediction.source)) if self._csv.isatty() else str(prediction.source)
         heading = ["source", *times, "class", "score", *map(to_cell, prediction.class_names)]
         if not self._csv_heading:
             writer.writerow(heading)
             self._csv_heading = heading
-        writer.writerow((to_cell(str(prediction.source)), *times.values(), to_cell(prediction.label),
+        writer.writerow((to_cell(source), *times.values(), to_cell(prediction.label),
                          *(f"{score:.6f}" for score in (prediction.score, *prediction.scores))))
         self._csv.flush()
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tinyaction.cli import Parser, errors_to_exit_code, store
+from tinyaction.cli import Parser, errors_to_exit_code, say, store
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import VAL_SHARE
 from tinyaction.data.segments import read_segments, write_segments
@@ -15,7 +15,6 @@ from tinyaction.prepare.download import prepare_kinetics400_tiny
 from tinyaction.prepare.split import write_new_split
 from tinyaction.prepare.streams import make_streams
 from tinyaction.prepare.synthetic import STAND_IN_TITLE, is_stand_in, make_direction_set
-from tinyaction.text import printable
 
 
 @errors_to_exit_code
@@ -93,7 +92,7 @@ def run_kinetics400_tiny(args: argparse.Namespace) -> None:
     state = prepare_kinetics400_tiny(args.data, force=args.force, on_progress=line, log=line.print)
     line.print(f"{args.data}: {state}")
     if is_stand_in(args.data):
-        print(f"{STAND_IN_TITLE}\ntinyaction prepare --force tries again to replace it by the real set")
+        say(f"{STAND_IN_TITLE}\ntinyaction prepare --force tries again to replace it by the real set")
 
 
 def run_direction(args: argparse.Namespace) -> None:
@@ -118,7 +117,7 @@ def run_split(args: argparse.Namespace) -> None:
     check_output(args.out, flag="--out", inputs=[args.data], force=args.force)
     found = write_new_split(args.data, args.out, by=args.by, val_share=args.val_share, seed=args.seed,
                             group_by=args.group_by, allow_outside=args.allow_outside)
-    print(printable(f"{args.out}: {found}"))
+    say(f"{args.out}: {found}")
 
 
 def run_import(args: argparse.Namespace) -> None:
@@ -138,7 +137,7 @@ def run_import(args: argparse.Namespace) -> None:
         segments, notes = imported.segments, imported.notes
         write_segments(args.out, segments)
     for note in notes:
-        print(printable(f"note: {note}"))
+        say(f"note: {note}")
     num_videos = len({item.path for item in segments})
     num_classes = len({item.label for item in segments})
-    print(f"{args.out}: {len(segments)} segments of {num_classes} classes in {num_videos} videos")
+    say(f"{args.out}: {len(segments)} segments of {num_classes} classes in {num_videos} videos")

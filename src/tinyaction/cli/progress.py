@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
+from tinyaction.cli import say
 from tinyaction.results.progress import Progress
-from tinyaction.text import printable
 
 try:
     from tqdm import tqdm
@@ -118,4 +118,4 @@ class CountLine:
     def print(self, sentence: str) -> None:
         """A line that stays."""
         self.clear()
-        print(printable(sentence), flush=True)
+        say(sentence)

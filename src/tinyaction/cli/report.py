@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, errors_to_exit_code, say
 from tinyaction.data.annotations import VideoList, find_data
 from tinyaction.data.class_map import check_classes
 from tinyaction.data.dataset import VideoDataset
@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif arguments.data or Path(data).is_dir():
         train_set, val_set = _datasets(run, data)
     else:
-        print(f"note: {data} is not there, so the report has no clips; say with --data where the videos are")
-    print(write_report(arguments.run, train_set=train_set, val_set=val_set,
-                       notice=STAND_IN if run.config.get("stand_in") else ""))
+        say(f"note: {data} is not there, so the report has no clips; say with --data where the videos are")
+    say(str(write_report(arguments.run, train_set=train_set, val_set=val_set,
+                         notice=STAND_IN if run.config.get("stand_in") else "")))
     return 0
 
 

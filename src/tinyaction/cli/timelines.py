@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinyaction.cli import say
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.long_videos import BACKGROUND, find_segments_file, read_long_videos
 from tinyaction.files import write_whole
@@ -52,7 +53,7 @@ def predict_timelines(arguments: argparse.Namespace) -> int:
             if not arguments.many:
                 raise
             failures += 1
-            print(printable(f"error: {error}"), file=sys.stderr)
+            say(f"error: {error}", file=sys.stderr)
             continue
         segments = found[video] = timeline.segments()
         if "-" not in (arguments.csv, arguments.json):
@@ -87,7 +88,9 @@ def write_rows(arguments: argparse.Namespace, found: dict[str, list[Segment]]) -
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(COLUMNS)
-        writer.writerows((to_cell(video), *times, to_cell(label), score) for video, *times, label, score in rows)
+        shown = printable if arguments.csv == "-" and sys.stdout.isatty() else str
+        writer.writerows((to_cell(shown(video)), *times, to_cell(label), score)
+                         for video, *times, label, score in rows)
         _write(arguments.csv, text.getvalue())
     if arguments.json:
         lines = (json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=arguments.json == "-") for row in rows)
@@ -118,7 +121,7 @@ def write_overlay(arguments: argparse.Namespace, source: str, segments: Sequence
             active = [one for one in active if seconds < one.end_seconds]
             text = ", ".join(f"{one.label} {one.score:.2f}" for one in active)
             video.write(with_label(frame, text) if text else frame)
-    print(f"{video.path}: {video.players}", file=sys.stderr)
+    say(f"{video.path}: {video.players}", file=sys.stderr)
 
 
 def evaluate_timelines(arguments: argparse.Namespace) -> list[str]:

@@ -92,13 +92,14 @@ def _find_data(folder: Path, split: Split, allow_outside: bool) -> DataFolder:
     if pair:
         folder = folder.parent
     elif folder.is_file():
-        if not {".csv", ".clean"} & set(folder.suffixes):
+        if not {".csv", ".tsv", ".clean"} & set(folder.suffixes):
             raise ValueError(f"{folder}: a file; give the folder that holds the lists, the CSV file or the class "
                              "folders, one CSV file with columns 'path,label,split', or a list *train*.txt that has "
                              "*val*.txt beside it")
         tables, folder = [folder], folder.parent
     elif not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
+        raise FileNotFoundError(f"{folder}: " + ("no folder and no regular file; a list is a text file"
+                                                 if folder.exists() else "no such folder"))
     names_file = _one_file(folder, ("classes.txt", "label_map*.txt"))
     class_names = read_class_names(names_file) if names_file else None
     if tables or pair:
@@ -108,7 +109,7 @@ def _find_data(folder: Path, split: Split, allow_outside: bool) -> DataFolder:
         return data
     lists = [path for path in folder.glob("*.txt") if path != names_file]
     train_list, val_list = (one_of(lists, word, folder) for word in ("train", "val"))
-    tables = sorted(path for path in folder.glob("*.csv") if path.name != CLEAN_FILE)
+    tables = sorted(path for path in folder.glob("*.[ct]sv") if path.name != CLEAN_FILE)
     if train_list and val_list:
         data = _from_lists(folder, train_list, val_list, class_names, allow_outside)
     elif tables:
@@ -169,7 +170,9 @@ def _from_published(lists: PublishedLists, allow_outside: bool) -> DataFolder:
         return VideoList([path for path, _ in rows], [numbers[name] for _, name in rows], prefix=str(folder),
                          source=str(lists.source))
 
-    return DataFolder(listed(lists.train), listed(lists.val), lists.class_names, folder=folder)
+    val = listed(lists.val)
+    return DataFolder(listed(lists.train), val, lists.class_names, folder=folder,
+                      test=val if lists.val_is_test else None)
 
 
 def _prefix_of(folder: Path, split: str, list_file: Path) -> str:
@@ -241,9 +244,10 @@ def _listed(classes: dict[str, list[Path]], class_names: list[str], source: Path
 
 def _with_val_list(path: Path) -> tuple[Path, Path] | None:
     """A list a_train_2.txt and a_val_2.txt beside it; None where it is another file, or alone."""
+    if path.suffix != ".txt" or not path.is_file():
+        return None
     val_list = path.with_name("val".join(path.name.rsplit("train", maxsplit=1)))
-    is_pair = path.suffix == ".txt" and val_list != path and path.is_file() and val_list.is_file()
-    return (path, val_list) if is_pair else None
+    return (path, val_list) if val_list != path and val_list.is_file() else None
 
 
 def _one_file(folder: Path, patterns: Sequence[str]) -> Path | None:

@@ -17,7 +17,7 @@ VIDEO_SUFFIXES = frozenset((
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v", ".m4v", ".mkv",
     ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
 ))
-LIST_SUFFIXES = (".txt", ".csv", ".json", ".jsonl", ".md")  # at the top of a data folder these describe the videos
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".md")  # at the top of a folder these describe the videos
 
 
 def walk_files(folder: Path) -> Iterator[Path]:

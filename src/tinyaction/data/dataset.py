@@ -71,7 +71,7 @@ class VideoDataset(Dataset[Item]):
         else:
             beside = ann_file if is_place(ann_file) else join(data_root, ann_file)
             place = Path(ann_file if exists(ann_file) and not exists(beside) else beside)
-            is_table = place.suffix.lower() == ".csv" and place.is_file()
+            is_table = place.suffix.lower() in (".csv", ".tsv") and place.is_file()
             is_published = place.is_file() and read_published(place) is not None
             is_folder = is_place(ann_file) or place.is_dir()
             if is_folder or is_published or is_table and (split or any(row.split for row in read_rows(place))):

@@ -222,7 +222,7 @@ def read_list(
             the message names the file and the line.
         FileNotFoundError: there is no such file.
     """
-    if Path(ann_file).suffix.lower() == ".csv":
+    if Path(ann_file).suffix.lower() in (".csv", ".tsv"):
         rows = read_rows(ann_file)
         if within is not None:
             for row in rows:

@@ -41,6 +41,7 @@ from tinyaction.data.workers import (
     WatchedDataset,
     how_it_ended,
     is_halted,
+    kill_at_exit,
     start_worker,
 )
 from tinyaction.video import VideoError
@@ -341,6 +342,7 @@ class VideoLoader:
             if handler is not None:
                 signal.signal(signal.SIGCHLD, handler)
             self._workers += [process for process in multiprocessing.active_children() if process not in before]
+            kill_at_exit(self._workers)
 
     def _report(self) -> None:
         if self.on_wait is not None:

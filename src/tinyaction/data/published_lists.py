@@ -40,6 +40,7 @@ class PublishedLists:
     class_names: list[str]
     source: Path  # the training list
     folder: Path
+    val_is_test: bool = False  # the data set calls the videos of ``val`` its test videos
 
 
 def read_published(source: Path) -> PublishedLists | None:
@@ -158,7 +159,8 @@ def _read_ucf101(lists: Path, place: _Places, split: int) -> PublishedLists:
             if number.strip() not in ("", numbers[label]):
                 raise ValueError(f"{where}: {line!r}; {names.name} gives {label} the number {numbers[label]}")
             rows[word].append((place(video), label))
-    return PublishedLists(rows["train"], rows["test"], list(numbers), lists / f"trainlist0{split}.txt", place.folder)
+    return PublishedLists(rows["train"], rows["test"], list(numbers), lists / f"trainlist0{split}.txt", place.folder,
+                          val_is_test=True)
 
 
 def _read_hmdb51(files: list[Path], place: _Places, split: int) -> PublishedLists:
@@ -171,7 +173,8 @@ def _read_hmdb51(files: list[Path], place: _Places, split: int) -> PublishedList
                 raise ValueError(f"{where}: {line!r}; a line of this file is 'video 0', 1 for training or 2 for test")
             if use != "0":
                 rows[use].append((place(f"{name}/{path.strip()}"), name))
-    return PublishedLists(rows["1"], rows["2"], sorted(by_class), by_class[min(by_class)], place.folder)
+    return PublishedLists(rows["1"], rows["2"], sorted(by_class), by_class[min(by_class)], place.folder,
+                          val_is_test=True)
 
 
 def _read_something(place: _Places, path: Path) -> Rows:

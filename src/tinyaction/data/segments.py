@@ -144,7 +144,7 @@ def parse_seconds(text: str, where: str) -> float:
     match = _TIME.fullmatch(text.strip())
     seconds = float(match[3].replace(",", ".")) if match else 0.0
     if match is None or match[2] and (seconds >= 60 or match[1] and int(match[2]) >= 60) or len(text) > 30:
-        raise ValueError(f"{where}: the time {text!r} is none; write seconds (12.5) or h:mm:ss.s (0:00:12.5)")
+        raise ValueError(f"{where}: the time {text[:40]!r} is none; write seconds (12.5) or h:mm:ss.s (0:00:12.5)")
     return seconds + 60 * int(match[2] or 0) + 3600 * int(match[1] or 0)
 
 

@@ -410,6 +410,9 @@ class VideoPack:
             clip_len=results["clip_len"],
             filename=name,
         )
+        if not isinstance(results["imgs"], np.ndarray):
+            raise ValueError("VideoPack() needs the frames as one array, which no transform before it has made; add "
+                             "VideoFormat before it")
         return {"inputs": torch.from_numpy(results["imgs"]), "data_samples": sample}
 
 

@@ -4,12 +4,15 @@ Each worker writes the index of the item that it reads, and when it began, to a 
 no batch comes for a second, the loader looks there for the item that takes too long.
 """
 
+import atexit
 import multiprocessing
+import multiprocessing.util  # waits for all processes when Python ends: what is registered after it runs before it
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +124,21 @@ def end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+_started: weakref.WeakSet[multiprocessing.process.BaseProcess] = weakref.WeakSet()
+
+
+def kill_at_exit(processes: Iterable[multiprocessing.process.BaseProcess]) -> None:
+    """Kill worker processes before Python waits for their end: by its SIGTERM a halted one (SIGSTOP) never ends."""
+    _started.update(processes)
+
+
+@atexit.register
+def _kill_started() -> None:
+    for process in list(_started):
+        if process.is_alive():
+            process.kill()
 
 
 def how_it_ended(exitcode: int | None) -> str:

@@ -80,9 +80,11 @@ def read_annotations(path: str | Path, *, videos: str | Path, fps: float | None 
 def read_text_of(path: str | Path) -> str:
     """Exports are often one endless line, which :func:`tinyaction.data.tables.read_text` refuses."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        if Path(path).is_file():
+            return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        return read_text(path)
+        pass  # read_text names the line
+    return read_text(path)
 
 
 def annotations_of(

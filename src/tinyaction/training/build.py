@@ -167,7 +167,7 @@ def build_model(config: RunConfig, num_classes: int) -> tuple[Recognizer, list[s
     else:
         model = create_model(config.model, num_classes, max_views=config.max_views, activation=activation)
         notes = load_weights(model, config.model, config.weights).lines() if config.pretrained else []
-        notes += [NO_WEIGHTS] if config.weights == "none" else []
+        notes += [NO_WEIGHTS] if config.weights == "none" and config.method != "probe" else []
     if config.method != "finetune":
         give_maps(model)
     if config.drop_path:                                               # of transformers alone
