@@ -105,3 +105,56 @@ def test_an_item_has_its_set_as_numbers(table):
     label = dataset[0]["data_samples"].label
     assert label.dtype == torch.float32
     assert label.tolist() == [1, 1]
+
+
+# ---- an empty cell: none of the labels -----------------------------------------------------------------------------
+
+
+def test_an_empty_label_among_several_is_an_empty_set(table):
+    path = table("a.mp4,walk;wave,train", "b.mp4,,train", "c.mp4,walk,train", "d.mp4,,val")
+    data = find_data(path)
+    assert data.train.label_sets.tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert data.train.labels.tolist() == [0, -1, 0]
+    assert data.val.label_sets.tolist() == [[0, 0]]                    # whose own lines have none with several
+    assert data.train.row(1, data.class_names).label == ""
+    assert with_numbers(data.train, [2, 1], num_classes=3).labels.tolist() == [2, -1, 2]
+    assert read_list(path).label_sets.tolist() == [[1, 1], [0, 0], [1, 0], [0, 0]]
+
+
+def test_without_several_labels_an_empty_one_is_an_error_unless_it_is_asked_for(table):
+    path = table("a.mp4,walk,train", "b.mp4,,train", "c.mp4,wave,val")
+    with pytest.raises(ValueError, match="line 3: no label; a line is 'path,label.*--multi-label"):
+        find_data(path)
+    with pytest.raises(ValueError, match="line 3: no label"):
+        read_list(path)
+    assert find_data(path, multi_label=True).train.label_sets.tolist() == [[1, 0], [0, 0]]
+    with pytest.raises(ValueError, match="line 2: no label"):          # nothing says what could be there
+        find_data(table("a.mp4,,train", "b.mp4,,val"), multi_label=True)
+
+
+def test_a_line_that_ends_before_its_label_is_no_empty_set(table):
+    with pytest.raises(ValueError, match="line 3: no label"):
+        find_data(table("a.mp4,walk;wave", "b.mp4", header="path,label"))
+
+
+def test_empty_sets_are_split_like_a_class(table, tmp_path):
+    rows = [f"{i}.mp4,{'walk;wave' if i < 10 else ''}" for i in range(20)]
+    table(*rows, header="path,label")
+    for _ in range(2):                                                 # the second time from split.csv
+        data = find_data(tmp_path)
+        assert data.val.label_sets.sum(axis=1).tolist().count(0) == 2 == len(data.val) // 2
+    with pytest.raises(ValueError, match=r"class '\(none\)' has one video only"):
+        find_data(table("a.mp4,walk;wave", "b.mp4,walk;wave", "c.mp4,", header="path,label", name="other.csv"))
+
+
+def test_a_segment_may_have_none_of_the_labels(table):
+    header = "path,start,end,label,split"
+    data = find_data(table("a.mp4,0,2,walk;wave,train", "a.mp4,1,3,,train", "b.mp4,0,1,walk,val", header=header))
+    assert data.train.label_sets.tolist() == [[1, 1], [0, 0]]
+    with pytest.raises(ValueError, match="line 3: no label; a line is 'path,start,end,label"):
+        find_data(table("a.mp4,0,2,walk,train", "a.mp4,2,3,,train", "b.mp4,0,1,walk,val", header=header))
+
+
+def test_labels_that_count_from_1_are_told_beside_an_empty_one(table):
+    with pytest.raises(ValueError, match="do labels count from 1"):
+        find_data(table("a.mp4,1;2,train", "b.mp4,,train", "c.mp4,1,val"))

@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = choose_device(arguments.device)
     if arguments.model:
         check_pretrained(arguments.model, arguments.weights)  # a wrong name is told before the videos are looked for
-    listed, class_names, train = chosen_videos(arguments)
     model, checkpoint = load_network(arguments)
+    listed, class_names, train = chosen_videos(arguments, multi_label=bool(checkpoint.thresholds))
     videos = labeled_as_known(listed, class_names, checkpoint.class_names, arguments)
     check_label_sets(videos, checkpoint)
     if arguments.on_error == "raise":
@@ -156,13 +156,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def chosen_videos(arguments: argparse.Namespace) -> tuple[VideoList, list[str], VideoList | None]:
+def chosen_videos(
+    arguments: argparse.Namespace, *, multi_label: bool
+) -> tuple[VideoList, list[str], VideoList | None]:
     """The videos to evaluate, the names of their classes, and the videos of training where those are others.
 
     The videos are of a split, or all where there is none.
     Where "train" or "val" is asked for and there is no split, it is the one that training would make.
     """
     data = find_data(arguments.data, allow_outside=arguments.allow_outside, keep_split=False, any_split=True,
+                     multi_label=multi_label,
                      val_share=VAL_SHARE if arguments.split in ("train", "val") else None)
     videos = data.of_split(arguments.split or ("val" if data.val or not data.test else "test"))
     if arguments.clip_len:

@@ -57,7 +57,8 @@ def find_data(
     A list that came from elsewhere may not name files outside the folder, by ``../`` or from the root, unless
     ``allow_outside``.
     The source may lie elsewhere, as s3://bucket/clips; a split is then not written down.
-    Videos have sets of labels where a row of a CSV names several, as "wave;walk", or with ``multi_label``.
+    Videos have sets of labels where a row of a CSV names several, as "wave;walk", or with ``multi_label``; then the
+    set of a row without a label is empty.
 
     Raises:
         ValueError: the folder is in none of the layouts, or a list has an error (file and line are named).
@@ -69,7 +70,8 @@ def find_data(
                 local, val_share=val_share, split_seed=split_seed, allow_outside=allow_outside, group_by=group_by,
                 keep_split=False, any_split=any_split, multi_label=multi_label))
     pattern = compile_group_by(group_by) if group_by else None
-    data = _find_data(Path(source), Split(val_share, split_seed, pattern, keep_split, any_split), allow_outside)
+    data = _find_data(Path(source), Split(val_share, split_seed, pattern, keep_split, any_split), allow_outside,
+                      multi_label)
     if pattern is not None:
         assert data.folder is not None
         for videos in (data.train, data.val):
@@ -84,7 +86,7 @@ def find_data(
     return data
 
 
-def _find_data(folder: Path, split: Split, allow_outside: bool) -> DataFolder:
+def _find_data(folder: Path, split: Split, allow_outside: bool, multi_label: bool) -> DataFolder:
     tables: list[Path] = []
     if published := read_published(folder):
         return _from_published(published, allow_outside)
@@ -104,7 +106,7 @@ def _find_data(folder: Path, split: Split, allow_outside: bool) -> DataFolder:
     class_names = read_class_names(names_file) if names_file else None
     if tables or pair:
         data = _from_lists(folder, *pair, class_names, allow_outside) if pair else from_tables(
-            folder, tables, class_names, replace(split, keep=False), allow_outside)
+            folder, tables, class_names, replace(split, keep=False), allow_outside, multi_label)
         data.folder = folder
         return data
     lists = [path for path in folder.glob("*.txt") if path != names_file]
@@ -113,7 +115,7 @@ def _find_data(folder: Path, split: Split, allow_outside: bool) -> DataFolder:
     if train_list and val_list:
         data = _from_lists(folder, train_list, val_list, class_names, allow_outside)
     elif tables:
-        data = from_tables(folder, tables, class_names, split, allow_outside)
+        data = from_tables(folder, tables, class_names, split, allow_outside, multi_label)
     elif train_list or val_list:
         raise ValueError(f"{folder}: found {train_list or val_list} but no list for the other split")
     else:

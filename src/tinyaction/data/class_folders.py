@@ -111,7 +111,8 @@ def write_split(path: Path | None, rows: Sequence[Segment], seed: int) -> str:
     """Write rows and split down, and say where; without a path, or in a read-only folder, how it comes again."""
     if path is None:
         return f"seed {seed} gives the same split again"
-    check_class_names(sorted({row.label for row in rows}), path.parent)  # a folder that is refused stays as it was
+    names = sorted({row.label for row in rows} - {""})
+    check_class_names(names, path.parent)                              # a folder that is refused stays as it was
     try:
         write_segments(path, rows)
     except UnicodeEncodeError:

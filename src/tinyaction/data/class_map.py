@@ -81,7 +81,7 @@ def check_classes(known: Sequence[str], given: Sequence[str], *, source: object,
 def with_numbers(videos: VideoList, numbers: Sequence[int], *, num_classes: int = 0) -> VideoList:
     """The same videos, label i replaced by ``numbers[i]``; sets of labels become (N, num_classes)."""
     renumbered = copy.copy(videos)
-    renumbered.labels = np.asarray(numbers, dtype=np.int64)[videos.labels]
+    renumbered.labels = np.asarray([*numbers, -1], dtype=np.int64)[videos.labels]  # -1 stays: no label
     if videos.label_sets is not None:
         renumbered.label_sets = np.zeros((len(videos), num_classes), dtype=np.uint8)
         renumbered.label_sets[:, list(numbers)] = videos.label_sets

@@ -9,12 +9,21 @@ from tinyaction.data.class_folders import empty_notes, videos_by_class, write_sp
 from tinyaction.data.folder import DataFolder, one_of
 from tinyaction.data.groups import Split, groups_of_paths
 from tinyaction.data.lists import PackedTexts, check_label_0, check_within, names_of_labels, videos_of_rows
-from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, Segment, check_segments, label_names, read_rows
+from tinyaction.data.segments import (
+    CLEAN_FILE,
+    SPLIT_FILE,
+    Segment,
+    check_no_label,
+    check_segments,
+    label_names,
+    read_rows,
+)
 from tinyaction.text import counted
 
 
 def from_tables(
-    folder: Path, tables: Sequence[Path], class_names: list[str] | None, split: Split, allow_outside: bool
+    folder: Path, tables: Sequence[Path], class_names: list[str] | None, split: Split, allow_outside: bool,
+    multi_label: bool,
 ) -> DataFolder:
     train_table, val_table = (one_of(tables, word, folder) for word in ("train", "val"))
     test_table = one_of(tables, "test", folder) if split.any_split else None
@@ -28,12 +37,14 @@ def from_tables(
     if train_table and val_table:
         train, val, test = read_rows(train_table), read_rows(val_table), read_rows(test_table) if test_table else []
         check_segments([*train, *val, *test])
+        check_no_label([*train, *val, *test], multi_label=multi_label)
     else:
         if len(tables) > 1:
             names = ", ".join(path.name for path in tables)
             raise ValueError(f"{folder}: several CSV files ({names}); keep one with a column 'split', or *train*.csv "
                              "and *val*.csv")
         rows = read_rows(tables[0])
+        check_no_label(rows, multi_label=multi_label)                  # before a split of them is written
         if any(row.split for row in rows):
             _check_splits(rows, tables[0], needed=() if split.any_split else ("train", "val"))
         elif split.val_share is None:
@@ -92,7 +103,7 @@ def rarest_labels(rows: list[Segment], table: Path) -> list[str]:
     Raises ValueError where it is the one row that is split by a label which others have, too.
     """
     num_rows = Counter(name for row in rows for name in label_names(row))
-    chosen = [min(label_names(row), key=lambda name: (num_rows[name], name)) for row in rows]
+    chosen = [min(label_names(row) or ["(none)"], key=lambda name: (num_rows[name], name)) for row in rows]
     alone = [name for name, num in Counter(chosen).items() if num == 1 < num_rows[name]]
     if alone:
         raise ValueError(f"{table}: the videos of class {alone[0]!r} have other labels as well, so they cannot be "

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from tinyaction.data.class_folders import is_video
-from tinyaction.data.segments import LABEL_SEPARATOR, Segment, label_names, read_rows, segment_name
+from tinyaction.data.segments import LABEL_SEPARATOR, Segment, check_no_label, label_names, read_rows, segment_name
 from tinyaction.data.shared_memory import SharedArray
 from tinyaction.data.tables import read_lines, read_text
 from tinyaction.places import is_place, join_place, without_secrets
@@ -60,7 +60,7 @@ class VideoList:
     ``videos.starts`` and ``videos.ends`` are (N,) float64 seconds of a list of segments, ``videos.lines`` (N,) the
     lines where they stand in ``videos.source``; None of a list of whole videos.
     ``videos.label_sets``, where a video may have several labels, is (N, K) uint8, 1 where a class holds; then
-    ``labels`` are the first of each.
+    ``labels`` are the first of each, -1 where there is none.
     """
 
     def __init__(
@@ -224,6 +224,7 @@ def read_list(
     """
     if Path(ann_file).suffix.lower() in (".csv", ".tsv"):
         rows = read_rows(ann_file)
+        check_no_label(rows)
         if within is not None:
             for row in rows:
                 check_within(within, prefix, row.path, row.where)
@@ -285,13 +286,13 @@ def videos_of_rows(rows: Sequence[Segment], class_names: Sequence[str], *, prefi
     for row in rows:
         check_slashes(prefix, row.path, row.where)
     sets = [[_label_number(name, row.where, numbers) for name in label_names(row)] for row in rows]
-    videos = VideoList([row.path for row in rows], [labels[0] for labels in sets], prefix=prefix, source=source,
-                       groups=[row.group for row in rows] if rows and rows[0].group else None)
+    videos = VideoList([row.path for row in rows], [labels[0] if labels else -1 for labels in sets], prefix=prefix,
+                       source=source, groups=[row.group for row in rows] if rows and rows[0].group else None)
     if rows and not rows[0].is_whole:
         videos.starts = np.array([row.start for row in rows])
         videos.ends = np.array([row.end for row in rows])
         videos.lines = np.array([int(row.where.rpartition(" ")[2]) for row in rows])
-    if any(len(labels) > 1 for labels in sets):
+    if any(len(labels) != 1 for labels in sets):
         videos.label_sets = label_sets(sets, len(class_names))
     videos.columns = {name: [row.others[name] for row in rows] for name in (rows[0].others if rows else ())}
     if any(videos.columns.get("num_frames", ())):
@@ -358,8 +359,8 @@ def parse_label(word: str, where: str, num_classes: int | None) -> int:
 
 def check_label_0(videos: VideoList) -> None:
     """ValueError where the labels of training videos, which have no names, seem to count from 1."""
-    is_in_sets = videos.label_sets is not None and videos.label_sets[:, 0].any()
-    if len(videos) and videos.labels.min() > 0 and not is_in_sets:
+    is_there = (videos.labels == 0).any() if videos.label_sets is None else videos.label_sets[:, 0].any()
+    if len(videos) and not is_there:
         raise ValueError(f"{videos.source}: no video has label 0; do labels count from 1? Here they count from 0; if "
                          "class 0 only has no training video, add a classes.txt with one name a line, or give "
                          "class_names")

@@ -6,7 +6,7 @@
 
 Times are seconds, or ``h:mm:ss.s`` or ``m:ss``, from the first frame of the video. A segment has the frames whose time
 lies in [start, end). Columns ``split`` and ``group`` may follow. Several labels are joined by semicolons:
-``wave;walk``.
+``wave;walk``; in such a list an empty cell is a video with none of the labels.
 """
 
 import csv
@@ -65,12 +65,12 @@ class Segment:
 
 
 def label_names(row: Segment) -> list[str]:
-    """The labels of a row: "wave;walk" is two, but one where the video lies in a folder of that name.
+    """The labels of a row: "wave;walk" is two, but one where the video lies in a folder of that name; "" is none.
 
     Raises ValueError for an empty label, and for one that is there twice.
     """
     if LABEL_SEPARATOR not in row.label or row.label in row.path.split("/"):
-        return [row.label]
+        return [row.label] if row.label else []
     names = [name.strip() for name in row.label.split(LABEL_SEPARATOR)]
     for name in names:
         if not name:
@@ -95,14 +95,33 @@ def read_segments(path: str | Path, *, overlap: bool = False) -> list[Segment]:
 
 
 def read_rows(path: str | Path) -> list[Segment]:
-    """Read a CSV file of segments as :func:`read_segments` does, or one of whole videos, "path,label"."""
-    return _rows_of(path, ("path", "label"), overlap=False)
+    """Read a CSV file of segments as :func:`read_segments` does, or one of whole videos, "path,label".
+
+    A label may be empty; see :func:`check_no_label`.
+    """
+    return _rows_of(path, ("path", "label"), overlap=False, may_be_empty="label")
 
 
-def _rows_of(path: str | Path, required: Sequence[str], *, overlap: bool) -> list[Segment]:
+def check_no_label(rows: Sequence[Segment], *, multi_label: bool = False) -> None:
+    """Raise ValueError for a row without a label, unless rows may have several, and so none.
+
+    They may with ``multi_label``, or where a row has several.
+    """
+    empty = next((row for row in rows if not row.label), None)
+    if empty is None or (multi_label and any(row.label for row in rows)):
+        return
+    if not any(len(label_names(row)) > 1 for row in rows):
+        columns = ",".join(COLUMNS if not empty.is_whole else ("path", "label"))
+        raise ValueError(f"{empty.where}: no label; a line is '{columns}[,split]', and only among lines with several "
+                         "labels, or with --multi-label, has a video none")
+
+
+def _rows_of(
+    path: str | Path, required: Sequence[str], *, overlap: bool, may_be_empty: str = ""
+) -> list[Segment]:
     rows = []
     is_ours = Path(path).name in (SPLIT_FILE, CLEAN_FILE)  # safe for spreadsheets
-    for where, cells in read_table(path, required, together=("start", "end")):
+    for where, cells in read_table(path, required, together=("start", "end"), may_be_empty=may_be_empty):
         cells = {column: from_cell(cell) for column, cell in cells.items()} if is_ours else cells
         others = {column: cell for column, cell in cells.items() if column not in ("", *COLUMNS, "split", "group")}
         start, end = parse_range(cells["start"], cells["end"], where) if "start" in cells else (0.0, math.inf)

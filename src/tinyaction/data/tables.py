@@ -52,14 +52,14 @@ def delimiter_of(header: str) -> str:
 
 
 def read_table(
-    path: str | Path, required: Sequence[str], *, together: tuple[str, str] | None = None
+    path: str | Path, required: Sequence[str], *, together: tuple[str, str] | None = None, may_be_empty: str = ""
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield ("file, line n", cells by column) of a CSV file, the cells without spaces around them.
 
     Commas, semicolons or tabs may separate the cells; the names of the columns are taken in lower case.
 
     Args:
-        required: columns of which no cell is empty.
+        required: columns of which no cell is empty, but those of the column ``may_be_empty``.
         together: two columns that are required where one of them is there.
 
     Raises:
@@ -83,7 +83,7 @@ def read_table(
             raise ValueError(f"{where}: {len(columns)} columns, but more cells; a path with a comma goes into quotes")
         cells = {column: (cell or "").strip() for column, cell in values.items()}
         for column in required:
-            if not cells[column]:
+            if not cells[column] and (column != may_be_empty or values[column] is None):
                 raise ValueError(f"{where}: no {column}; a line is '{expected}[,split]'")
         is_empty = False
         yield where, cells

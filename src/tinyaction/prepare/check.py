@@ -237,15 +237,14 @@ def _under_two_labels(data: DataFolder, files: Mapping[str, CheckedFile]) -> lis
 
     Of segments, those with the same times.
     """
-    labels: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)  # (content, times) -> name -> label
+    labels: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # (content, times) -> name -> label
     for videos in (data.train, data.val):
         for index in range(len(videos)):
-            path, label = videos[index]
-            name = videos.item_name(index)
+            path, name = videos[index][0], videos.item_name(index)
             if files[path].digest:
-                labels[files[path].digest, name.removeprefix(path)][name] = label
+                labels[files[path].digest, name.removeprefix(path)][name] = videos.row(index, data.class_names).label
     return [Finding("same content under two labels", list(given),
-                    "labels " + ", ".join(repr(data.class_names[label]) for label in given.values()))
+                    "labels " + ", ".join(map(repr, given.values())))
             for given in labels.values() if len(set(given.values())) > 1]
 
 

@@ -1,5 +1,6 @@
 """What is written of an evaluation of several labels: rows of predictions.csv and classes.csv, lines of the log."""
 
+import math
 from collections.abc import Sequence
 
 from tinyaction.data.segments import LABEL_SEPARATOR
@@ -11,11 +12,12 @@ CLASSES = ("class", "positives", "average_precision", "f1", "precision", "recall
 
 
 def prediction_cells(evaluation: Evaluation, index: int, class_names: Sequence[str]) -> tuple[str, str, float, float]:
-    """True and predicted labels of a video, its highest score, and the lowest score of its true labels."""
+    """True and predicted labels of a video, its highest score, and the lowest of its true labels; NaN of none."""
     scores, labels = evaluation.scores[index], evaluation.labels[index].astype(bool)
     sets = (LABEL_SEPARATOR.join(name for name, holds in zip(class_names, row, strict=True) if holds)
             for row in (labels, evaluation.predicted_sets[index]))
-    return *sets, float(scores.max()), float(scores[labels].min())  # type: ignore[return-value]
+    lowest = float(scores[labels].min()) if labels.any() else math.nan
+    return *sets, float(scores.max()), lowest  # type: ignore[return-value]
 
 
 def class_rows(

@@ -87,9 +87,9 @@ class ClipLibrary:
         features = extract_features(model, found.train, pipeline, cache, device=device_used, on_video=on_video,
                                     reading=Reading(num_workers, "skip", max_skipped=1.0))
         notes = [*cache.first_notes(), *(f"{bad.filename}: {bad.reason}" for bad in features.bad)]
-        pairs = [found.train[index] for index in features.indices]
-        return cls(model, pipeline, device_used, [path for path, _ in pairs],
-                   [found.class_names[label] for _, label in pairs], clip_vectors(features.features), notes)
+        rows = [found.train.row(index, found.class_names) for index in features.indices]
+        return cls(model, pipeline, device_used, [found.train[index][0] for index in features.indices],
+                   [row.label for row in rows], clip_vectors(features.features), notes)
 
     def __repr__(self) -> str:
         return f"ClipLibrary({len(self.filenames)} clips of {len(set(self.class_names))} classes, on {self.device})"

@@ -1,5 +1,6 @@
 """The clips of a report: training clips as the network sees them, mistakes, right ones, small strips of the table."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -93,7 +94,8 @@ def mistakes_sheet(run: Run, val_set: FoundVideos | None) -> Sheet:
         near = ", ".join(f"{found.class_name} {found.similarity:.2f} ({Path(found.filename).name})"
                          for found in neighbors.get(one.filename, []))
         true, predicted = (isolated(shortened(name, 48)) for name in run.names_of(one))
-        caption = f"predicted {predicted} {one.score:.2f}, true {true} {one.label_score:.2f}"
+        score = "" if math.isnan(one.label_score) else f" {one.label_score:.2f}"  # of no label
+        caption = f"predicted {predicted} {one.score:.2f}, true {true}{score}"
         sheet.add(val_set.dataset, caption, one.filename, val_set.find(one.filename),
                   note=f"nearest training clips: {near}" if near else "")
     return sheet
@@ -126,7 +128,7 @@ def train_sheet(run: Run, train_set: VideoDataset | None) -> Sheet:
         if filename in run.bad_files:  # it may have ended a worker process
             sheet.lost.append(f"{filename}: skipped in training, see bad_files.txt")
             continue
-        name = isolated(shortened(train_set.videos.row(index, run.class_names).label, 48))
+        name = isolated(shortened(train_set.videos.row(index, run.class_names).label or "no label", 48))
         sheet.add(train_set, name, filename, index, epoch=epoch)
     return sheet
 

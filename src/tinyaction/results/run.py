@@ -231,12 +231,12 @@ class SavedPrediction:
     predicted: int
     score: float
     label_score: float
-    labels: tuple[int, ...] = ()  # of several labels all of them; the two above are then the first
+    labels: tuple[int, ...] = ()  # of several labels all of them; the two above are then the first, or -1
     predicted_labels: tuple[int, ...] = ()
 
     @property
     def is_right(self) -> bool:
-        return self.labels == self.predicted_labels if self.labels else self.label == self.predicted
+        return self.label == self.predicted and self.labels == self.predicted_labels
 
 
 @dataclass(repr=False)
@@ -278,7 +278,7 @@ class Run:
             return names[one.label], names[one.predicted]
         true, predicted = (", ".join(names[label] for label in labels)
                            for labels in (one.labels, one.predicted_labels))
-        return true, predicted or "no label"
+        return true or "no label", predicted or "no label"
 
     @property
     def best(self) -> dict[str, float]:
@@ -359,8 +359,9 @@ def _prediction_of(row: Mapping[str, str], numbers: Mapping[str, int]) -> SavedP
 def _label_set_of(row: Mapping[str, str], numbers: Mapping[str, int]) -> SavedPrediction:
     labels, predicted = (tuple(numbers[name] for name in from_cell(row[column]).split(LABEL_SEPARATOR) if name)
                          for column in ("class", "predicted"))
-    return SavedPrediction(from_cell(row["path"]), labels[0], predicted[0] if predicted else -1, float(row["score"]),
-                           float(row["class_score"]), labels, predicted)
+    first, first_predicted = (numbers_of[0] if numbers_of else -1 for numbers_of in (labels, predicted))
+    return SavedPrediction(from_cell(row["path"]), first, first_predicted, float(row["score"]),
+                           float(row["class_score"] or math.nan), labels, predicted)
 
 
 def end_of_name(filename: str) -> str:

@@ -66,7 +66,7 @@ def evenly(num_clips: int, num_chosen: int) -> list[int]:
 
 def most_frequent(labels: npt.NDArray[np.int64]) -> int:
     """The label that most clips have; of several the lowest."""
-    counts = Counter(labels.tolist())
+    counts = Counter(labels[labels >= 0].tolist())
     return min(counts, key=lambda label: (-counts[label], label))
 
 
