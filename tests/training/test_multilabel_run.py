@@ -13,11 +13,13 @@ from toys import LIGHTS, write_lights
 
 import tinyaction as ta
 from tinyaction.audit.audit import audit_data
+from tinyaction.cli.evaluate import main as evaluate_command
 from tinyaction.cli.report import main as report
 from tinyaction.data.transforms import VideoFlip
 from tinyaction.models.create import create_model, model_arguments
 from tinyaction.models.heads import TemporalAverageHead
 from tinyaction.results.evaluation import evaluate
+from tinyaction.results.neighbors import read_neighbors
 from tinyaction.results.run import read_run
 from tinyaction.training.build import build, check_labels
 from tinyaction.training.config import RunConfig
@@ -182,8 +184,86 @@ def test_one_label_a_video_is_taken_for_a_set_where_it_is_asked_for(lights, tmp_
     assert build(flags(tmp_path, allow_outside=True)).model.cls_head.activation == "softmax"
 
 
-def test_weights_are_fine_tuned_without_a_probe(lights):
-    assert flags(lights, model="tsn-resnet18", weights="imagenet", multi_label=True).method == "finetune"
+@pytest.fixture(scope="module")
+def with_dark(lights, tmp_path_factory):
+    """The same clips, and of 7 kinds one whose cell is empty: what shines in it is no label of the list."""
+    folder = tmp_path_factory.mktemp("dark")
+    lines = (lights / "list.csv").read_text().splitlines()
+    names = [line.replace(",blue,", ",,") if ",blue," in line else line for line in lines[1:]]
+    (folder / "list.csv").write_text("\n".join([lines[0], *(f"{lights}/{name}" for name in names)]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def probed(with_dark, tmp_path_factory):
+    return ta.train(flags(with_dark, method="probe", allow_outside=True, lr=None, epochs=None, warmup_epochs=0,
+                          out=str(tmp_path_factory.mktemp("run") / "probe")))
+
+
+def check_empty_sets(result):
+    """mAP as scikit-learn's, and a video without labels in every file."""
+    found, run = result.evaluation, read_run(result.path)
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn comes with the extra 'test'")
+    assert found.labels.sum(axis=1).tolist().count(0) == 1
+    expected = [metrics.average_precision_score(found.labels[:, k], found.scores[:, k]) for k in range(3)]
+    assert found.mean_ap == pytest.approx(np.mean(expected), abs=1e-9)
+    one = run.predictions[found.labels.sum(axis=1).tolist().index(0)]
+    assert (one.label, one.labels, run.names_of(one)[0]) == (-1, (), "no label")
+    assert np.isnan(one.label_score) and one.is_right == (one.predicted_labels == ())
+    with open(result.path / "predictions.csv", newline="") as file:
+        row = list(csv.DictReader(file))[run.predictions.index(one)]
+    assert (row["class"], row["class_score"]) == ("", "")
+    page = (result.path / "report.html").read_text(encoding="utf-8")
+    assert "no label" in page and "nan" not in page.lower().split("<script>")[0]
+
+
+def test_a_video_may_have_none_of_the_labels(with_dark, tmp_path):
+    check_empty_sets(ta.train(flags(with_dark, allow_outside=True, epochs=1, out=str(tmp_path / "run"))))
+
+
+def test_a_probe_of_several_labels_is_an_ordinary_recognizer(probed, with_dark, lights, capsys):
+    check_empty_sets(probed)
+    assert probed.accuracy > 0.9
+    checkpoint = ta.Checkpoint.load(probed.checkpoint)
+    assert checkpoint.thresholds == probed.evaluation.thresholds.tolist()
+    predictor = ta.Predictor(probed.checkpoint, device="cpu")
+    for one, scores, row in zip(read_run(probed.path).predictions, probed.evaluation.scores,
+                                probed.evaluation.predicted_sets, strict=True):
+        prediction = predictor(one.filename)
+        np.testing.assert_allclose(prediction.scores, scores, atol=5e-3)  # the cache is float16
+        assert prediction.label == (";".join(name for name, _ in prediction.predicted()) or "(none)")
+        assert {name for name, _ in prediction.predicted()} == {LIGHTS[k] for k in np.flatnonzero(row)}
+    assert evaluate_command(["--data", str(with_dark), "--allow-outside", "--checkpoint", str(probed.path),
+                             "--num-workers", "0", "--device", "cpu"]) == 0
+    assert f"mAP {probed.accuracy:.4f} over 7 videos" in capsys.readouterr().out
+    neighbors = read_neighbors(probed.path / "neighbors.csv")
+    assert {one.class_name for found in neighbors.values() for one in found} <= {
+        "", "green", "red", "blue;green", "blue;red", "green;red", "blue;green;red"}
+    assert "always" not in (probed.path / "log.txt").read_text()
+
+
+def test_a_set_without_several_labels_is_evaluated_as_the_network_was_trained(probed, lights, tmp_path, capsys):
+    (tmp_path / "list.csv").write_text(f"path,label\n{lights}/0.mp4,\n{lights}/1.mp4,green\n{lights}/3.mp4,red\n")
+    assert evaluate_command(["--data", str(tmp_path), "--allow-outside", "--checkpoint", str(probed.path),
+                             "--num-workers", "0", "--device", "cpu"]) == 0
+    assert "over 3 videos" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [{}, {"multi_label": True}, {"class_weights": True}])
+def test_fine_tuning_may_begin_with_a_probe_of_several_labels(with_dark, tmp_path, more):
+    result = ta.train(flags(with_dark, method="probe-then-finetune", allow_outside=True, epochs=1, pooling="mean",
+                            out=str(tmp_path / "run"), **more))
+    run = read_run(result.path)
+    assert [row["epoch"] for row in run.history] == [0, 1]
+    assert run.config["probe"]["val_accuracy"] == run.history[0]["val_map"]
+    assert run.config["finetune"] == {"val_accuracy": run.history[1]["val_map"], "epoch": 1}
+    assert f"probe: mAP {run.history[0]['val_map']:.4f}; fine-tuned from it: " in (run.folder / "log.txt").read_text()
+    assert ta.Checkpoint.load(result.checkpoint).thresholds == result.evaluation.thresholds.tolist()
+
+
+def test_weights_begin_with_a_probe_whether_the_flag_or_the_list_says_several_labels(lights):
+    for more in ({}, {"multi_label": True}):
+        assert flags(lights, model="tsn-resnet18", weights="imagenet", **more).method == "probe-then-finetune"
 
 
 def test_a_mirrored_video_changes_its_labels_in_pairs():
@@ -206,7 +286,6 @@ def test_class_weights_and_mixup_know_several_labels(lights):
 
 
 @pytest.mark.parametrize(("more", "rule"), [
-    ({"method": "probe"}, "--method probe goes with one label a video"),
     ({"folds": 2}, "--folds goes with one label a video"),
     ({"balanced": True}, "--balanced goes with one label a video.*; take --class-weights"),
 ])

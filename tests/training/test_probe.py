@@ -6,6 +6,7 @@ import torch
 
 from tinyaction.models.pooling import Pooling
 from tinyaction.training.probe import (
+    STRENGTHS,
     ProbeData,
     assign_folds,
     balanced_weights,
@@ -47,6 +48,28 @@ def test_probabilities_are_those_of_scikit_learn(num, num_features, num_classes,
     assert 0.01 < expected.std()                                       # they are not all alike
 
 
+@pytest.mark.parametrize("num_features", [6, 200])
+@pytest.mark.parametrize("strength", [0.1, 10.0])
+@pytest.mark.parametrize("is_balanced", [False, True])
+def test_of_several_labels_probabilities_are_those_of_a_regression_a_class(num_features, strength, is_balanced):
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn comes with the extra 'test'")
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    x, kinds = blobs(60, num_features, 4, spread=2.0)
+    sets = torch.tensor([[1, 0], [1, 1], [0, 1], [0, 0]]).float()[kinds]  # some clips have none
+    sets[25:30] = torch.tensor([0.0, 0])
+    new, x, sets = x[:20], x[20:], sets[20:]
+    scaler = preprocessing.StandardScaler().fit(x.numpy())
+    weights = balanced_weights(sets, 2) if is_balanced else torch.ones(40)
+    ours = fit_logistic(x, sets, 2, strength=strength, sample_weights=weights)
+    for k in range(2):
+        theirs = linear_model.LogisticRegression(C=1 / strength, tol=1e-9, max_iter=10_000)
+        theirs.fit(scaler.transform(x.numpy()), sets[:, k].numpy(),
+                   sample_weight=weights[:, k].numpy() if is_balanced else None)
+        expected = theirs.predict_proba(scaler.transform(new.numpy()))[:, 1]
+        np.testing.assert_allclose(ours.probabilities(new)[:, k].numpy(), expected, atol=1e-4)
+        assert 0.01 < expected.std()
+
+
 def test_a_feature_that_never_changes_counts_for_nothing():
     x, labels = blobs(20, 3, 2)
     x[:, 1] = 0.1
@@ -57,6 +80,38 @@ def test_a_feature_that_never_changes_counts_for_nothing():
 def test_balanced_weights_by_hand():
     assert balanced_weights(torch.tensor([0, 0, 0, 1]), 2).tolist() == pytest.approx([4 / 6, 4 / 6, 4 / 6, 2])
     assert balanced_weights(torch.tensor([0, 2]), 3).tolist() == [1, 1]  # nobody is in class 1
+    sets = torch.tensor([[1, 1], [0, 1], [0, 1], [0, 0]])
+    assert balanced_weights(sets, 2).tolist() == [[3, pytest.approx(1 / 3)], *[[1, pytest.approx(1 / 3)]] * 2, [1, 1]]
+
+
+def test_folds_of_sets_spread_each_label_and_the_clips_without_one():
+    assert assign_folds([[0, 1], [0, 1], [1], []], num_folds=2) == [0, 1, 0, 1]
+    sets = [[0] if index % 2 else [0, 1] for index in range(30)] + [[0, 2]] * 3 + [[]] * 6
+    folds = assign_folds(sets, num_folds=3)
+    counts = [[sum(label in one for one, of in zip(sets, folds, strict=True) if of == fold) for fold in range(3)]
+              for label in range(3)]
+    assert counts[1:] == [[5, 5, 5], [1, 1, 1]] and max(counts[0]) - min(counts[0]) <= 2
+    assert sorted(folds[-6:]) == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_strength_of_sets_is_that_of_the_lowest_binary_loss():
+    """Two labels that two features tell, among 30 that tell nothing."""
+    rng = torch.Generator().manual_seed(0)
+    sets = torch.randint(0, 2, (80, 2), generator=rng).float()
+    features = torch.randn(80, 32, generator=rng)
+    features[:, :2] = 3 * sets + 0.5 * features[:, :2]
+    data = ProbeData(features.reshape(80, 1, 1, 32, 1, 1), sets, 2)
+    probe = choose_and_fit(data, [Pooling()])
+    assert probe.linear.is_multi_label and probe.candidates[0].accuracy > 0.8
+    scores = video_probabilities(probe.linear, data.rows(probe.pooling))
+    assert ((scores > 0.5) == sets.bool()).float().mean() > 0.95
+    folds = assign_folds([row.nonzero()[:, 0].tolist() for row in sets], num_folds=5)
+    losses = [loss for loss, _ in cross_validate(data, data.rows(Pooling()), folds)]
+    assert losses.index(min(losses)) == STRENGTHS.index(probe.strength)
+    half = cross_validate(data, torch.zeros(80, 1, 1, dtype=torch.float64), folds)[0][0]
+    assert half == pytest.approx(np.log(2), abs=0.02)                  # of features that say nothing
+    with pytest.raises(ValueError, match="all 80 clips have the same labels"):
+        choose_and_fit(ProbeData(data.features, torch.ones(80, 2), 2), [Pooling()])
 
 
 def test_folds_by_hand():

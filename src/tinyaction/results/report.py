@@ -218,7 +218,8 @@ def _probe_tiles(run: Run) -> list[tuple[str, str, str]]:
         return [(str(probe["pooling"]), "pooling", "too few training clips of a class to choose it")]
     return [(str(probe["pooling"]), "pooling",
              f"chosen by {probe['num_folds']}-fold cross-validation of {'all' if run.folds else 'the training'} "
-             f"clips, where its accuracy was {probe['cv_accuracy']:.1%}")]
+             f"clips, where {'all labels were right in' if run.is_multi_label else 'its accuracy was'} "
+            f"{probe['cv_accuracy']:.1%}")]
 
 
 def _accuracy_tile(run: Run) -> tuple[str, str, str]:

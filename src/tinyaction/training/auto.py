@@ -48,9 +48,7 @@ def choose_model(config: RunConfig, *, on_line: Callable[[str], None] | None = N
     if Path(config.data).name == "kinetics400_tiny" or is_generated(config.data):
         return replace(config, model=GUIDE_MODEL)
     device = start_processes(choose_device(config.device))
-    num_clips, is_multi_label = broadcast_from_main(_clips_of(config) if rank() == 0 else (0, False))
-    if is_multi_label:                                                 # before the default of the method is chosen
-        config = replace(config, multi_label=True)
+    num_clips = broadcast_from_main(_clips_of(config) if rank() == 0 else 0)
     choice = find_choice(device.type, num_clips)
     problem = broadcast_from_main(fetch_problem(choice) if rank() == 0 else "")
     line = f"--model auto: {choice.model} with {choice.weights} weights ({choice.reason}; {num_clips} training clips)"
@@ -62,11 +60,11 @@ def choose_model(config: RunConfig, *, on_line: Callable[[str], None] | None = N
         config, model=choice.model, weights=choice.weights)
 
 
-def _clips_of(config: RunConfig) -> tuple[int, bool]:
-    """(training clips, whether they have several labels); training writes the split, and says so."""
+def _clips_of(config: RunConfig) -> int:
+    """The number of training clips; training writes the split, and says so."""
     data = find_data(config.data, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False,
                      multi_label=config.multi_label)
-    return len(data.train), data.is_multi_label
+    return len(data.train)
 
 
 def find_choice(device: str, num_clips: int) -> Choice:

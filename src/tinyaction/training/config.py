@@ -153,8 +153,7 @@ class RunConfig:
         if is_auto and self.weights:
             raise ValueError(f"--weights is {self.weights!r}, but --model auto brings its own; name the model")
         if self.method is None and not is_auto:
-            is_probe_first = self.pretrained and self.task == "clips" and not self.multi_label
-            self.method = "probe-then-finetune" if is_probe_first else "finetune"
+            self.method = "probe-then-finetune" if self.pretrained and self.task == "clips" else "finetune"
         defaults = {} if is_auto else default_hyperparameters(self.model, self.pretrained, self.method)
         if self.task == "timeline":
             defaults |= timeline_hyperparameters(self.model)
@@ -263,8 +262,6 @@ def check_folds(config: RunConfig) -> None:
 def check_multi_label(config: RunConfig) -> None:
     """Raise ValueError for flags that know one label a video only."""
     for name, is_given, advice in (
-        (f"--method {config.method}", config.method not in (None, "finetune"),
-         "take --method finetune, with --freeze all for a classifier alone"),
         ("--folds", config.folds > 0, "leave it out"),
         ("--balanced", config.balanced, "take --class-weights"),
         ("--task timeline", config.task == "timeline", "leave out --multi-label"),

@@ -51,7 +51,7 @@ from tinyaction.training.probe_run import (
     NO_WEIGHTS,
     clip_features,
     fit_clips,
-    majority_line,
+    majority_lines,
     probe_data,
     probe_facts,
     probe_lines,
@@ -275,7 +275,7 @@ def write_run(
         replace(result.final, metrics=metrics, config=asdict(config)).save(run.path / "best.pt")
     run.write_config({**run_facts(config, data, device=device), "cross_validation": summary, **result.facts})
     for line in [*result_lines(val, data.class_names), summary_line(summary),
-                 majority_line(data.train, val, data.class_names),
+                 *majority_lines(data.train, val, data.class_names),
                  *next_lines(run.path, asdict(config), original_of(data.train[0][0]))]:
         run.log(line)
 

@@ -22,8 +22,9 @@ from tinyaction.models.create import use_pooling
 from tinyaction.models.pooling import Pooling
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
-from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
+from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult, count_right
 from tinyaction.results.features import FeatureCache, Reading, extract_features
+from tinyaction.results.multilabel import best_thresholds
 from tinyaction.results.neighbors import Neighbor, clip_vectors, nearest_clips, write_neighbors
 from tinyaction.results.run import RunFolder, usage_lines
 from tinyaction.results.shortcuts import Shortcut
@@ -73,9 +74,10 @@ def run_probe(
     device = choose_device(config.device)
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
-    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by)
+    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by,
+                     multi_label=config.multi_label)
     check_groups_apart(data.train, data.val)
-    check_labels(config, data)
+    config = check_labels(config, data)
     if config.on_error == "raise":
         check_files_exist(data.train, data.val)
     data.notes += clip_length_notes(config.clip_len, data.train)
@@ -120,7 +122,7 @@ def fit_probe(
     result = fit_clips(model, known, poolings_of(config.pooling), train, val)
     result.val.data_seconds = data_seconds
     result.neighbors = nearest_training_clips(train, val, data.class_names)
-    if config.method == "probe" and config.shortcuts != "none":
+    if config.method == "probe" and config.shortcuts != "none" and not config.multi_label:
         result.shortcuts = of_probe(result.probe, known, tested_data(val, len(data.class_names)))
     return result
 
@@ -175,14 +177,20 @@ def clip_features(
 
 
 def probe_data(config: RunConfig, clips: ClipFeatures, num_classes: int) -> ProbeData:
-    return ProbeData(torch.cat([clips.features, clips.mirrored], dim=1), torch.from_numpy(clips.videos.labels),
-                     num_classes, known_groups(clips.videos),
+    return ProbeData(torch.cat([clips.features, clips.mirrored], dim=1), labels_of(clips.videos), num_classes,
+                      known_groups(clips.videos),
                      config.class_weights or config.balanced)
 
 
 def tested_data(clips: ClipFeatures, num_classes: int) -> ProbeData:
     """Clips as they are when a probe is tested: never mirrored."""
-    return ProbeData(clips.features, torch.from_numpy(clips.videos.labels), num_classes)
+    return ProbeData(clips.features, labels_of(clips.videos), num_classes)
+
+
+def labels_of(videos: VideoList) -> torch.Tensor:
+    """(N,) int64, or where videos may have several labels (N, K) float32."""
+    sets = videos.label_sets
+    return torch.from_numpy(videos.labels) if sets is None else torch.from_numpy(sets).float()
 
 
 def fit_clips(
@@ -194,7 +202,8 @@ def fit_clips(
     set_head(model, probe)
     fitted, evaluation = evaluate_features(model, train), evaluate_features(model, val)
     evaluation.compute_seconds = time.perf_counter() - started
-    trained = TrainResult(fitted.loss, fitted.top1, len(train.videos), 0.0, 0.0, train.bad)
+    num_right = count_right(torch.from_numpy(fitted.scores), torch.from_numpy(fitted.labels))
+    trained = TrainResult(fitted.loss, num_right / len(train.videos), len(train.videos), 0.0, 0.0, train.bad)
     return ProbeResult(model, probe, trained, evaluation)
 
 
@@ -204,7 +213,8 @@ def nearest_training_clips(
     """For each validation video the training clips that the network finds most like it."""
     names = [[one.videos.item_name(index) for index in range(len(one.videos))] for one in (train, val)]
     found = nearest_clips(clip_vectors(val.features), clip_vectors(train.features), names[0],
-                          [class_names[label] for label in train.videos.labels], num=NUM_SHOWN)
+                          [train.videos.row(index, class_names).label for index in range(len(train.videos))],
+                          num=NUM_SHOWN)
     return dict(zip(names[1], found, strict=True))
 
 
@@ -229,21 +239,25 @@ def evaluate_features(model: Recognizer, clips: ClipFeatures) -> Evaluation:
     head = model.cls_head
     device = head.fc.weight.device
     logits = torch.stack([head(features.float().to(device)) for features in clips.features])  # (N, V, K)
-    labels = torch.from_numpy(clips.videos.labels).to(device)          # (N,)
-    return Evaluation(head.loss(logits, labels).item(), head.video_scores(logits).double().cpu().numpy(),
-                      clips.videos.labels, [clips.videos.item_name(index) for index in range(len(labels))], 0.0, 0.0,
-                      clips.bad)
+    labels = labels_of(clips.videos)                                   # (N,) or (N, K)
+    result = Evaluation(head.loss(logits, labels.to(device)).item(), head.video_scores(logits).double().cpu().numpy(),
+                        labels.long().numpy(), list(clips.videos.item_names()), 0.0, 0.0, clips.bad)
+    if result.is_multi_label:
+        result.thresholds = best_thresholds(result.scores, result.labels)
+    return result
 
 
 def write_run(run: RunFolder, config: RunConfig, data: DataFolder, result: ProbeResult, device: torch.device) -> None:
     metrics = run.add_metrics(EpochRecord(0, 0.0, result.train, result.val))
-    checkpoint_of(config, result.model, data.class_names, epoch=1, metrics=metrics).save(run.path / "best.pt")
+    thresholds = [] if result.val.thresholds is None else result.val.thresholds.tolist()
+    checkpoint_of(config, result.model, data.class_names, epoch=1, metrics=metrics,
+                  thresholds=thresholds).save(run.path / "best.pt")
     run.write_predictions(result.val, data.class_names)
     write_neighbors(run.path / "neighbors.csv", result.neighbors)
     run.write_config({**run_facts(config, data, device=device), "probe": probe_facts(result.probe, result.val)})
     example, _ = data.val[0]
     for line in [*probe_lines(result.probe), *result_lines(result.val, data.class_names),
-                 majority_line(data.train, result.val, data.class_names),
+                 *majority_lines(data.train, result.val, data.class_names),
                  *usage_lines(run.path, config.data, original_of(example))]:
         run.log(line)
 
@@ -253,7 +267,7 @@ def probe_facts(probe: Probe, val: Evaluation | None = None) -> dict[str, Any]:
     facts: dict[str, Any] = {"pooling": str(probe.pooling), "strength": probe.strength, "num_folds": probe.num_folds}
     if probe.num_folds:
         facts |= {"cv_loss": probe.candidates[0].loss, "cv_accuracy": probe.candidates[0].accuracy}
-    return facts if val is None else facts | {"val_accuracy": val.top1}
+    return facts if val is None else facts | {"val_accuracy": val.selection_metric}
 
 
 def probe_lines(probe: Probe) -> list[str]:
@@ -262,12 +276,14 @@ def probe_lines(probe: Probe) -> list[str]:
         return ["a class has a single training clip or group, so nothing could be chosen:",
                 f"  pooling {probe.pooling}, L2 strength {probe.strength:g}"]
     return [f"{probe.num_folds}-fold cross-validation of the training clips; the first choice is taken:",
-            f"  {'pooling':<28}  L2 strength  log loss  accuracy",
+            f"  {'pooling':<28}  L2 strength  log loss  {'exact' if probe.linear.is_multi_label else 'accuracy':>8}",
             *(f"  {one.pooling!s:<28}  {one.strength:>11g}  {one.loss:8.3f}  {one.accuracy:8.3f}"
               for one in probe.candidates[:NUM_SHOWN])]
 
 
-def majority_line(train: VideoList, val: Evaluation, class_names: list[str]) -> str:
-    """The accuracy of always saying the class that has most training clips."""
+def majority_lines(train: VideoList, val: Evaluation, class_names: list[str]) -> list[str]:
+    """The accuracy of always saying the class that has most training clips; nothing of several labels."""
+    if val.is_multi_label:
+        return []
     label = most_frequent(train.labels)
-    return f"always {class_names[label]}, the most frequent class: accuracy {(val.labels == label).mean():.4f}"
+    return [f"always {class_names[label]}, the most frequent class: accuracy {(val.labels == label).mean():.4f}"]

@@ -54,13 +54,19 @@ def saved_pooling(folder: str) -> Pooling | None:
 def finetune_facts(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """The best epoch of fine-tuning in the rows of metrics.csv, for config.json; the probe is epoch 0."""
     best = max((row for row in history if row["epoch"] > 0), key=epoch_sort_key)
-    return {"val_accuracy": best["val_top1"], "epoch": int(best["epoch"])}
+    return {"val_accuracy": metric_of(best), "epoch": int(best["epoch"])}
+
+
+def metric_of(row: Mapping[str, float]) -> float:
+    """Accuracy, or of several labels mAP, in a row of metrics.csv."""
+    return row["val_map"] if "val_map" in row else row["val_top1"]
 
 
 def comparison_line(history: Sequence[Mapping[str, float]]) -> str:
     """Both accuracies, and which of the two ``best.pt`` is."""
-    probe, tuned = next(row["val_top1"] for row in history if row["epoch"] == 0), finetune_facts(history)
-    text = f"probe: accuracy {probe:.4f}; fine-tuned from it: {tuned['val_accuracy']:.4f} in epoch {tuned['epoch']}"
+    first, tuned = next(row for row in history if row["epoch"] == 0), finetune_facts(history)
+    probe, name = metric_of(first), "mAP" if "val_map" in first else "accuracy"
+    text = f"probe: {name} {probe:.4f}; fine-tuned from it: {tuned['val_accuracy']:.4f} in epoch {tuned['epoch']}"
     if tuned["val_accuracy"] > probe:
         return f"{text}, so best.pt is the fine-tuned network"
     return f"{text}, no better, so best.pt is the probe; --method probe alone gives it in a fraction of the time"

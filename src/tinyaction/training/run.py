@@ -27,7 +27,7 @@ from tinyaction.training.identity import RunIdentity, check_same_on_all
 from tinyaction.training.job import job_name
 from tinyaction.training.loop import Callbacks, TrainState, fit
 from tinyaction.training.outcome import add_shortcuts, checkpoint_of, run_facts, write_page
-from tinyaction.training.probe_run import ProbeResult, majority_line, probe_facts, run_probe
+from tinyaction.training.probe_run import ProbeResult, majority_lines, probe_facts, run_probe
 from tinyaction.training.probe_start import begin_with_probe, comparison_line, finetune_facts
 from tinyaction.training.resume import CheckpointManager, Stateful
 from tinyaction.training.shortcuts import of_lists, of_network
@@ -370,7 +370,7 @@ def last_lines(training: Training, path: Path, best_epoch: int, evaluation: Eval
         f"{best}; {waiting + computing:.0f} s, {waiting:.0f} s of "
         "them waiting for data",
         *result_lines(evaluation, training.data.class_names),
-        *([majority_line(training.data.train, evaluation, training.data.class_names), comparison_line(rows)]
+        *([*majority_lines(training.data.train, evaluation, training.data.class_names), comparison_line(rows)]
           if training.config.method == "probe-then-finetune" else []),
         *usage_lines(path, training.config.data, original_of(example)),
     ]
