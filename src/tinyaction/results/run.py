@@ -34,9 +34,11 @@ from typing import Any, TypeVar
 from tinyaction.data.loader import BadVideo
 from tinyaction.data.segments import LABEL_SEPARATOR, split_segment_name
 from tinyaction.files import write_whole
+from tinyaction.places import is_place, without_secrets
 from tinyaction.results.evaluation import EpochRecord, Evaluation
 from tinyaction.results.evaluation_tables import PREDICTIONS, write_tables
 from tinyaction.results.label_sets import CLASSES
+from tinyaction.results.run_copy import RunCopy, local_run_folder, place_of_run
 from tinyaction.results.shortcuts import Shortcut, read_shortcuts
 from tinyaction.results.trackers import Trackers, check_trackers
 from tinyaction.text import from_cell, printable, shell_line
@@ -56,6 +58,7 @@ LOCK = ".lock"
 class RunFolder:
     """A new folder, or with ``reopen`` that of a resumed run. Locked for this process until :meth:`close`.
 
+    Where ``out`` lies elsewhere, as s3://bucket/runs/a, the folder is runs/a; :meth:`copy` and :meth:`close` copy it.
     Never overwrites a file that it finds in a folder. ``on_line`` receives each line of the log, to print it.
 
     Raises:
@@ -69,21 +72,41 @@ class RunFolder:
     ) -> None:
         self._on_line = on_line
         check_trackers(trackers)  # first: where one is missing no folder is made
-        self.path = Path(out) if str(out) else _next_folder(Path("runs"), name)
+        self.path = local_run_folder(out) if str(out) else _next_folder(Path("runs"), name)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: exists already and is a file; name a folder with --out")
         if reopen and not self.path.exists():
             raise FileNotFoundError(f"{self.path}: no such run folder")
+        place = place_of_run(self.path) if reopen else out
+        self._copy = RunCopy(self.path, place, is_new=not reopen) if is_place(place) else None
         self.path.mkdir(parents=True, exist_ok=True)
         self._trackers = Trackers(trackers, self.path, self.log)
         self._lock = _lock(self.path)
         if not reopen and any(child.name != LOCK for child in self.path.iterdir()):
-            self.close()
+            self._unlock()
             raise ValueError(f"{self.path}: exists already and is not empty; name another folder with --out, or go on "
                              "with the run in it with --resume")
 
+    def copy(self) -> None:
+        """Copy the run to the place where it is wanted, if that is elsewhere; a failure is logged."""
+        if self._copy is not None:
+            self._copy.copy()
+            if self._copy.failure:
+                self.log(f"not copied: {self._copy.failure}; tried again at the next save")
+
     def close(self) -> None:
-        """Release the lock."""
+        """Copy the run for the last time, and release the lock; OSError where it cannot be copied."""
+        try:
+            if self._lock >= 0 and self._copy is not None:
+                self._copy.copy()
+                if self._copy.failure:
+                    raise OSError(self._copy.failure)
+                if self._on_line is not None:
+                    self._on_line(f"copied to {self._copy.place}")
+        finally:
+            self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock >= 0:
             with suppress(OSError):  # Windows removes no open file
                 (self.path / LOCK).unlink()
@@ -119,7 +142,7 @@ class RunFolder:
 
     def remove_if_empty(self) -> None:
         """Remove a run that stopped before its first step, so that the same command can be given again."""
-        self.close()
+        self._unlock()
         for name in ("config.json", "log.txt", "last.pt", "bad_files.txt", "best.pt", "metrics.csv",
                      "predictions.csv", "classes.csv", "neighbors.csv", "folds.csv"):  # the last six are of a probe
             (self.path / name).unlink(missing_ok=True)
@@ -127,7 +150,7 @@ class RunFolder:
             self.path.rmdir()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        text = json.dumps(config, indent=2, ensure_ascii=False)
+        text = without_secrets(json.dumps(config, indent=2, ensure_ascii=False))
         write_whole(self.path / "config.json", text + "\n")
 
     def add_to_config(self, facts: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tinyaction.results.run_copy import local_run_folder
 from tinyaction.training.config import RunConfig
 
 
@@ -19,7 +20,7 @@ def folder_of_job(config: RunConfig) -> str:
     """The run that this job began before torchrun restarted it (``--max-restarts``); "" where there is none."""
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return ""
-    folders = [Path(config.out)] if config.out else sorted(Path("runs").glob(f"{config.model}-*"))
+    folders = [local_run_folder(config.out)] if config.out else sorted(Path("runs").glob(f"{config.model}-*"))
     return next((str(folder) for folder in folders if _job_of(folder) == job_name()), "")
 
 
