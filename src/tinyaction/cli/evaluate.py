@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                      inputs=[arguments.data, *network_inputs(arguments), *arguments.compare])
     others = [read_run(run) for run in arguments.compare]              # wrong ones are told before the work
     if arguments.task == "timeline":
-        for line in evaluate_timelines(arguments):
+        for line in evaluate_timelines(arguments, command_of(argv)):
             say(line)
         return 0
     device = choose_device(arguments.device)
@@ -104,11 +104,15 @@ def config_of(
 ) -> dict[str, Any]:
     """What config.json says of the network, the clips and the command."""
     return {"evaluated": arguments.checkpoint or arguments.model,
-            "command": shell_line("tinyaction", "evaluate", *(sys.argv[1:] if argv is None else argv)),
+            "command": command_of(argv),
             "model": checkpoint.model.get("name", arguments.model), "weights": arguments.weights or "",
             "data": arguments.data, "split": arguments.split or "", "clip_len": pipeline["clip_len"],
             "size": pipeline["size"], "num_clips": pipeline["num_clips"], "num_crops": pipeline.get("num_crops", 1),
             "eval_pipeline": dict(pipeline), "stand_in": checkpoint.stand_in}
+
+
+def command_of(argv: Sequence[str] | None) -> str:
+    return shell_line("tinyaction", "evaluate", *(sys.argv[1:] if argv is None else argv))
 
 
 def show_comparison(comparison: Comparison, out: str) -> None:

@@ -4,6 +4,7 @@
     metrics.csv        a row an epoch; of several labels the accuracy in it is mAP, and F1
     predictions.csv    a row a validation video: what best.pt says of it, with the scores of all classes
     classes.csv        a row a class: precision, recall and its interval, F1; of several labels average precision
+    timelines.csv      what is true and what is told of uncut videos; only of --task timeline
     shortcuts.csv      a row a simpler model: what it sees and how many videos it has right (see shortcuts.py)
     neighbors.csv      of each validation video the training clips most like it; only of a probe
     log.txt            what the terminal showed
@@ -360,17 +361,19 @@ def read_run(folder: str | Path) -> Run:
         names = [str(name) for name in config["class_names"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'}: not the configuration of a run ({error!r})") from None
-    columns = LABEL_SET_METRICS if config.get("multi_label") else METRICS
-    history = _rows(folder / "metrics.csv", columns, _metrics_of)
+    columns: Sequence[str] = LABEL_SET_METRICS if config.get("multi_label") else METRICS
+    if config.get("task") == "timeline" and "evaluated" in config:
+        columns = ("epoch",)                                           # and the figures of timelines
+    history = read_table_rows(folder / "metrics.csv", columns, _metrics_of)
     if not history:
         raise ValueError(f"{folder / 'metrics.csv'}: no epoch in it yet")
     numbers = {name: number for number, name in enumerate(names)}
     path = folder / "predictions.csv"
     parse = _label_set_of if config.get("multi_label") else _prediction_of
-    predictions = _rows(path, PREDICTIONS, lambda row: parse(row, numbers)) if path.is_file() else []
-    folds = _rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
+    predictions = read_table_rows(path, PREDICTIONS, lambda row: parse(row, numbers)) if path.is_file() else []
+    folds = read_table_rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
     has_classes = config.get("multi_label") and (folder / "classes.csv").is_file()
-    classes = _rows(folder / "classes.csv", CLASSES, dict) if has_classes else []
+    classes = read_table_rows(folder / "classes.csv", CLASSES, dict) if has_classes else []
     return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")), folds,
                classes, read_shortcuts(folder))
 
@@ -400,7 +403,7 @@ def _read_bad_files(path: Path) -> dict[str, str]:
     return dict(line.partition("\t")[::2] for line in lines)
 
 
-def _rows(path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], T]) -> list[T]:
+def read_table_rows(path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], T]) -> list[T]:
     """The lines of a CSV file, each parsed; ValueError names the file and the line."""
     parsed = []
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
