@@ -184,6 +184,20 @@ def test_out_leaves_what_train_leaves_and_goes_into_a_comparison(argv, tmp_path,
     assert "names the videos; leave it out" in capsys.readouterr().err
 
 
+def test_the_report_of_segments_is_made_again_with_their_clips(argv, tmp_path):
+    write_set(tmp_path / "third", num_train=2, num_val=2)
+    videos = sorted((tmp_path / "third").rglob("*.mp4"))
+    (tmp_path / "third" / "segments.csv").write_text("path,start,end,label\n" + "".join(
+        f"{path.relative_to(tmp_path / 'third')},{start},{start + 0.4},{label}\n"
+        for path, label in zip(videos, ("lying", "standing") * 2, strict=True) for start in (0, 0.4)))
+    argv[1] = str(tmp_path / "third" / "segments.csv")
+    assert main([*argv, "--out", str(tmp_path / "first"), "--shortcuts", "none"]) == 0
+    page = (tmp_path / "first" / "report.html").read_text()
+    assert page.count('alt="frame 1 of') > 0 and "#t=0.4,0.8" in page
+    assert tinyaction(["report", str(tmp_path / "first")]) == 0
+    assert (tmp_path / "first" / "report.html").read_text() == page
+
+
 def test_compare_needs_no_folder_and_is_told_of_wrong_ones_first(argv, tmp_path, capsys):
     write_set(tmp_path / "third", num_train=2, num_val=2)
     assert main([*argv, "--out", str(tmp_path / "first"), "--shortcuts", "quick"]) == 0
