@@ -228,5 +228,5 @@ def test_out_of_several_labels_and_of_timelines(argv, tmp_path, capsys):
     run = read_run(tmp_path / "out")
     assert run.is_multi_label and len(run.classes) == 3 and run.shortcuts == []
     assert "mAP" in (tmp_path / "out" / "report.html").read_text()
-    assert main([*argv, "--task", "timeline", "--out", str(tmp_path / "other")]) == 2
-    assert "--out and --compare are for clips" in capsys.readouterr().err
+    assert main([*argv, "--task", "timeline", "--compare", str(tmp_path / "out")]) == 2
+    assert "--compare is for clips; leave it out" in capsys.readouterr().err
