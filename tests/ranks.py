@@ -1,10 +1,12 @@
-"""Processes of one training without torchrun: children of a fork server, which start in 0.1 s."""
+"""Processes of one training: children of a fork server, which start in 0.1 s, or those of torchrun."""
 
 import json
 import multiprocessing
 import os
 import resource
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 import tinyaction.training.loop
 import tinyaction.training.run
 from tinyaction.cli.train import main
+from tinyaction.files import is_alive
 from tinyaction.models.checkpoint import Checkpoint
 
 processes = multiprocessing.get_context("forkserver")
@@ -27,7 +30,7 @@ class Ranks:
     """
 
     def __init__(self, num: int, output: Path, *argv: object, own: dict[int, list[object]] | None = None,
-                 diary: Path | None = None, max_file_bytes: int = 0) -> None:
+                 diary: Path | None = None, max_file_bytes: int = 0, has_dropout: bool = True) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -38,7 +41,7 @@ class Ranks:
             environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num, "LOCAL_WORLD_SIZE": num,
                            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             self.processes.append(processes.Process(target=be_rank, args=(
-                words, environment, output, diary, max_file_bytes if rank == 0 else 0)))
+                words, environment, output, diary, max_file_bytes if rank == 0 else 0, has_dropout)))
             self.processes[-1].start()
 
     def is_running(self) -> bool:
@@ -60,8 +63,40 @@ class Ranks:
         return [line for line in self.output.read_text().splitlines() if line.startswith("error: ")]
 
 
+class Torchrun:
+    """The same, started by torchrun."""
+
+    def __init__(self, num: int, output: Path, *argv: object, diary: Path | None = None) -> None:
+        self.output = output
+        script = output.with_suffix(".py")
+        script.write_text("from pathlib import PosixPath\nfrom ranks import be_rank\n"
+                          f"be_rank({[*map(str, argv)]}, {{}}, {output!r}, {diary!r})\n")
+        with open(output, "a") as file:
+            self.torchrun = subprocess.Popen(
+                [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num}", script],
+                stdout=file, stderr=file)
+
+    def is_running(self) -> bool:
+        return self.torchrun.poll() is None
+
+    def kill_torchrun(self, within: float) -> None:
+        """Kill torchrun alone, and wait until the processes that it started have ended."""
+        ranks = [int(pid) for path in Path(f"/proc/{self.torchrun.pid}/task").glob("*/children")
+                 for pid in path.read_text().split()]
+        self.torchrun.kill()
+        self.torchrun.wait()
+        until = time.monotonic() + within
+        while left := [pid for pid in ranks if is_alive(pid)]:
+            assert time.monotonic() < until, f"processes {left} of {ranks} outlive torchrun by {within} s"
+            time.sleep(0.01)
+
+    def end(self, within: float = 60) -> list[int]:
+        return [self.torchrun.wait(within)]
+
+
 def be_rank(
-    argv: list[str], environment: dict[str, object], output: Path, diary: Path | None, max_file_bytes: int
+    argv: list[str], environment: dict[str, object], output: Path, diary: Path | None = None, max_file_bytes: int = 0,
+    has_dropout: bool = True,
 ) -> None:
     os.environ |= {name: str(value) for name, value in environment.items()}
     descriptor = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -72,6 +107,8 @@ def be_rank(
     tinyaction.training.outcome.write_report = lambda *_, **__: "none"
     if diary is not None:
         keep_diary(diary)
+    if not has_dropout:  # it is drawn for a batch, so that batches of another size have another
+        torch.nn.functional.dropout = lambda x, *_, **__: x
     if max_file_bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     raise SystemExit(main(argv))

@@ -3,9 +3,11 @@
     PYTHONPATH=tests python scripts/experiments/preempted.py --kills 20
 
 Each run has a raw store, averaged weights, mixup, dropout, accumulation and frozen norms. Two processes begin it. At a
-random moment one rank is killed, or all ranks, or a rank is halted (SIGSTOP); then the run is resumed with a number of
-processes and workers drawn at random and killed again. In the end its weights are compared with those of a run that
-nothing disturbed, and for each step the videos that made it.
+random moment one rank is killed, or all ranks, or a rank is halted (SIGSTOP), or the torchrun that started them; then
+the run is resumed with a number of processes and workers drawn at random and killed again. In the end its weights are
+compared with those of a run that nothing disturbed, and for each step the videos that made it.
+
+A broken file and a full disk of rank 0 are tests in tests/training/test_ranks.py.
 """
 
 import argparse
@@ -17,17 +19,17 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from ranks import Ranks, has_saved, weight_difference  # type: ignore[import-not-found]
+from ranks import Ranks, Torchrun, has_saved, weight_difference  # type: ignore[import-not-found]
 from toys import write_set  # type: ignore[import-not-found]
 
 LIMIT = 6  # seconds without a sign of life (--video-timeout)
 FLAGS = ("--model conv2d --method finetune --store raw --size 16 --clip-len 2 --batch-size 2 --grad-accum "
          "2 --epochs 3 --save-every 1 --lr 0.05 --mixup 0.2 --ema 0.9 --freeze-norms --device cpu "
          f"--video-timeout {LIMIT}").split()
-KINDS = ("rank", "all", "halt")
+KINDS = ("rank", "all", "halt", "torchrun")
 
 
-def disturb(run: Path, ranks: Ranks, kind: str, rng: random.Random) -> float | None:
+def disturb(run: Path, ranks: "Ranks | Torchrun", kind: str, rng: random.Random) -> float | None:
     """Kill at a random moment; returns the seconds until the others had ended, None where the run was over before."""
     is_saved = has_saved(run, rng.randint(1, 5))
     while ranks.is_running() and not is_saved():
@@ -35,8 +37,11 @@ def disturb(run: Path, ranks: Ranks, kind: str, rng: random.Random) -> float | N
     time.sleep(rng.uniform(0, 0.05))
     if not ranks.is_running():
         return None
-    chosen = rng.randrange(len(ranks.processes))
     killed = time.monotonic()
+    if isinstance(ranks, Torchrun):
+        ranks.kill_torchrun(within=LIMIT + 30)
+        return time.monotonic() - killed
+    chosen = rng.randrange(len(ranks.processes))
     if kind == "all":
         ranks.kill(signal.SIGKILL, *range(len(ranks.processes)))
     else:
@@ -73,13 +78,17 @@ def main() -> None:
     place = Path(tempfile.mkdtemp(prefix="preempted-"))
     data = write_set(place / "data", num_train=39, num_val=5)
 
-    def start(folder: Path, num_processes: int, *words: object) -> Ranks:
+    def kind_of(number: int, num_processes: int) -> str:
+        return "all" if num_processes == 1 else KINDS[number % len(KINDS)]
+
+    def start(folder: Path, num_processes: int, kind: str, *words: object) -> "Ranks | Torchrun":
         attempt = f"{time.time_ns()}"
         (folder / "diary" / attempt).mkdir(parents=True)
-        return Ranks(num_processes, folder / f"output {attempt}", *words, diary=folder / "diary" / attempt)
+        begin = Torchrun if kind == "torchrun" else Ranks
+        return begin(num_processes, folder / f"output {attempt}", *words, diary=folder / "diary" / attempt)
 
     whole = place / "whole"
-    if start(whole, 2, "--data", data, "--out", whole / "run", "--num-workers", 1, *FLAGS).end(600) != [0, 0]:
+    if start(whole, 2, "", "--data", data, "--out", whole / "run", "--num-workers", 1, *FLAGS).end(600) != [0, 0]:
         raise SystemExit(f"the undisturbed run failed; see {whole}")
     done: Counter[str] = Counter()
     number = 0
@@ -87,16 +96,19 @@ def main() -> None:
         number += 1
         folder, counts = place / f"run {number}", [2]
         notes: list[str] = []
-        ranks = start(folder, 2, "--data", data, "--out", folder / "run", "--num-workers", 1, *FLAGS)
-        while len(notes) < arguments.kills_of_a_run and sum(done.values()) < arguments.kills:
-            kind = "all" if counts[-1] == 1 else KINDS[sum(done.values()) % len(KINDS)]
-            seconds = disturb(folder / "run", ranks, kind, rng)
+        words: tuple[object, ...] = ("--data", data, "--out", folder / "run", "--num-workers", 1, *FLAGS)
+        while True:
+            is_to_die = len(notes) < arguments.kills_of_a_run and sum(done.values()) < arguments.kills
+            kind = kind_of(sum(done.values()), counts[-1]) if is_to_die else ""
+            ranks = start(folder, counts[-1], kind, *words)
+            seconds = disturb(folder / "run", ranks, kind, rng) if is_to_die else None
             if seconds is None:
                 break
             done[kind] += 1
             notes.append(f"{kind} {seconds:.1f} s")
-            counts.append(rng.choice([1, 2, 4]) if number % 2 else 2)  # every other run to the bit
-            ranks = start(folder, counts[-1], "--resume", folder / "run", "--num-workers", rng.choice([0, 1, 2]))
+            # Every other run to the bit.
+            counts.append(rng.choice([1, 2, 4]) if number % 2 else 2)
+            words = ("--resume", folder / "run", "--num-workers", rng.choice([0, 1, 2]))
         if set(ranks.end(600)) != {0}:
             raise SystemExit(f"run {number} failed; see {ranks.output}")
         difference = weight_difference(folder / "run", whole / "run")

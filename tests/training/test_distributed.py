@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -245,3 +246,18 @@ def test_a_process_ends_whole_while_it_gives_signs_of_life():
             "threading.Thread(target=tell, daemon=True).start()\ntime.sleep(0.3)\n")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_each_start_has_a_name_of_its_own_in_one_store():
+    """Of 3, of 2 and of 3 processes again, as torchrun starts them where a machine leaves and comes back."""
+    from torch.distributed import HashStore
+
+    store, names = HashStore(), []
+    for num in (3, 2, 3):
+        with ThreadPoolExecutor(num) as pool:
+            agreed = set(pool.map(lambda rank, num=num: distributed.agree_on_attempt(store, rank, num), range(num)))
+        assert len(agreed) == 1
+        names += agreed
+    assert len(set(names)) == 3
+    with pytest.raises(ChildProcessError, match=r"^rank 1 did not begin within 0\.1 s$"):
+        distributed.agree_on_attempt(store, 0, 2, limit_seconds=0.1)

@@ -100,6 +100,19 @@ def test_skipped_videos_of_all_processes_count(bars, tmp_path):
 
 
 @pytest.mark.slow
+def test_synchronized_norms_train_as_one_process_on_whole_batches(bars, tmp_path):
+    """Two processes with batches of 2 are one with batches of 4; the last batch of 19 videos has 3: 2 and 1."""
+    flags = ["--data", bars, *FLAGS[:FLAGS.index("--mixup")], "--device", "cpu"]
+    for num, batch_size, norms in ((1, 4, []), (2, 2, ["--sync-batch-norm"]), (2, 2, [])):
+        name = f"{num} {len(norms)}"
+        ranks = Ranks(num, tmp_path / f"output {name}", *flags, "--batch-size", batch_size, *norms, "--out",
+                      tmp_path / name, has_dropout=False)
+        assert ranks.end() == [0] * num
+    assert weight_difference(tmp_path / "2 1", tmp_path / "1 0") < 1e-5
+    assert weight_difference(tmp_path / "2 0", tmp_path / "1 0") > 1e-3  # norms of each process's own videos
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("halted", [0, 1])
 def test_a_halted_process_is_named_within_the_limit(halted, bars, tmp_path):
     flags = [*FLAGS, "--video-timeout", 3, "--save-every", 1, "--epochs", 50]

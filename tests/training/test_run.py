@@ -2,9 +2,11 @@
 
 import csv
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from toys import write_set
 
 import tinyaction as ta
@@ -46,6 +48,22 @@ def test_lines_and_progress_go_to_callbacks_and_nothing_is_printed(config, tmp_p
     assert capfd.readouterr() == ("", "")
     assert (tmp_path / "run" / "log.txt").read_text() == "".join(f"{line}\n" for line in lines)
     assert [progress.kind for progress in batches] == ["train", "val"]
+
+
+def test_a_network_trained_with_checkpointing_is_an_ordinary_one(config, tmp_path):
+    """The weights, and with them the scores on one CPU, are those of a run without."""
+    found = []
+    for is_on in (False, True):
+        run = ta.train(replace(config, model="tsm-resnet18", weights="none", size=32, epochs=1, checkpointing=is_on,
+                               out=str(tmp_path / f"{is_on}")))
+        predictor = ta.Predictor(run.checkpoint, device="cpu")
+        found.append((ta.Checkpoint.load(run.checkpoint).state_dict,
+                      [predictor(path).scores for path in run.evaluation.filenames], run.evaluation.scores))
+    (weights, scores, _), (own_weights, own_scores, evaluated) = found
+    assert own_weights.keys() == weights.keys()
+    assert all(torch.equal(own_weights[name], weight) for name, weight in weights.items())
+    np.testing.assert_array_equal(own_scores, scores)
+    np.testing.assert_allclose(own_scores, evaluated, rtol=1e-5)
 
 
 def test_the_numbers_of_an_epoch_stand_below_their_names_in_80_columns():

@@ -82,10 +82,12 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._trackers = Trackers(trackers, self.path, self.log)
         self._lock = _lock(self.path)
-        if not reopen and any(child.name != LOCK for child in self.path.iterdir()):
-            self._unlock()
-            raise ValueError(f"{self.path}: exists already and is not empty; name another folder with --out, or go on "
-                             "with the run in it with --resume")
+        if not reopen:
+            try:
+                check_new(self.path)
+            except ValueError:
+                self._unlock()
+                raise
 
     def copy(self) -> None:
         """Copy the run to the place where it is wanted, if that is elsewhere; a failure is logged."""
@@ -153,6 +155,21 @@ class RunFolder:
         text = without_secrets(json.dumps(config, indent=2, ensure_ascii=False))
         write_whole(self.path / "config.json", text + "\n")
 
+    def mend_config(self, facts: Mapping[str, Any], *, fixed: Iterable[str]) -> bool:
+        """Undo what was done to ``config.json`` by hand: the ``fixed`` names say what they say in ``facts``.
+
+        A damaged file says all that ``facts`` do. Returns whether there was something to undo.
+        """
+        true = json.loads(json.dumps({name: facts[name] for name in fixed}))
+        try:
+            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            is_whole = "class_names" in content and all(content.get(name, true[name]) == true[name] for name in true)
+        except (OSError, ValueError, TypeError, AttributeError):
+            content, is_whole = {}, False
+        if not is_whole:
+            self.write_config({**facts, **content, **true})
+        return not is_whole
+
     def add_to_config(self, facts: Mapping[str, Any]) -> None:
         """Add what a run found out to its ``config.json``; one that was damaged meanwhile stays as it is."""
         with suppress(OSError, ValueError):
@@ -178,6 +195,13 @@ class RunFolder:
             writer.writerow([value if isinstance(value, int) else repr(float(value)) for value in row.values()])
         self._trackers.on_epoch(row)
         return row
+
+
+def check_new(path: Path) -> None:
+    """Raise ValueError where a run would begin in a folder with something in it."""
+    if path.is_dir() and any(child.name != LOCK for child in path.iterdir()):
+        raise ValueError(f"{path}: exists already and is not empty; name another folder with --out, or go on with the "
+                         "run in it with --resume")
 
 
 def _lock(folder: Path) -> int:

@@ -8,6 +8,8 @@ Without torchrun there is one process, and the collectives return their input. t
 import math
 import os
 import pickle
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,25 +35,51 @@ def start_processes(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     if dist.is_initialized():
         return device
+    rank, num = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store, signs = _connect(is_host=rank == 0 and not has_store_of_torchrun()), _connect()
+    attempt = agree_on_attempt(store, rank, num)
     # Waits have no limit of their own: Peers ends them.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1),
-                            store=_store_for("group"), rank=int(os.environ["RANK"]),
-                            world_size=int(os.environ["WORLD_SIZE"]))
-    _peers.append(Peers(_store_for("signs of life"), dist.get_rank(), dist.get_world_size()))
+                            store=_named(attempt, store), rank=rank, world_size=num)
+    _peers.append(Peers(_named(f"{attempt} signs of life", signs), rank, num))
     _peers[0].tell()
     return device
 
 
-def _store_for(use: str) -> Any:  # a torch.distributed.Store
-    """A connection to the store of all processes; without torchrun it is in rank 0.
+def _connect(*, is_host: bool = False) -> Any:  # a torch.distributed.Store
+    """A connection to the store of all processes; without torchrun it is in rank 0."""
+    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]),  # type: ignore[attr-defined]
+                         is_master=is_host, wait_for_workers=False, multi_tenant=True)
 
-    torchrun's store outlives its restarts: with the keys of the attempt before, gloo would call processes that ended.
+
+def _named(prefix: str, store: Any) -> Any:
+    return dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
+
+
+def agree_on_attempt(store: Any, rank: int, num_processes: int, *, limit_seconds: float = 300) -> str:
+    """Name this start of the processes; the keys in the store begin with it, in all of them alike.
+
+    torchrun's store outlives its restarts: with the keys of the start before, gloo would call processes that ended.
+    torchrun's own count of restarts is no such name: it stays where a machine joins or leaves (``--nnodes=1:4``), and
+    two machines may count differently. So rank 0 makes a name up, and answers whoever asks for it.
     """
-    is_here = use == "group" and os.environ["RANK"] == "0" and not has_store_of_torchrun()
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]),  # type: ignore[attr-defined]
-                          is_master=is_here, wait_for_workers=False, multi_tenant=True)
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"tinyaction {attempt} {use}", store)  # type: ignore[attr-defined]
+    own, until = uuid.uuid4().hex, time.monotonic() + limit_seconds
+    if rank > 0:
+        store.set(f"asking {rank}", own)
+        attempt: str = store.get(f"answer to {own}").decode()
+        store.set(f"{attempt} has {rank}", "")
+        return attempt
+    missing = set(range(1, num_processes))
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"{own} has {other}"]):
+                missing.remove(other)
+            elif store.check([f"asking {other}"]):                     # perhaps of a start before: nobody reads that
+                store.set(f"answer to {store.get(f'asking {other}').decode()}", own)
+        if time.monotonic() > until:
+            raise ChildProcessError(f"rank {min(missing)} did not begin within {limit_seconds:g} s")
+        time.sleep(0.01)
+    return own
 
 
 def stop_processes() -> None:

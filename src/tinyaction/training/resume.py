@@ -342,6 +342,8 @@ def resumed_config(given: Mapping[str, Any]) -> RunConfig:
     """
     place = given["resume"] if is_place(given["resume"]) else ""
     folder = Path(place or given["resume"])
+    if not place and not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such run folder to resume")
     fixed = {name: value for name, value in given.items() if name not in MAY_CHANGE}
     if fixed:
         words = [word for name, value in fixed.items() for word in _words(name, value)]
