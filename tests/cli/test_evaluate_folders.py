@@ -128,6 +128,7 @@ def test_the_number_of_workers_is_as_its_help_says(num_workers, argv, tmp_path, 
         "audit": [*data, "--out", str(tmp_path / "audit")],
         "embed": [*argv[2:4], *data, "--out", str(tmp_path / "features.npy")],
         "neighbors": [str(tmp_path / "third" / CLASSES[0] / "0.mp4"), *argv[2:4], *data],
+        "suggest": [*argv[2:4], *data, "--csv", str(tmp_path / "next.csv")],
     }
     helps = {name for name in COMMANDS if "--num-workers" in help_of(name, capsys)}
     assert helps == set(commands)
