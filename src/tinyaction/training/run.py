@@ -24,7 +24,7 @@ from tinyaction.training.distributed import broadcast_from_main, limit_of_waitin
 from tinyaction.training.finetune import averaged_model
 from tinyaction.training.folds import FineTuning, run_folds
 from tinyaction.training.identity import RunIdentity, check_same_on_all
-from tinyaction.training.job import job_name
+from tinyaction.training.job import job_name, launcher_name
 from tinyaction.training.loop import Callbacks, TrainState, fit
 from tinyaction.training.outcome import add_shortcuts, checkpoint_of, run_facts, write_page
 from tinyaction.training.probe_run import ProbeResult, majority_line, probe_facts, run_probe
@@ -233,6 +233,7 @@ class RunRecorder:
             **run_facts(training.config, training.data, device=training.device,
                         lists=(self.identity.train, self.identity.val)),
             "lr_of_the_batch": training.lr, "num_processes": num_processes(), "job": job_name(),
+            "launcher": launcher_name(),
             **({} if probe is None else {"probe": probe_facts(probe.probe, probe.val)})})
         if probe is not None:
             self.run.forget_after(-1)                                  # of a run that was killed just here
