@@ -4,7 +4,7 @@ import os
 import random
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -92,13 +92,13 @@ def unused_files(folder: Path, listed: Iterable[str]) -> tuple[Counter[str], lis
     return num_by_suffix, videos
 
 
-def split_by_class(labels: Sequence[str], val_share: float, seed: int, source: Path) -> list[int]:
+def split_by_class(labels: Collection[str], val_share: float, seed: int, source: Path) -> list[int]:
     """Choose validation items class by class; every class keeps at least one video on both sides."""
     rng = random.Random(seed)
     val_ids: list[int] = []
-    ids_of: dict[str, array[int]] = {}  # a quarter of the memory of lists
+    ids_of: dict[str, array[int]] = {}  # a tenth of the memory of lists
     for index, label in enumerate(labels):
-        ids_of.setdefault(label, array("q")).append(index)
+        ids_of.setdefault(label, array("i")).append(index)
     for label, ids in sorted(ids_of.items()):
         if len(ids) < 2:
             raise ValueError(f"{source}: class {label!r} has one video only; two are needed, to train and to validate")

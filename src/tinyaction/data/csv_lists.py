@@ -10,7 +10,7 @@ from tinyaction.data.class_folders import empty_notes, videos_by_class, write_sp
 from tinyaction.data.folder import DataFolder, one_of
 from tinyaction.data.groups import Split, groups_of_paths
 from tinyaction.data.lists import check_label_0, check_within, names_of_labels, videos_of_rows
-from tinyaction.data.rows import PackedTexts, Rows, read_rows
+from tinyaction.data.rows import FewTexts, PackedTexts, Rows, read_rows
 from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, check_segments, label_names
 from tinyaction.text import counted
 
@@ -91,7 +91,7 @@ def with_chosen_split(
                   f"{how}; {note}")
 
 
-def rarest_labels(rows: Rows, table: Path) -> list[str]:
+def rarest_labels(rows: Rows, table: Path) -> FewTexts:
     """The label by which a row is split: the only one, or of several the one that the fewest rows have.
 
     Raises ValueError where it is the one row that is split by a label which others have, too.
@@ -109,7 +109,7 @@ def rarest_labels(rows: Rows, table: Path) -> list[str]:
     if alone:
         raise ValueError(f"{table}: the videos of class {alone[0]!r} have other labels as well, so they cannot be "
                          "split class by class; add a column 'split' with train and val")
-    return [rarest[number] for number in rows.labels.numbers]
+    return FewTexts([rarest.get(number, "") for number in range(len(counts))], rows.labels.numbers)
 
 
 def _with_videos_as_groups(data: DataFolder) -> DataFolder:

@@ -3,7 +3,7 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class Split:
     any_split: bool = False
 
     def choose(
-        self, labels: Sequence[str], groups: Sequence[str] | None, source: Path
+        self, labels: Collection[str], groups: Sequence[str] | None, source: Path
     ) -> npt.NDArray[np.bool_]:
         """(N,) whether a video is chosen for validation."""
         assert self.val_share is not None
@@ -82,7 +82,7 @@ class Split:
 
 
 def split_groups(
-    labels: Sequence[str], groups: Sequence[str], *, val_share: float, seed: int, source: Path
+    labels: Collection[str], groups: Sequence[str], *, val_share: float, seed: int, source: Path
 ) -> list[int]:
     """Places of the validation clips: whole groups, ``val_share`` of each class as nearly as groups allow.
 

@@ -68,7 +68,7 @@ class PackedTexts:
 
 
 @dataclass(frozen=True)
-class FewTexts:
+class FewTexts(Collection[str]):
     """Texts of which many are equal: (N,) numbers of different ones."""
 
     texts: list[str]
@@ -76,6 +76,12 @@ class FewTexts:
 
     def take(self, places: npt.NDArray[np.int64]) -> "FewTexts":
         return FewTexts(self.texts, self.numbers[places])
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __contains__(self, text: object) -> bool:
+        return any(text == own for own in self)
 
     def __iter__(self) -> Iterator[str]:
         return map(self.texts.__getitem__, _values(self.numbers))
