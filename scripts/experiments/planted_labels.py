@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--clip-len", type=int, default=8)
     parser.add_argument("--pooling", default="stats")
+    parser.add_argument("--flip", type=float, default=0.5, help="0 where a mirrored clip is of another class")
     args = parser.parse_args(argv)
     classes = videos_by_class(Path(args.data).resolve())
     rows = [(str(path), name) for name in sorted(classes) for path in classes[name]]
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for index, (path, name) in enumerate(rows))])
         audit = audit_data(RunConfig(
             str(table), method="probe", model=args.model, weights=args.weights, size=args.size,
-            clip_len=args.clip_len, pooling=args.pooling, group_by=args.group_by, allow_outside=True))
+            clip_len=args.clip_len, pooling=args.pooling, group_by=args.group_by, allow_outside=True,
+            flip=args.flip))
         names = {rows[index][0] for index in flipped}
         found = len(names & {str(Path(audit.path(doubt.index)).resolve()) for doubt in audit.doubts[:num_shown]})
         by_peer = ranked_by_cleanlab(audit.videos.labels, audit.scores)

@@ -17,11 +17,14 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+from tinyaction.places import is_place, write_place
 
 AnyPath = str | os.PathLike[str]
 
@@ -119,7 +122,14 @@ def whole_file(path: AnyPath, *, suffix: str = "", keep_old_as: Path | None = No
 
     Whenever the process is killed or the power fails, ``path`` is the old file or the new one. With ``keep_old_as``
     the old file stays under that name; after a kill it may be there only. ``suffix``: see :func:`part_of`.
+    A file that lies elsewhere is written here and copied there.
     """
+    if is_place(path):
+        with tempfile.TemporaryDirectory(prefix="tinyaction-") as folder:
+            part = Path(folder, f"part{suffix}")
+            yield part
+            write_place(path, part)
+        return
     part = part_of(path, suffix=suffix)
     try:
         yield part

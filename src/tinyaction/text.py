@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinyaction.places import without_secrets
+
 _FORMULA = re.compile(r"'*[=+\-@]")  # what a spreadsheet takes for a formula, or an escaped one
 
 
@@ -15,7 +17,11 @@ _COMMAND = re.compile(r"(?<=:) +(tinyaction [a-z]+ .*)$")
 
 
 def printable(text: str) -> str:
-    """Write control characters as their codes: those of a file name could move the cursor or rename a window."""
+    """Write control characters as their codes: those of a file name could move the cursor or rename a window.
+
+    Addresses are without passwords and signatures.
+    """
+    text = without_secrets(text)
     codes = {letter: f"\\x{ord(letter):02x}" for letter in set(text) - set("\n\t") if _is_control(letter)}
     return "".join(codes.get(letter, letter) for letter in text)
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from toys import CLASSES, write_clip, write_set
 
+import tinyaction.cli
 from tinyaction import Checkpoint
 from tinyaction.cli import COMMANDS, errors_to_exit_code, main
 from tinyaction.cli.evaluate import main as evaluate_main
@@ -466,6 +467,13 @@ def test_the_commands_are_listed(capsys):
         assert stopped.value.code == 0
         assert text_of(capsys)[0].startswith(f"usage: tinyaction {name} ")
         assert (Path(__file__).parents[2] / "scripts" / f"{name}.py").is_file()
+
+
+def test_sentences_go_through_say():
+    """It breaks them into lines that fit a terminal, and shows no control character; tables and data are printed."""
+    folder = Path(tinyaction.cli.__file__).parent
+    printed = re.compile(r"""print\((?:printable\()?f?["'](?:error|note|NOTE|page|report|groups|table)""")
+    assert not [path.name for path in folder.glob("*.py") if printed.search(path.read_text())]
 
 
 def test_an_unknown_command(capsys):

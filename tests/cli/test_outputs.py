@@ -34,6 +34,7 @@ OUTPUTS = [
     "bench --data VIDEO --repeats 1 --num-workers 0 --clip-len 2 --size 16 --device cpu --json OUT",
     "compare RUN RUN --out OUT",
     "evaluate --data DATA --checkpoint CHECKPOINT --num-workers 0 --device cpu --out OUT",
+    "evaluate --task timeline --data SEGMENTS --checkpoint CHECKPOINT --device cpu --out OUT",
     "audit --data DATA --num-workers 1 --out OUT",
     "audit --data DATA --num-workers 1 --out DATA-audit --write-groups OUT",
     "suggest --data DATA --checkpoint CHECKPOINT --device cpu --num-workers 0 --csv OUT",

@@ -316,15 +316,16 @@ def test_workers_that_die_of_no_file_end_the_run():
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, to see that a process is halted")
-def test_halted_workers_end_the_run():
+@pytest.mark.parametrize(("num_workers", "who"), [(1, r"process \d+ was"), (2, r"processes \d+, \d+ were")])
+def test_halted_workers_end_the_run(num_workers, who):
     """Nobody wakes them: the loader would wait for ever."""
-    loader = loader_of(Trouble(40, {}), num_workers=2, video_timeout=1.5)
+    loader = loader_of(Trouble(40, {}), num_workers=num_workers, video_timeout=1.5)
     batches = iter(loader)
     next(batches)
     for worker in loader._workers:
         os.kill(worker.pid, signal.SIGSTOP)
-    with pytest.raises(ChildProcessError, match=r"^no batch came within 1\.5 s, and the worker processes \d+, \d+ "
-                                                r"were halted by a signal \(SIGSTOP\)$"):
+    with pytest.raises(ChildProcessError, match=rf"^no batch came within 1\.5 s, and the worker {who} "
+                                                r"halted by a signal \(SIGSTOP\)$"):
         list(batches)
 
 

@@ -106,6 +106,16 @@ def test_hmdb51(tmp_path):
                               ["smile", "wave"])
 
 
+def test_lists_in_their_own_folder_are_no_files_left_over(tmp_path):
+    lists = tmp_path / "testTrainMulti_7030_splits"
+    lists.mkdir()
+    write(lists, wave_test_split1__txt="a.avi 1 \nb.avi 2 \n", wave_test_split2__txt="a.avi 2 \nb.avi 1 \n")
+    (tmp_path / "wave").mkdir()
+    for name in ("a.avi", "b.avi", "notes.txt"):
+        (tmp_path / "wave" / name).write_bytes(b"")
+    assert find_data(tmp_path).unused_files() == "1 file is no video: .txt 1"
+
+
 def test_something_something(tmp_path):
     entry = {"id": "78687", "label": "holding a potato", "template": "Holding [something]", "placeholders": []}
     other = {"id": "42", "label": "tearing paper", "template": "Tearing [something]", "placeholders": ["paper"]}

@@ -296,7 +296,7 @@ def test_the_command_writes_a_timeline_and_an_overlay(folder, long_clip, tmp_pat
     (["987"], "camera 987: there is none"),
     (["0", "--overlay", "out.mp4"], "--overlay is for video files, not for a camera or --on"),
     (["VIDEO", "--json", "--csv"], "cannot both go to the screen"),
-    (["http://example.com/a.mp4"], "http://example.com/a.mp4: addresses are not read; download the video"),
+    (["gopher://example.com/a.mp4"], "gopher://example.com/a.mp4: the protocol gopher:// is unknown"),
     (["photo.JPG"], "photo.JPG: a picture is no video"),
     ([], "the following arguments are required: SOURCE"),
     (["VIDEO", "--overlay", "VIDEO"], "which this command also reads or writes"),

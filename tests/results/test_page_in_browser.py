@@ -3,6 +3,7 @@
 import functools
 import shutil
 import threading
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.report import write_report
 from tinyaction.results.run import RunFolder
+from tinyaction.results.timeline import Timeline
+from tinyaction.results.timeline_metrics import Segment
+from tinyaction.results.timeline_report import leave_timelines
 from tinyaction.video.writer import write_video
 
 CLASSES = ["clap", "</script><script>document.title = 'run'</script>", "wave"]
@@ -53,24 +57,31 @@ def run(tmp_path_factory) -> Path:
     return write_report(folder / "run").parent
 
 
-@pytest.fixture
-def page(browser, run):
-    """The page through a server of its folder, as a browser plays no file:// video of another folder everywhere."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(run.parent))
+@contextmanager
+def opened(browser, folder: Path, *, width: int = 390, is_served: bool = True):
+    """The page from a server of its folder, which does not let a browser go to a second of a video; or from disk."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder.parent))
     handler.log_message = lambda *_: None
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page = browser.new_page(viewport={"width": width, "height": 800})
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(f"http://127.0.0.1:{server.server_port}/run/report.html")
+    page.goto(f"http://127.0.0.1:{server.server_port}/{folder.name}/report.html" if is_served else
+              (folder / "report.html").as_uri())
     yield page
     page.close()
     server.shutdown()
     server.server_close()
     thread.join()
     assert errors == []
+
+
+@pytest.fixture
+def page(browser, run):
+    with opened(browser, run) as page:
+        yield page
 
 
 def cells(page, column: int) -> list[str]:
@@ -128,3 +139,63 @@ def test_a_clip_plays_where_it_is_and_is_named_where_not(page):
     page.fill("#clips-search", "clip 2.mp4")
     page.click("#clips tbody button")
     assert "was not there when this page was made" in page.inner_text("#clips .clip")
+
+
+@pytest.fixture(scope="module")
+def timelines(tmp_path_factory) -> Path:
+    """An evaluation of two videos, the first one there as a file and wrong in its first half."""
+    folder = tmp_path_factory.mktemp("timelines")
+    frames = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), dtype=np.uint8)
+    write_video(folder / "long 1.mp4", list(frames), fps=10)
+    names, steps = [*CLASSES, "background"], np.repeat([3, 1, 2, 3], 10)
+    told = np.where(np.arange(40) < 20, np.repeat([3, 0, 2, 3], 10), steps)
+    videos = [Timeline(str(folder / name), names, np.eye(4, dtype=np.float32)[labels], 0.1, 4.0, False)
+              for name, labels in (("long 10.mp4", steps), ("long 1.mp4", told))]
+    true = [Segment(1, 2, CLASSES[1]), Segment(2, 3, "wave")]
+    writer = RunFolder(folder / "evaluated")
+    leave_timelines(writer, {"task": "timeline", "evaluated": "run", "class_names": names, "num_val": 2, "stride": 0.1,
+                             "model": "conv2d", "data": "videos", "clip_len": 1, "size": 64}, videos, [true, true])
+    writer.close()
+    return write_report(folder / "evaluated").parent
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_tracks_are_text_read_with_the_keyboard_and_played(browser, timelines, width):
+    with opened(browser, timelines, width=width, is_served=False) as page:
+        assert page.title() == "evaluated · tinyaction"                # no class ran
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        names = page.locator("figure.tracks figcaption").all_inner_texts()
+        assert "long 1.mp4" in names[0] and "75.0%" in names[0] and "100.0%" in names[1]
+        first = page.locator("figure.tracks").first
+        assert not first.locator("video").is_visible()                 # before it is asked for
+        first.locator(".band").nth(1).locator("[tabindex='0']").focus()
+        assert first.locator(".told").inner_text() == "predicted: clap, 0:01 to 0:02, score 1.00"
+        page.keyboard.press("ArrowRight")
+        assert first.locator(".told").inner_text() == "predicted: wave, 0:02 to 0:03, score 1.00"
+        first.locator(".seg").first.hover()
+        assert first.locator(".told").inner_text() == f"true: {CLASSES[1]}, 0:01 to 0:02"
+        left, right = (first.locator(".seg").nth(number).bounding_box() for number in (0, 1))
+        assert left["x"] + left["width"] == pytest.approx(right["x"], abs=1)
+        first.locator(".seg").nth(1).click()
+        page.wait_for_function("document.querySelector('figure.tracks video').readyState > 0"
+                               " || document.querySelector('figure.tracks video').hidden")
+        if first.locator("video").is_visible():
+            assert page.evaluate("document.querySelector('figure.tracks video').currentTime") >= 2
+        else:
+            assert "cannot play the file" in first.locator(".told").inner_text()
+
+
+def test_tracks_are_searched_ordered_and_widened(browser, timelines):
+    with opened(browser, timelines) as page:
+        assert page.inner_text("#tracks-count") == "2 of 2 videos"
+        page.fill("#tracks-search", "clap")                            # told in one of them only
+        assert page.inner_text("#tracks-count") == "1 of 2 videos"
+        assert page.locator("figure.tracks:visible").count() == 1
+        page.fill("#tracks-search", "")
+        page.select_option("#tracks-order", "name")
+        assert [name.split()[1] for name in page.locator("figure.tracks figcaption").all_inner_texts()] == [
+            "1.mp4", "10.mp4"]
+        before = page.locator(".wide").first.bounding_box()["width"]
+        page.select_option("#tracks-zoom", "4")
+        assert page.locator(".wide").first.bounding_box()["width"] == pytest.approx(4 * before, abs=1)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -11,7 +11,7 @@ from toys import write_set
 import tinyaction as ta
 from tinyaction.models import hub
 from tinyaction.models.create import published_card
-from tinyaction.training import auto
+from tinyaction.training import auto, probe_run
 from tinyaction.training.auto import CHOICES, choose_model, fetch_problem, find_choice
 from tinyaction.training.build import NO_WEIGHTS
 from tinyaction.training.config import RunConfig
@@ -38,6 +38,15 @@ def test_the_guides_network_for_generated_sets_and_the_tutorials(generated, tmp_
         chosen = choose_model(RunConfig(str(folder)))
         assert (chosen.model, chosen.weights, chosen.method) == ("conv2d", "", "finetune")
         assert chosen == RunConfig(str(folder), model="conv2d")
+
+
+@pytest.mark.parametrize("method", ["probe-then-finetune", "probe", "finetune"])
+def test_a_folder_that_is_used_is_refused_before_anything_is_fetched(method, own, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    monkeypatch.setattr(auto, "fetch_problem", lambda choice: pytest.fail("fetched"))
+    with pytest.raises(ValueError, match="run: exists already and is not empty; name another folder with --out"):
+        ta.train(RunConfig(str(own), out=str(tmp_path / "run"), method=method))
 
 
 @pytest.mark.parametrize(("device", "num_clips", "model"), [
@@ -85,7 +94,7 @@ def test_without_the_weights_the_run_says_so_everywhere(method, own, tmp_path, m
     config = json.loads((run / "config.json").read_text())
     assert (config["model"], config["weights"]) == ("conv2d", "none")
     log = (run / "log.txt").read_text()
-    assert log.count(NO_WEIGHTS) >= 1
+    assert log.count(probe_run.NO_WEIGHTS if method == "probe" else NO_WEIGHTS) >= 1
     assert "conv2d, weights: none" in (run / "report.html").read_text()
     again = RunConfig(**{**ta.Checkpoint.load(run).config, "out": ""})
     assert again.pretrained == "" and again.model == "conv2d"

@@ -1,6 +1,7 @@
 """A run that is killed, interrupted or out of disk goes on to the weights and metrics that it would have had."""
 
 import csv
+import json
 import multiprocessing
 import os
 import pty
@@ -172,7 +173,9 @@ def test_a_finished_run_has_nothing_to_go_on_with(whole, capsys):
 
 def test_a_run_that_is_not_there(tmp_path, capsys):
     assert main(["--resume", str(tmp_path / "none")]) == 2
-    assert f"{tmp_path}/none/config.json: no such file; a run folder has a config.json" in capsys.readouterr().err
+    assert f"{tmp_path}/none: no such run folder to resume" in capsys.readouterr().err
+    assert main(["--resume", str(tmp_path / "none"), "--lr", "1"]) == 2
+    assert f"{tmp_path}/none: no such run folder to resume" in capsys.readouterr().err
 
 
 def test_a_closed_terminal_saves_too(bars, whole, tmp_path):
@@ -293,6 +296,21 @@ def test_a_config_edited_by_hand_changes_nothing(whole, tmp_path, capsys):
     assert f"note: {path} says --lr 7.5; the 0.001 in last.pt holds" in out
     assert f"note: {path} says --epochs 4; the 3 in last.pt holds" in out
     assert len(metrics_of(tmp_path / "run")) == 1 + 3
+
+
+@pytest.mark.parametrize("damage", [lambda text: text.replace('"lying"', '"LYING"', 1), lambda text: "{}",
+                                    lambda text: text[:50]])
+def test_a_config_that_is_damaged_is_written_anew(damage, whole, tmp_path, capsys):
+    """Else the run would go on to its end, and fail there at its report."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(damage((run / "config.json").read_text()))
+    assert main(["--resume", str(run), "--num-workers", "0"]) == 0
+    assert f"note: {run / 'config.json'} was edited or damaged; it is written anew" in capsys.readouterr().out
+    after = json.loads((run / "config.json").read_text())
+    may_differ = {"num_workers", "resume", "date", "command", "out", "job"}
+    assert {name for name in before | after if before.get(name) != after.get(name)} <= may_differ
 
 
 def test_a_flag_that_cannot_change_says_what_does_work(whole, capsys):

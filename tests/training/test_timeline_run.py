@@ -16,6 +16,7 @@ from tinyaction.data.long_videos import find_long_videos, read_long_videos
 from tinyaction.data.segments import read_segments
 from tinyaction.prepare.streams import make_streams
 from tinyaction.results.run import read_run
+from tinyaction.results.timeline_report import read_timelines
 from tinyaction.training import timeline_run
 from tinyaction.training.config import RunConfig
 from tinyaction.training.timeline_run import step_targets
@@ -49,11 +50,11 @@ def test_the_run_folder_is_an_ordinary_one(result):
     run = read_run(result.path)
     assert len(run.history) == 3 and run.best["val_top1"] == result.accuracy
     assert run.best["epoch"] == result.best_epoch and run.config["timeline"]["frame_accuracy"] > 0
-    assert {"best.pt", "config.json", "log.txt", "metrics.csv", "timelines.png", "report.html"} <= {
+    assert {"best.pt", "config.json", "log.txt", "metrics.csv", "timelines.csv", "report.html"} <= {
         path.name for path in result.path.iterdir()}
     assert run.class_names == ["plain", "striped", "background"]
     page = (result.path / "report.html").read_text()
-    assert "F1@50" in page and "data:image/png;base64," in page
+    assert "F1@50" in page and "tinyaction train --data" in page and run.config["data_fingerprint"] in page
     assert RunConfig(**ta.Checkpoint.load(result.checkpoint).config).clip_len == 1
 
 
@@ -79,6 +80,29 @@ def test_evaluate_measures_what_the_run_did(result, folder, capsys):
     log = (result.path / "log.txt").read_text()
     lines = [line for line in shown.splitlines() if not line.startswith("1 video, ")]
     assert len(lines) == 13 and all(line in log for line in lines)     # to the rounding of float16 in the cache
+
+
+def test_evaluate_leaves_a_folder_with_figures_segments_and_a_page(result, folder, tmp_path, capsys):
+    out = tmp_path / "evaluated"
+    words = ["evaluate", "--task", "timeline", "--data", str(folder), "--checkpoint", str(result.path),
+             "--device", "cpu", "--out", str(out)]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {out / 'report.html'}"
+    run, trained = read_run(out), read_run(result.path)
+    for name, value in trained.config["timeline"].items():
+        if value is not None:
+            assert run.config["timeline"][name] == pytest.approx(run.history[0][name], abs=1e-5)
+            assert run.config["timeline"][name] == pytest.approx(value, abs=0.02)  # float16 in the cache
+    (video,), (before,) = (read_timelines(one / "timelines.csv") for one in (out, result.path))
+    segments = [one for one in read_segments(folder / "segments.csv") if one.path == "val/stream0000.mp4"]
+    assert [(one.start_seconds, one.end_seconds, one.label) for one in video.true] == [
+        (pytest.approx(one.start, abs=1e-3), pytest.approx(one.end, abs=1e-3), one.label) for one in segments]
+    assert video.duration == 10 and video.true == before.true
+    page = (out / "report.html").read_text()
+    assert "tinyaction evaluate --task timeline" in page and run.config["data_fingerprint"] in page
+    assert "Training" not in page and "frame accuracy" in page
+    assert main(["report", str(out)]) == 0 and (out / "report.html").read_text() == page
+    assert main(words) == 2 and "--out" in capsys.readouterr().err
 
 
 def test_predict_writes_segments_in_every_form(result, folder, tmp_path, capsys):

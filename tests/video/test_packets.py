@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tinyaction.video.packets import PacketTable, _num_length_bytes, list_packets, scanned, without_gaps
+from tinyaction.video.packets import PacketTable, list_packets, num_bytes_of_length, scanned, without_gaps
 
 STEP = 2
 
@@ -190,7 +190,7 @@ def test_a_header_that_is_cut_divides_no_packets(codec, header):
     """That of HEVC has 23 bytes without a set, that of H.264 seven."""
     least = {"h264": 7, "hevc": 23}[codec]
     for num_bytes in range(len(header) + 1):
-        assert _num_length_bytes(codec, header[:num_bytes]) == (4 if num_bytes >= least else 0)
+        assert num_bytes_of_length(codec, header[:num_bytes]) == (4 if num_bytes >= least else 0)
 
 
 @pytest.mark.parametrize("join, extradata", [(with_start_codes, None), (with_lengths, HVCC)])

@@ -10,7 +10,7 @@ from video_files import are_equal, decode_plainly, numbered_frames, write_by_pya
 
 from tinyaction.data.transforms import VideoInit
 from tinyaction.video import VideoError, open_video
-from tinyaction.video.reader import upright
+from tinyaction.video.upright import upright
 
 # (H, W, 3) whose pixels say where they were: (row, column, 7)
 STORED = np.stack([*np.indices((2, 3)), np.full((2, 3), 7)], axis=-1).astype(np.uint8)

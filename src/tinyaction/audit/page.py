@@ -22,6 +22,7 @@ from tinyaction.video import UInt8Array, VideoError, open_video
 MOST_SHOWN = 40  # clips, or pairs, with pictures in a section; the JSON has all
 NUM_FRAMES, SIDE = 5, 112  # of a strip; pixels of the longer side
 NOTHING = "<p>Nothing was found.</p>"
+LEFT_OUT = "<p>Not looked at; the notes above say why.</p>"
 Picture = Callable[[str], str]  # path -> HTML
 
 
@@ -88,11 +89,13 @@ def _shortcut_table(audit: Audit) -> str:
     rows = [[one.name, f"{one.accuracy:.3f}", f"{one.interval[0]:.2f} to {one.interval[1]:.2f}"]
             for one in audit.shortcuts]
     return ("<p>Accuracy on clips that were held out, in folds that keep recordings whole.</p>"
-            + table(["seen", "accuracy", "95 % interval"], rows)) if rows else NOTHING
+            + table(["seen", "accuracy", "95 % interval"], rows)) if rows else LEFT_OUT
 
 
 def _label_section(audit: Audit, picture: Picture) -> str:
     names = audit.class_names
+    if audit.scores is None:
+        return LEFT_OUT
     return _strips((_strip(audit.path(one.index), f"labelled {names[one.label]}, looks like {names[one.looks_like]} "
                            f"(ahead by {one.margin:.2f})", picture) for one in audit.doubts[:MOST_SHOWN]),
                    len(audit.doubts))
@@ -115,7 +118,7 @@ def _strips(strips: Iterable[str], num_all: int) -> str:
 def _strip(path: str, caption: str, picture: Picture) -> str:
     """A clip under its name; a sentence where it cannot be read."""
     head = f"<h3>{escape(caption)} <small>{escape('/'.join(Path(path).parts[-2:]))}</small></h3>"
-    return f"<article>{head}{picture(path)}</article>"
+    return f'<article class="clip">{head}{picture(path)}</article>'
 
 
 def picture_of(path: str) -> str:

@@ -9,7 +9,7 @@ from textwrap import wrap
 from tinyaction.audit.audit import audit_data
 from tinyaction.audit.page import audit_lines, write_audit, write_groups
 from tinyaction.audit.parts import features_in_part, paths_of
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, errors_to_exit_code, say
 from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.progress import CountLine
 from tinyaction.files import check_output
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, parts: Path | None = None) -> int:
             parts = work_on_cluster("audit", paths, args, partial(features_in_part, config))
         joined("audit", paths, args, parts)
     count = CountLine()
-    audit = audit_data(config, on_line=lambda line: print(printable(line)), on_count=count)
+    audit = audit_data(config, on_line=count.print, on_count=count)
     count.clear()
     folder.mkdir(parents=True, exist_ok=True)
     write_audit(audit, folder)
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace, parts: Path | None = None) -> int:
             print(part)
     if args.write_groups:
         write_groups(audit, Path(args.write_groups))
-        print(printable(f"groups: {args.write_groups}"))
-    print(printable(f"page: {folder / 'audit.html'}; {len(audit.paths_to_look_at())} clips to look at in "
-                    f"{folder / 'look_at.txt'}"))
+        say(f"groups: {args.write_groups}")
+    say(f"page: {folder / 'audit.html'}; {len(audit.paths_to_look_at())} clips to look at in "
+        f"{folder / 'look_at.txt'}")
     return 0

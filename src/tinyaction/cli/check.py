@@ -100,7 +100,7 @@ def report_lines(check: Check, folder: str, unused_files: str = "") -> list[str]
         lines.append("frames of a video: {least} to {most}, median {median}".format(**facts["frames"]))
     for title, name in (("sizes", "sizes"), ("frames per second", "frames_per_second")):
         counts = list(facts[name].items())
-        shown = ", ".join(f"{value} ({count})" for value, count in counts[:5])
+        shown = ", ".join(f"{'unknown' if value == '0' else value} ({count})" for value, count in counts[:5])
         lines.append(f"{title}: {shown}" + (f" and {len(counts) - 5} more" if len(counts) > 5 else ""))
     width = min(40, max(len(name) for name in facts["classes"]))
     lines.append(f"{'class':<{width}}  train    val")

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, errors_to_exit_code, say
 from tinyaction.files import check_output, write_whole
 from tinyaction.results.compare import compare_runs, comparison_lines, comparison_page
 from tinyaction.results.run import read_run
-from tinyaction.text import printable
 
 
 @errors_to_exit_code
@@ -20,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_output(arguments.out, flag="--out", inputs=arguments.runs, force=arguments.force)
     comparison = compare_runs([read_run(run) for run in arguments.runs])
     for line in comparison_lines(comparison):
-        print(printable(line))
+        say(line)
     if arguments.out:
         write_whole(arguments.out, comparison_page(comparison).encode("utf-8", errors="backslashreplace"))
-        print(printable(f"page: {arguments.out}"))
+        say(f"page: {arguments.out}")
     return 0

@@ -27,7 +27,6 @@ from tinyaction.files import check_output, whole_file, write_whole
 from tinyaction.inference.embedder import Embedder, Vector
 from tinyaction.inference.inputs import OnSourceError, flat_sources
 from tinyaction.prepare.parts import Records, Work
-from tinyaction.text import printable
 from tinyaction.video import VideoError
 
 
@@ -65,7 +64,7 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
         if not arguments.skip_errors:
             raise error
         bad.append(error)
-        print(printable(f"error: {error}"), file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
 
     rows, times, features = [], [], []
     for index, start, end, vector in (
@@ -87,7 +86,7 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
     where = "" if path.suffix == ".npz" else f"; names in {names_path}"
     say(f"{path}: {len(features)} {what}, {arrays['features'].shape[1]} features each{where}")
     if bad:
-        print(f"error: {len(bad)} of {len(videos.names)} videos could not be read", file=sys.stderr)
+        say(f"error: {len(bad)} of {len(videos.names)} videos could not be read", file=sys.stderr)
     return 2 if bad else 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of, say
 from tinyaction.cli.network import add_network_flags, check_network_flags, load_network, network_inputs
 from tinyaction.cli.progress import ProgressLine
 from tinyaction.cli.timelines import evaluate_timelines
@@ -25,7 +25,7 @@ from tinyaction.results.evaluation import evaluate
 from tinyaction.results.run import read_run
 from tinyaction.results.shortcuts import shortcut_sentences
 from tinyaction.results.summary import result_lines
-from tinyaction.text import printable, shell_line
+from tinyaction.text import shell_line
 from tinyaction.training.evaluated import Measured, simpler_models, write_evaluation
 
 
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                      inputs=[arguments.data, *network_inputs(arguments), *arguments.compare])
     others = [read_run(run) for run in arguments.compare]              # wrong ones are told before the work
     if arguments.task == "timeline":
-        for line in evaluate_timelines(arguments):
-            print(line)
+        for line in evaluate_timelines(arguments, command_of(argv)):
+            say(line)
         return 0
     device = choose_device(arguments.device)
     if arguments.model:
@@ -61,14 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                               pin_memory=device.type == "cuda", on_error=arguments.on_error,
                               max_skipped=arguments.max_skipped, video_timeout=arguments.video_timeout)
     for note in training_notes(checkpoint):
-        print(printable(note))
+        say(note)
     progress = ProgressLine()
     try:
         result = evaluate(model, loader, device=device, on_batch=progress, thresholds=checkpoint.thresholds or None)
     finally:
         progress.close()
     for line in result_lines(result, checkpoint.class_names):
-        print(line)
+        say(line)
     measured = Measured(model, dataset, result, checkpoint.class_names,
                         config_of(arguments, argv, checkpoint, pipeline_arguments))
     if arguments.out:
@@ -95,8 +95,8 @@ def leave_folder(
         batch_size=arguments.batch_size)
     page = write_evaluation(arguments.out, measured, simpler)
     for sentence in shortcut_sentences(simpler) if simpler else ():
-        print(f"note: {sentence}")
-    print(printable(f"report: {page}"))
+        say(f"note: {sentence}")
+    say(f"report: {page}")
 
 
 def config_of(
@@ -104,21 +104,25 @@ def config_of(
 ) -> dict[str, Any]:
     """What config.json says of the network, the clips and the command."""
     return {"evaluated": arguments.checkpoint or arguments.model,
-            "command": shell_line("tinyaction", "evaluate", *(sys.argv[1:] if argv is None else argv)),
+            "command": command_of(argv),
             "model": checkpoint.model.get("name", arguments.model), "weights": arguments.weights or "",
             "data": arguments.data, "split": arguments.split or "", "clip_len": pipeline["clip_len"],
             "size": pipeline["size"], "num_clips": pipeline["num_clips"], "num_crops": pipeline.get("num_crops", 1),
             "eval_pipeline": dict(pipeline), "stand_in": checkpoint.stand_in}
 
 
+def command_of(argv: Sequence[str] | None) -> str:
+    return shell_line("tinyaction", "evaluate", *(sys.argv[1:] if argv is None else argv))
+
+
 def show_comparison(comparison: Comparison, out: str) -> None:
     """Print the comparison; with a folder leave its page there."""
     for line in comparison_lines(comparison):
-        print(printable(line))
+        say(line)
     if out:
         page = Path(out, "comparison.html")
         write_whole(page, comparison_page(comparison).encode("utf-8", errors="backslashreplace"))
-        print(printable(f"comparison: {page}"))
+        say(f"comparison: {page}")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -169,7 +173,7 @@ def chosen_videos(arguments: argparse.Namespace) -> tuple[VideoList, list[str], 
         data.notes += clip_length_notes(arguments.clip_len, videos)
     for note in (*data.notes, data.unused_summary()):
         if note:
-            print(printable(f"note: {note}"))
+            say(f"note: {note}")
     is_apart = len(data.train) > 0 and data.train is not videos and arguments.split != "train"
     return videos, data.class_names, data.train if is_apart else None
 

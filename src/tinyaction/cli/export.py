@@ -61,7 +61,7 @@ def default_path(arguments: argparse.Namespace, suffix: str) -> Path:
     return (checkpoint / "best.pt" if checkpoint.is_dir() else checkpoint).with_suffix(suffix)
 
 
-def _videos_to_check(predictor: Predictor, sources: Sequence[str] | None) -> list[Path]:
+def _videos_to_check(predictor: Predictor, sources: Sequence[str] | None) -> list[str | Path]:
     """A few videos of the sources, else of the run's own data; none where that is not here."""
     if sources is None:
         data = str(predictor.checkpoint.config.get("data", ""))

@@ -12,9 +12,10 @@ from tinyaction.data.lists import VideoList
 from tinyaction.inference.embedder import Embedder
 from tinyaction.inference.predictor import Predictor
 from tinyaction.inference.sources import list_videos
-from tinyaction.models.checkpoint import Checkpoint, checkpoint_of, load_model
+from tinyaction.models.checkpoint import Checkpoint, checkpoint_file, checkpoint_of, load_model
 from tinyaction.models.pretrained import load_pretrained
 from tinyaction.models.recognizer import Recognizer
+from tinyaction.places import is_place, size_and_version
 
 
 def add_network_flags(parser: argparse.ArgumentParser, *, has_device: bool = True) -> None:
@@ -62,7 +63,9 @@ def check_clip_length(arguments: argparse.Namespace, sources: Sequence[str]) -> 
 def network_digest(arguments: argparse.Namespace) -> str:
     """Of the file that the network is read from; "" of a published network's name, and of commands without one."""
     for name in filter(None, (getattr(arguments, "checkpoint", ""), getattr(arguments, "weights", ""))):
-        path = Path(name, "best.pt") if Path(name).is_dir() else Path(name)
+        path = checkpoint_file(name)
+        if is_place(path):
+            return "-".join(map(str, size_and_version(path)))
         if path.is_file():
             with open(path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()

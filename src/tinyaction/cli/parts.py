@@ -11,6 +11,7 @@ from tinyaction.cli import say
 from tinyaction.cli.network import network_digest
 from tinyaction.cli.progress import CountLine
 from tinyaction.files import check_output
+from tinyaction.places import is_place, url_of, without_secrets
 from tinyaction.prepare.cluster import cluster_work
 from tinyaction.prepare.parts import Job, Part, Records, Work, join_parts, run_part
 from tinyaction.text import shell_line
@@ -27,6 +28,11 @@ def add_part_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def job_of(command: str, items: Sequence[str], arguments: argparse.Namespace) -> Job:
+    texts = [*items, *(value for value in vars(arguments).values() if isinstance(value, str))]
+    secret = next((text for text in texts if is_place(text) and url_of(text) != without_secrets(text)), None)
+    if secret is not None:
+        raise ValueError(f"{without_secrets(secret)} has a key or a query in its address, and --part and --cluster "
+                         "keep addresses in files; leave it out: credentials are those of the environment")
     return Job(command, list(dict.fromkeys(items)), vars(arguments), network_digest(arguments))
 
 

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
         raise ValueError("--stride, --timeline, --srt and --vtt are for windows; say with --window how many seconds "
                          "one has")
     if predictor.stand_in:
-        print("NOTE: this checkpoint was trained on generated stand-in clips.", file=sys.stderr)
+        say("NOTE: this checkpoint was trained on generated stand-in clips.", file=sys.stderr)
     output = Output(arguments)
     watcher: Watcher | None = None
     failures: list[str] = []
@@ -92,8 +92,8 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
             watcher.close()
         output.close()
     if failures:
-        print(f"error: {len(failures)} of {len(failures) + output.num_written} videos could not be read",
-              file=sys.stderr)
+        say(f"error: {len(failures)} of {len(failures) + output.num_written} videos could not be read",
+            file=sys.stderr)
     return 2 if failures else 0
 
 

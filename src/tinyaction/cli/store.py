@@ -14,6 +14,7 @@ from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_o
 from tinyaction.cli.progress import CountLine
 from tinyaction.device import default_num_workers
 from tinyaction.files import check_output
+from tinyaction.places import is_place
 from tinyaction.prepare.parts import Part
 from tinyaction.prepare.store import SECONDS_PER_VIDEO, default_store, make_store, plan_store, store_videos
 from tinyaction.prepare.stored_file import StoreSettings
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
     settings = StoreSettings(format=arguments.format, short_side=arguments.short_side,
                              frame_stride=arguments.frame_stride, quality=arguments.quality)
     target = Path(arguments.out or default_store(arguments.data, settings))
-    if not (target / STORE_FILE).is_file():  # a store that is there is brought up to date
+    if not is_place(target) and not (target / STORE_FILE).is_file():  # a store that is there is brought up to date
         check_output(target, flag="--out", inputs=[arguments.data], is_folder=True)
     part, cluster = getattr(arguments, "part", ""), getattr(arguments, "cluster", "")
     if part or cluster:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of
+from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of, say
 from tinyaction.cli.progress import CountLine
 from tinyaction.files import check_output, write_whole
 from tinyaction.results.plots import shortened
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                            on_video=lambda done, total: count("videos", done, total))
     count.clear()
     for note in notes:
-        print(printable(f"note: {note}"), file=sys.stderr)
+        say(f"note: {note}", file=sys.stderr)
     rows = as_rows(found)
     print(f"{'unsure':>6}  {'far':>5}  {'class so far':<20}  video")
     for path, name, _, unsure, far in rows:
@@ -47,5 +47,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = io.StringIO(newline="")
         csv.writer(text).writerows([COLUMNS, *([to_cell(cell) for cell in row[:2]] + row[2:] for row in rows)])
         write_whole(Path(args.csv), text.getvalue())
-        print(printable(f"table: {args.csv}"))
+        say(f"table: {args.csv}")
     return 0

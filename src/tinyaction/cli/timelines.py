@@ -7,20 +7,25 @@ import json
 import sys
 from collections import deque
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from tinyaction.cli import say
 from tinyaction.cli.progress import CountLine
-from tinyaction.data.long_videos import BACKGROUND, find_segments_file, read_long_videos
+from tinyaction.data.long_videos import BACKGROUND, LongVideo, find_segments_file, read_long_videos
 from tinyaction.files import write_whole
 from tinyaction.inference.overlay import with_label
 from tinyaction.inference.sources import list_videos
 from tinyaction.inference.timeline import write_segments, write_subtitles
+from tinyaction.models.checkpoint import versions
+from tinyaction.results.run import RunFolder
 from tinyaction.results.sheets import write_png
 from tinyaction.results.timeline import TimelinePredictor
 from tinyaction.results.timeline_metrics import Segment, timeline_metrics
 from tinyaction.results.timeline_picture import clock, draw_bands
+from tinyaction.results.timeline_report import leave_timelines, write_timeline_report
 from tinyaction.text import counted, printable, to_cell
+from tinyaction.training.identity import fingerprint_of_segments
 from tinyaction.video import open_video
 from tinyaction.video.writer import VideoFile
 
@@ -124,16 +129,45 @@ def write_overlay(arguments: argparse.Namespace, source: str, segments: Sequence
     say(f"{video.path}: {video.players}", file=sys.stderr)
 
 
-def evaluate_timelines(arguments: argparse.Namespace) -> list[str]:
-    """The figures of a checkpoint on the uncut videos of a folder, as lines."""
+def evaluate_timelines(arguments: argparse.Namespace, command: str) -> list[str]:
+    """The figures of a checkpoint on the uncut videos of a folder, as lines; with ``--out`` a folder with a page."""
     check_flags(arguments, "classes", "num_crops", "num_clips", "max_views")
-    if arguments.out or arguments.compare:
-        raise ValueError("--out and --compare are for clips; of --task timeline evaluate prints the figures, and the "
-                         "run's report.html has the pictures")
+    if arguments.compare:
+        raise ValueError("--compare is for clips; leave it out with --task timeline")
     if not arguments.checkpoint:
         raise ValueError("--task timeline measures a run of --task timeline; name its folder with --checkpoint")
     predictor = TimelinePredictor(arguments.checkpoint, device=arguments.device)
     path = find_segments_file(arguments.data)
+    videos = chosen_videos(arguments, path, predictor)
+    count, timelines = CountLine(), []
+    for number, video in enumerate(videos, start=1):
+        timelines.append(predictor(video.path))
+        count("videos", number, len(videos))
+    true = [[Segment(item.start, item.end, item.label) for item in video.segments] for video in videos]
+    count.print(f"{counted(len(videos), 'video')}, {counted(sum(map(len, true)), 'segment')}")
+    if not arguments.out:
+        return timeline_metrics([timeline.segments() for timeline in timelines], true,
+                                [timeline.duration for timeline in timelines]).lines()
+    config, pipeline = predictor.checkpoint.config, predictor.checkpoint.eval_pipeline
+    run = RunFolder(arguments.out)
+    try:
+        metrics = leave_timelines(run, {
+            "task": "timeline", "evaluated": arguments.checkpoint, "command": command, "data": arguments.data,
+            "split": arguments.split or "", "model": predictor.checkpoint.model.get("name"),
+            "weights": config.get("weights") or "", "clip_len": pipeline["clip_len"], "size": pipeline["size"],
+            "stride": predictor.model.stride_seconds, "min_score": predictor.model.min_score,
+            "class_names": predictor.checkpoint.class_names, "num_val": len(videos), "versions": versions(),
+            "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "data_fingerprint": fingerprint_of_segments(videos, path.parent)}, timelines, true)
+        for line in metrics.lines():
+            run.log(line)
+        return [*metrics.lines(), printable(f"report: {write_timeline_report(run.path)}")]
+    finally:
+        run.close()
+
+
+def chosen_videos(arguments: argparse.Namespace, path: Path, predictor: TimelinePredictor) -> list[LongVideo]:
+    """The videos of the split that was asked for; ValueError where there is none, or a class is not known."""
     found = read_long_videos(path, overlaps=predictor.model.temporal.overlaps, allow_outside=arguments.allow_outside)
     videos = found.get(arguments.split or "val") or found.get("")
     if not videos:
@@ -144,12 +178,4 @@ def evaluate_timelines(arguments: argparse.Namespace) -> list[str]:
         if item.label not in known:
             raise ValueError(f"{item.where}: the class {item.label!r} is none of the checkpoint, which knows "
                              f"{', '.join(known[:8])}")
-    count, timelines = CountLine(), []
-    for number, video in enumerate(videos, start=1):
-        timelines.append(predictor(video.path))
-        count("videos", number, len(videos))
-    true = [[Segment(item.start, item.end, item.label) for item in video.segments] for video in videos]
-    metrics = timeline_metrics([timeline.segments() for timeline in timelines], true,
-                               [timeline.duration for timeline in timelines])
-    count.print(f"{counted(len(videos), 'video')}, {counted(sum(map(len, true)), 'segment')}")
-    return metrics.lines()
+    return videos

@@ -13,7 +13,7 @@ import signal
 from collections.abc import Sequence
 from functools import partial
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, errors_to_exit_code, say
 from tinyaction.cli.flags import add_flags
 from tinyaction.cli.progress import CountLine, ProgressLine, unless_hung_up
 from tinyaction.training.config import RunConfig, read_flags
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
               on_count=unless_hung_up(count))
     except TrainingInterrupted as stopped:
         if config.requeue and rank() == 0 and signal.Signals(stopped.signum).name == "SIGUSR1":
-            unless_hung_up(print)(requeue_job(), flush=True)
+            unless_hung_up(say)(requeue_job())
         return 128 + stopped.signum
     except PeerFailedError:  # the other process says why
         return 2

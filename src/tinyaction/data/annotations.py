@@ -30,10 +30,12 @@ from tinyaction.data.lists import (
     read_class_names,
     read_list,
 )
+from tinyaction.data.place_folder import mirrored
 from tinyaction.data.published_lists import PublishedLists, read_published
 from tinyaction.data.rows import PackedTexts
 from tinyaction.data.segments import CLEAN_FILE, LABEL_SEPARATOR, SPLIT_FILE, Segment
 from tinyaction.data.tables import read_lines
+from tinyaction.places import is_place
 
 VAL_SHARE = 0.2  # of the videos of a class, where they have no split
 
@@ -56,12 +58,18 @@ def find_data(
     With ``any_split`` the videos of "test" are read as well, and a CSV file may have no line of "train" or of "val".
     A list that came from elsewhere may not name files outside the folder, by ``../`` or from the root, unless
     ``allow_outside``.
+    The source may lie elsewhere, as s3://bucket/clips; a split is then not written down.
     Videos have sets of labels where a row of a CSV names several, as "wave;walk", or with ``multi_label``.
 
     Raises:
         ValueError: the folder is in none of the layouts, or a list has an error (file and line are named).
         FileNotFoundError: there is no such folder.
     """
+    if is_place(source):
+        with mirrored(source) as (local, mirror):
+            return mirror.restored(find_data(
+                local, val_share=val_share, split_seed=split_seed, allow_outside=allow_outside, group_by=group_by,
+                keep_split=False, any_split=any_split, multi_label=multi_label))
     pattern = compile_group_by(group_by) if group_by else None
     data = _find_data(Path(source), Split(val_share, split_seed, pattern, keep_split, any_split), allow_outside)
     if pattern is not None:

@@ -19,6 +19,7 @@ VIDEO_SUFFIXES = frozenset((
     ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
 ))
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".md")  # at the top of a folder these describe the videos
+LIST_FOLDERS = ("ucfTrainTestlist", "testTrainMulti_7030_splits")  # into which UCF101 and HMDB51 unpack theirs
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
@@ -64,8 +65,8 @@ def _class_folders(folder: Path) -> list[Path]:
 def unused_files(folder: Path, listed: Iterable[str]) -> tuple[Counter[str], list[Path]]:
     """(number of files that are no videos by suffix, videos) that lie in a data folder and are not used.
 
-    ``listed``: the names of the files, and folders of frames, that are used. Lists at the top of the folder are not
-    counted.
+    ``listed``: the names of the files, and folders of frames, that are used. Lists at the top of the folder, or in
+    one of :data:`LIST_FOLDERS`, are not counted.
     """
     real_folder_of = lru_cache(10_000)(os.path.realpath)
 
@@ -79,10 +80,11 @@ def unused_files(folder: Path, listed: Iterable[str]) -> tuple[Counter[str], lis
         place = np.searchsorted(used, hash(path))
         return bool(place < len(used) and used[place] == hash(path))
 
+    list_folders = {folder, *(folder / name for name in LIST_FOLDERS)}
     num_by_suffix: Counter[str] = Counter()
     videos: list[Path] = []
     for path in walk_files(folder):
-        is_list = path.parent == folder and path.suffix.lower() in LIST_SUFFIXES
+        is_list = path.parent in list_folders and path.suffix.lower() in LIST_SUFFIXES
         if is_list or is_used(real(str(path))) or is_used(real_folder_of(str(path.parent))):
             continue
         if is_video(path):

@@ -21,6 +21,7 @@ from tinyaction.data.loader import EpochSampler, VideoLoader
 from tinyaction.data.published_lists import UCF101_SPLITS, read_published
 from tinyaction.data.rows import read_rows
 from tinyaction.data.transforms import Transform
+from tinyaction.places import is_place, place_info
 from tinyaction.sample import DataSample
 
 Item = dict[str, Any]  # {"inputs": (V, C, T, H, W) uint8, "data_samples": DataSample}
@@ -68,11 +69,12 @@ class VideoDataset(Dataset[Item]):
         if isinstance(ann_file, VideoList):
             self.videos = ann_file
         else:
-            beside = join(data_root, ann_file)
+            beside = ann_file if is_place(ann_file) else join(data_root, ann_file)
             place = Path(ann_file if exists(ann_file) and not exists(beside) else beside)
             is_table = place.suffix.lower() in (".csv", ".tsv") and place.is_file()
             is_published = place.is_file() and read_published(place) is not None
-            if place.is_dir() or is_published or is_table and (split or any(read_rows(place).splits.texts)):
+            is_folder = is_place(ann_file) or place.is_dir()
+            if is_folder or is_published or is_table and (split or any(read_rows(place).splits.texts)):
                 default = UCF101_SPLITS.get(place.name[:-6], "val" if test_mode else "train")
                 self.videos, class_names = _read_split(place, split or default, class_names)
             else:
@@ -161,9 +163,12 @@ def build_dataloader(
 
 
 def check_files_exist(*lists: VideoList) -> None:
-    """Raise FileNotFoundError for the first video that does not exist."""
+    """Raise FileNotFoundError for the first video that does not exist; of those elsewhere only one is asked for."""
     for videos in lists:
-        missing = [name for name in videos.paths() if not exists(name)]
+        elsewhere = next(filter(is_place, videos.paths()), None)
+        if elsewhere is not None:
+            place_info(elsewhere)
+        missing = [name for name in videos.paths() if not exists(name) and not is_place(name)]
         if missing:
             raise FileNotFoundError(f"{missing[0]}: no such file; {len(missing)} of {len(videos)} videos listed in "
                                     f"{videos.source} are missing")

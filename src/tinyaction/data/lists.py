@@ -22,6 +22,7 @@ from tinyaction.data.rows import PackedTexts, Rows, read_rows
 from tinyaction.data.segments import LABEL_SEPARATOR, Segment, label_names, segment_name
 from tinyaction.data.shared_memory import SharedArray
 from tinyaction.data.tables import read_lines, read_text
+from tinyaction.places import is_place, join_place, without_secrets
 
 MAX_CLASSES = 100_000
 _MAY_LEAVE = re.compile(r"^/|\.\.|[:\\]")
@@ -69,27 +70,28 @@ class VideoList:
         return len(self._labels.array)
 
     def __getitem__(self, index: int) -> tuple[str, int]:
-        return join(self.prefix, self.name(index)), int(self.labels[index])
+        return join_place(self.prefix, self.name(index)), int(self.labels[index])
 
     def name(self, index: int) -> str:
         """The file name as it stands in the list, without the prefix."""
         return self._names[index]
 
     def item_name(self, index: int) -> str:
-        """The path of a video, or the name of a segment of it: "clips/long.mp4#t=12.5,15"."""
-        path = self[index][0]
+        """The path of a video, or the name of a segment of it: "clips/long.mp4#t=12.5,15"; without secrets."""
+        path = without_secrets(self[index][0])
         return path if self.starts is None or self.ends is None else segment_name(
             path, self.starts[index], self.ends[index])
 
     def paths(self) -> Iterator[str]:
         """The path of each video, one at a time: faster than ``videos[index]``."""
-        return (join(self.prefix, name) for name in self._names)
+        return (join_place(self.prefix, name) for name in self._names)
 
     def item_names(self) -> Iterator[str]:
         """As :meth:`item_name`, of each item."""
+        paths = map(without_secrets, self.paths())
         if self.starts is None or self.ends is None:
-            return self.paths()
-        return map(segment_name, self.paths(), self.starts, self.ends)
+            return paths
+        return map(segment_name, paths, self.starts, self.ends)
 
     def results(self, index: int) -> dict[str, Any]:
         """The line as a pipeline receives it; see :mod:`tinyaction.data.transforms`."""
@@ -133,6 +135,13 @@ class VideoList:
         videos = copy(self)
         videos.groups = PackedTexts(groups)
         assert len(videos.groups) == len(self)
+        return videos
+
+    def with_names(self, names: Iterable[str]) -> "VideoList":
+        """The same videos under other names."""
+        videos = copy(self)
+        videos._names = PackedTexts(names)
+        assert len(videos._names) == len(self)
         return videos
 
     def joined(self, others: "VideoList") -> "VideoList":
@@ -358,7 +367,7 @@ def check_within(folder: str | Path, prefix: str, name: str, where: str) -> None
     """ValueError where a path leaves the folder. Links within it are the user's own."""
     if not _MAY_LEAVE.search(name) and f"{prefix}{sep}".startswith(f"{folder}{sep}"):  # nearly all, ten times as fast
         return
-    is_absolute = isabs(name) or PureWindowsPath(name).drive != ""
+    is_absolute = isabs(name) or PureWindowsPath(name).drive != "" or is_place(name)
     if is_absolute or relpath(join(prefix, name), folder).split(sep)[0] == "..":
         raise ValueError(f"{where}: {name!r} leaves the data folder; --allow-outside (allow_outside=True) allows it")
 

@@ -370,9 +370,11 @@ class VideoLoader:
             raise LostWorkersError(lost)
         if now - self._waiting_since > self.video_timeout and (halted or not is_reading):
             self.close()
+            who = ("the worker process {} was" if len(halted) == 1 else "the worker processes {} were").format(
+                ", ".join(map(str, halted)))
             raise ChildProcessError(
                 f"no batch came within {self.video_timeout:g} s, and "
-                + (f"the worker processes {', '.join(map(str, halted))} were halted by a signal (SIGSTOP)" if halted
+                + (f"{who} halted by a signal (SIGSTOP)" if halted
                    else "no worker process reads a file; memory or shared memory may be short: take fewer workers or "
                         "smaller batches, or give a container more (docker run --ipc=host)"))
 

@@ -20,11 +20,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyaction.data.class_folders import LIST_FOLDERS
 from tinyaction.data.tables import read_lines, read_text
 
 Rows = list[tuple[str, str]]  # (path below the folder, class name)
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
-LIST_FOLDERS = ("ucfTrainTestlist", "testTrainMulti_7030_splits")
 VIDEO_FOLDERS = ("videos", "UCF-101", "hmdb51_org", "20bn-something-something-v2", "20bn-something-something-v1",
                  "20bn-jester-v1")
 UCF101_SPLITS = {"trainlist": "train", "testlist": "val"}  # by the name of a list without its "01.txt"

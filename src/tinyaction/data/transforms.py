@@ -37,6 +37,7 @@ import torch
 from tinyaction.data.lazy_frames import LazyFrames, map_frames
 from tinyaction.data.sampling import check_counts, dense_indices, interval_indices, segment_indices, uniform_indices
 from tinyaction.data.segments import segment_name
+from tinyaction.places import without_secrets
 from tinyaction.sample import DataSample
 from tinyaction.video import UInt8Array, VideoError, open_video
 from tinyaction.video.decord_reader import DecordReader
@@ -399,7 +400,7 @@ class VideoPack:
 
     def __call__(self, results: Results) -> Results:
         label = results.get("label")
-        name = str(results.get("filename", ""))
+        name = without_secrets(str(results.get("filename", "")))
         if "start_seconds" in results:
             name = segment_name(name, results["start_seconds"], results["end_seconds"])
         sample = DataSample(

@@ -3,7 +3,6 @@
 Cameras and streams are in :mod:`tinyaction.inference.cameras`.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from tinyaction.data.class_folders import VIDEO_SUFFIXES, is_video, walk_files
+from tinyaction.places import is_place, list_place, suffix_of, url_of, without_secrets
 from tinyaction.video import UInt8Array, VideoReader, check_indices
 from tinyaction.video.base import even_seconds
+from tinyaction.video.frames import FORMATS
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".heic"}
 
@@ -49,31 +50,43 @@ class MemoryReader(VideoReader):
             yield frame
 
 
-def list_videos(source: str | Path) -> list[Path] | None:
+def list_videos(source: str | Path) -> list[str | Path] | None:
     """List the videos of a folder and its subfolders, or of a pattern such as ``clips/*.mp4``; None for a file.
 
+    A folder may lie elsewhere, as s3://bucket/clips.
+
     Raises:
-        ValueError: the folder or the pattern holds no video, or the source is an address or a picture.
+        ValueError: the folder or the pattern holds no video, or the source is a picture.
     """
+    if is_place(source):
+        return _list_place(source)
     path = Path(source)
     if path.is_dir():
-        found = [item for item in walk_files(path) if is_video(item)]
+        found = sorted(item for item in walk_files(path) if is_video(item))
         if not found:
             raise ValueError(f"{path}: no video in this folder; looked for {', '.join(sorted(VIDEO_SUFFIXES))}")
     elif not path.exists() and any(letter in str(source) for letter in "*?["):
-        found = [Path(name) for name in glob(str(source), recursive=True) if Path(name).is_file()]
+        found = sorted(Path(name) for name in glob(str(source), recursive=True) if Path(name).is_file())
         if not found:
             raise ValueError(f"{source}: no file fits this pattern")
     else:
         _check_file(source)
         return None
-    return sorted(found)
+    return [*found]
+
+
+def _list_place(source: str | Path) -> list[str | Path] | None:
+    if suffix_of(source) in (*VIDEO_SUFFIXES, *FORMATS.values()):
+        return None
+    found: list[str | Path] = [path for path in list_place(source, is_deep=True) if is_video(Path(path))]
+    if not found:
+        raise ValueError(f"{without_secrets(url_of(source))}: no video there; looked for "
+                         f"{', '.join(sorted(VIDEO_SUFFIXES))}")
+    return found
 
 
 def _check_file(source: str | Path) -> None:
-    """Raise ValueError where a source is an address or a picture."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(source)):
-        raise ValueError(f"{source}: addresses are not read; download the video and give its file")
+    """Raise ValueError where a source is a picture."""
     if Path(source).suffix.lower() in PICTURE_SUFFIXES:
         raise ValueError(f"{source}: a picture is no video; give a video file, or frames as an array in Python")
 

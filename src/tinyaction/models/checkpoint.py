@@ -18,6 +18,7 @@ from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.temporal import TemporalNetwork, TimelineModel
 from tinyaction.models.torch_file import check_finite, read_torch_file
 from tinyaction.models.unknown import Unknown
+from tinyaction.places import is_place, local_copy, suffix_of, without_secrets
 from tinyaction.text import check_class_names
 from tinyaction.version import __version__
 
@@ -78,7 +79,9 @@ class Checkpoint:
         Raises:
             OSError: it could not be written, as on a full disk; the file before is still there.
         """
-        content = {"format": FORMAT, **vars(self), "training": _training_to_dict(self.training)}
+        config = {name: without_secrets(value) if isinstance(value, str) else value
+                  for name, value in self.config.items()}
+        content = {"format": FORMAT, **vars(self), "config": config, "training": _training_to_dict(self.training)}
         if self.training is None:
             del content["training"]
         content["unknown"] = vars(self.unknown) if self.unknown else None
@@ -99,13 +102,19 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: str | Path) -> "Checkpoint":
-        """Read a checkpoint onto the CPU; of a run folder its ``best.pt``.
+        """Read a checkpoint onto the CPU; of a run folder its ``best.pt``. It may lie elsewhere, as s3://bucket/a.pt.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is no checkpoint of tinyaction, is damaged or cut, names code, or its values are impossible.
         """
-        path = Path(path, "best.pt") if Path(path).is_dir() else Path(path)
+        path = checkpoint_file(path)
+        if is_place(path):
+            with local_copy(path) as copy:
+                try:
+                    return cls.load(copy)
+                except ValueError as error:
+                    raise ValueError(str(error).replace(str(copy), without_secrets(str(path)))) from None
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such checkpoint")
         content = read_torch_file(path)
@@ -122,6 +131,12 @@ class Checkpoint:
             reason = " ".join(str(error).split())
             raise ValueError(f"{path}: not a usable checkpoint: {reason[:200]}") from None
         return checkpoint
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The file itself, or the best.pt of a run folder."""
+    is_folder = suffix_of(path) not in (".pt", ".pth") if is_place(path) else Path(path).is_dir()
+    return Path(path, "best.pt") if is_folder else Path(path)
 
 
 def _training_to_dict(training: SavedTraining | None) -> dict[str, Any] | None:

@@ -29,6 +29,19 @@ import cv2
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
 from tinyaction.data.segments import Segment, write_segments
 from tinyaction.files import is_part, remove_parts, write_whole
+from tinyaction.places import (
+    NoSuchBucketError,
+    NoSuchPlaceError,
+    is_place,
+    join_place,
+    list_place,
+    place_exists,
+    read_place,
+    remove_place,
+    suffix_of,
+    url_of,
+    without_secrets,
+)
 from tinyaction.prepare.parts import Part
 from tinyaction.prepare.pool import Lost, map_in_processes
 from tinyaction.prepare.stored_file import (
@@ -48,6 +61,7 @@ SECONDS_PER_ESTIMATE = 60.0
 NUM_MEASURED = 8  # videos from which the space is estimated
 BAD_FILES = "bad_files.txt"
 WHOLE = Part(1, 1)
+UNKNOWN_BYTES = 1 << 62
 
 
 @dataclass
@@ -70,7 +84,7 @@ class StorePlan:
             return f"{self.folder}: all {done} videos are stored ({self.settings})"
         return (f"{self.folder}: {len(self.missing)} videos to store ({self.settings}), {done} are there already;\n"
                 f"  about {_megabytes(self.num_bytes)} (estimated from {self.num_measured} of them), "
-                f"{_megabytes(self.free_bytes)} free")
+                f"{'an unknown space' if self.free_bytes == UNKNOWN_BYTES else _megabytes(self.free_bytes)} free")
 
 
 @dataclass
@@ -83,8 +97,8 @@ class StoreResult:
 
 
 def default_store(folder: str | Path, settings: StoreSettings) -> Path:
-    """Beside the data: ``clips`` -> ``clips-jpeg256``."""
-    folder = Path(folder).resolve()
+    """Beside the data: ``clips`` -> ``clips-jpeg256``; of data that lies elsewhere in the working folder."""
+    folder = Path(Path(without_secrets(os.fspath(folder))).name if is_place(folder) else folder).resolve()
     stride = "" if settings.frame_stride == 1 else f"-stride{settings.frame_stride}"
     quality = "" if settings.format == "raw" or settings.quality == 95 else f"-q{settings.quality}"
     return folder.with_name(f"{folder.name}-{settings.format}{settings.short_side}{stride}{quality}")
@@ -135,7 +149,7 @@ def plan_store(
             enough free space; or what :func:`tinyaction.data.annotations.find_data` raises.
     """
     source, folder = Path(source), Path(folder)
-    if (source / STORE_FILE).is_file():
+    if not suffix_of(source) and _exists(join_place(source, STORE_FILE)):
         raise ValueError(f"{source}: this is a frame store already; give the folder of the videos")
     data = find_data(source, allow_outside=allow_outside, group_by=group_by)
     _check_folder(folder, source, settings)
@@ -146,9 +160,7 @@ def plan_store(
                                  timeout_seconds=SECONDS_PER_ESTIMATE)
     measured = [size for _, size in estimates if size and not isinstance(size, Lost)]
     num_bytes = round(sum(measured) / len(measured) * len(missing)) if measured else 0
-    there = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
-    plan = StorePlan(source, folder, settings, data, targets, missing, num_bytes, len(measured),
-                     shutil.disk_usage(there).free)
+    plan = StorePlan(source, folder, settings, data, targets, missing, num_bytes, len(measured), _free_bytes(folder))
     if num_bytes > plan.free_bytes:
         smaller = "--format jpeg, " if settings.format == "raw" else ""
         sentence = str(plan).replace("\n ", "")
@@ -198,10 +210,11 @@ def fill_store(
 
 def _begin(plan: StorePlan) -> None:
     """Make the folder, remove what killed processes left in it, and write its settings."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    for folder in {(plan.folder / target).parent for target in plan.targets.values()}:
-        remove_parts(folder)
-    source = str(plan.source.resolve())
+    if not is_place(plan.folder):
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        for folder in {(plan.folder / target).parent for target in plan.targets.values()}:
+            remove_parts(folder)
+    source = _source_name(plan.source)
     description = {"settings": asdict(plan.settings), "source": source,
                    "arguments": ["--data", source, *plan.settings.flags]}
     write_whole(plan.folder / STORE_FILE, json.dumps(description, indent=2) + "\n")
@@ -237,11 +250,14 @@ def check_store(folder: str | Path, short_side: int) -> None:
 
     Folders that are no store pass.
     """
-    folder = Path(folder)
-    if not (folder / STORE_FILE).is_file():
+    if is_place(folder):
+        if suffix_of(folder) or not place_exists(join_place(folder, STORE_FILE)):
+            return
+        folder = url_of(folder)
+    elif not Path(folder, STORE_FILE).is_file():
         return
     settings, source = _read_store(folder)
-    if not any((folder / name).is_file() for name in ("val.txt", "val.csv")):
+    if not any(_exists(join_place(folder, name)) for name in ("val.txt", "val.csv")):
         raise ValueError(f"{folder}: this frame store is not finished; run: {_command(folder, source, settings)}")
     if settings.short_side < short_side:
         larger = shell_line("tinyaction", "store", "--data", source, "--format", settings.format,
@@ -250,18 +266,23 @@ def check_store(folder: str | Path, short_side: int) -> None:
                          f"{short_side}; run: {larger}, or train with a smaller --size")
 
 
-def _read_store(folder: Path) -> tuple[StoreSettings, str]:
+def _exists(path: str) -> bool:
+    return place_exists(path) if is_place(path) else Path(path).is_file()
+
+
+def _read_store(folder: str | Path) -> tuple[StoreSettings, str]:
     """Settings and source of a store, also of one of an earlier version, whose settings had other names."""
     try:
-        description = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
+        file = join_place(folder, STORE_FILE)
+        description = json.loads(read_place(file) if is_place(file) else Path(file).read_text(encoding="utf-8"))
         earlier = {"form": "format", "every": "frame_stride"}
         settings = {earlier.get(name, name): value for name, value in description["settings"].items()}
         return StoreSettings(**settings), str(description["source"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{folder / STORE_FILE}: damaged; delete {folder} and make the store again") from None
+        raise ValueError(f"{without_secrets(file)}: damaged; delete {folder} and make the store again") from None
 
 
-def _command(folder: Path, source: str, settings: StoreSettings) -> str:
+def _command(folder: str | Path, source: str, settings: StoreSettings) -> str:
     return shell_line("tinyaction", "store", "--data", source, *settings.flags, "--out", folder)
 
 
@@ -284,17 +305,24 @@ def _disk_error(error: OSError, plan: StorePlan, num_stored: int) -> OSError:
 def _targets(data: DataFolder, source: Path, settings: StoreSettings) -> dict[str, str]:
     """Video -> name of its stored file: its place within the data folder, with a suffix more."""
     targets = {}
-    root = (data.folder or source).resolve()  # source may be one table
+    root = data.folder or source  # source may be one table
     for videos in (data.train, data.val):
         for index in range(len(videos)):
             video, _ = videos[index]
-            absolute = Path(video).absolute()
-            inside = Path(os.path.normpath(absolute))
-            name = str(inside.relative_to(root)) if inside.is_relative_to(root) else place_elsewhere(inside)
+            name = _name_in_store(video, root)
             if "\n" in name or name != name.strip():
                 raise ValueError(f"{video!r}: a name with a line break, or with spaces around it, fits into no list")
             targets[video] = Path(name + FORMATS[settings.format]).as_posix()
     return targets
+
+
+def _name_in_store(video: str, root: Path) -> str:
+    if is_place(video):
+        address = without_secrets(video)
+        inner = address.removeprefix(f"{without_secrets(str(root))}/")
+        return inner if inner != address else f"elsewhere/{address.replace('://', '/')}"
+    inside, root = Path(os.path.normpath(Path(video).absolute())), root.resolve()
+    return str(inside.relative_to(root)) if inside.is_relative_to(root) else place_elsewhere(inside)
 
 
 def place_elsewhere(path: PurePath) -> str:
@@ -326,27 +354,52 @@ def _write_lists(plan: StorePlan, bad: dict[str, str]) -> None:
     is_table = train.starts is not None or train.label_sets is not None or (
         train.groups is not None and val.groups is not None)
     for name, videos in (("train", train), ("val", val)):
-        (plan.folder / f"{name}{'.txt' if is_table else '.csv'}").unlink(missing_ok=True)
+        other = plan.folder / f"{name}{'.txt' if is_table else '.csv'}"
+        if is_place(other):
+            remove_place(other)
+        else:
+            other.unlink(missing_ok=True)
         if is_table:
             write_segments(plan.folder / f"{name}.csv", list(rows(videos)))
         else:
             write_whole(plan.folder / f"{name}.txt", "".join(lines(videos)))
 
 
+def _source_name(source: Path) -> str:
+    return without_secrets(str(source)) if is_place(source) else str(source.resolve())
+
+
+def _free_bytes(folder: Path) -> int:
+    if is_place(folder):
+        return UNKNOWN_BYTES
+    there = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
+    return shutil.disk_usage(there).free
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Of the files and folders in a folder; empty where there is none."""
+    if not is_place(folder):
+        return [item.name for item in folder.iterdir()] if folder.exists() else []
+    try:
+        return list_place(folder, is_deep=True)
+    except NoSuchBucketError:
+        raise
+    except NoSuchPlaceError:
+        return []
+
+
 def _check_folder(folder: Path, source: Path, settings: StoreSettings) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
+    if not is_place(folder) and folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file; a store is a folder")
-    if not (folder / STORE_FILE).is_file():
-        if any(not is_part(item.name) for item in folder.iterdir()):
+    if not _exists(join_place(folder, STORE_FILE)):
+        if not all(map(is_part, _names_in(folder))):
             raise ValueError(f"{folder}: not empty and no frame store; name another folder with --out")
         return
     kept, kept_source = _read_store(folder)
     if kept != settings:
         raise ValueError(f"{folder}: holds a store of other settings ({kept}; asked: {settings}); name another folder "
                          f"with --out, or run: {_command(folder, kept_source, kept)}")
-    if kept_source != str(source.resolve()):
+    if kept_source != _source_name(source):
         raise ValueError(f"{folder}: holds the frames of {kept_source}; name another folder with --out")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from tinyaction.data.transforms import VideoResize
 from tinyaction.files import whole_file
+from tinyaction.places import is_place, without_secrets
 from tinyaction.video import UInt8Array, VideoError, VideoReader, open_video
 from tinyaction.video.base import even_seconds
 from tinyaction.video.frames import FORMATS, checksum, open_frames
@@ -74,7 +75,8 @@ def store_video(source: Path, target: Path, settings: StoreSettings) -> int:
     reader = open_video(source)
     indices = range(0, len(reader), settings.frame_stride)
     info = source_info(source, settings)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if not is_place(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as part:
         with open(part, "wb") as file:
             write_frames(file, reader, indices, settings, info)
@@ -84,7 +86,7 @@ def store_video(source: Path, target: Path, settings: StoreSettings) -> int:
 def source_info(source: Path, settings: StoreSettings) -> dict[str, Any]:
     """What decides whether a stored file is still that of its video."""
     size, time_ns = size_and_time(source)
-    return {"source": str(source), "size": size, "mtime_ns": time_ns, **asdict(settings)}
+    return {"source": without_secrets(str(source)), "size": size, "mtime_ns": time_ns, **asdict(settings)}
 
 
 def is_current(target: Path, source: Path, settings: StoreSettings) -> bool:

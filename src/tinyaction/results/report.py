@@ -10,10 +10,9 @@ sheets read their few videos anew, through the pipelines that the run used.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,7 @@ from tinyaction.results.calibration import calibration_section
 from tinyaction.results.evaluation_tables import recall_interval
 from tinyaction.results.label_set_page import label_set_section, label_set_tiles
 from tinyaction.results.metrics import class_scores, confusion_matrix, wilson_interval
-from tinyaction.results.page import html_page, section, table
+from tinyaction.results.page import ORIGIN, facts_section, html_page, origin_section, section, table
 from tinyaction.results.plots import Series, class_bars, confusion_chart, isolated, line_chart, shortened, stacked_bars
 from tinyaction.results.predictions_table import predictions_section
 from tinyaction.results.report_clips import FoundVideos, Sheet, mistakes_sheet, right_sheet, small_strips, train_sheet
@@ -36,7 +35,6 @@ from tinyaction.results.summary import confused_pairs
 from tinyaction.results.timeline_report import write_timeline_report
 from tinyaction.text import from_cell, shell_line
 
-ORIGIN = ("command", "date", "versions", "data_fingerprint")  # of config.json, in a section of their own
 OF_OTHER_SECTIONS = (*ORIGIN, "class_names", "most_frequent_class", "eval_pipeline")
 
 
@@ -104,7 +102,7 @@ def _page(run: Run, sheets: Sequence[Sheet], val_set: FoundVideos | None, notice
                             group_of=None if val_set is None else val_set.group),
         "".join(_sheet_section(sheet) for sheet in sheets if run.predictions or sheet.strips),
         section("Use it", f"<pre>{escape(_usage(run))}</pre>"),
-        _origin_section(run),
+        origin_section(run.config),
         _config_section(run),
         f"<footer>Made from the files of this folder; make it again with: tinyaction report {escape(str(run.folder))}."
         "</footer>",
@@ -318,21 +316,6 @@ def _sheet_section(sheet: Sheet) -> str:
     return section(sheet.title, f"<p>{escape(sheet.intro)}</p>{strips}{lost}")
 
 
-def _origin_section(run: Run) -> str:
-    """What made the run, and when: the same command on data of the same fingerprint makes it again."""
-    return _facts_section("Where it comes from", {name.replace("_", " "): run.config[name] for name in ORIGIN
-                                                  if name in run.config})
-
-
 def _config_section(run: Run) -> str:
-    return _facts_section("Configuration", {name: value for name, value in run.config.items()
-                                            if name not in OF_OTHER_SECTIONS})
-
-
-def _facts_section(title: str, facts: Mapping[str, Any]) -> str:
-    rows = []
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {word}" for key, word in value.items())
-        rows.append(f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>")
-    return section(title, f'<table class="config">{"".join(rows)}</table>') if rows else ""
+    return facts_section("Configuration", {name: value for name, value in run.config.items()
+                                           if name not in OF_OTHER_SECTIONS})

@@ -4,6 +4,7 @@
     metrics.csv        a row an epoch; of several labels the accuracy in it is mAP, and F1
     predictions.csv    a row a validation video: what best.pt says of it, with the scores of all classes
     classes.csv        a row a class: precision, recall and its interval, F1; of several labels average precision
+    timelines.csv      what is true and what is told of uncut videos; only of --task timeline
     shortcuts.csv      a row a simpler model: what it sees and how many videos it has right (see shortcuts.py)
     neighbors.csv      of each validation video the training clips most like it; only of a probe
     log.txt            what the terminal showed
@@ -33,9 +34,11 @@ from typing import Any, TypeVar
 from tinyaction.data.loader import BadVideo
 from tinyaction.data.segments import LABEL_SEPARATOR, split_segment_name
 from tinyaction.files import write_whole
+from tinyaction.places import is_place, without_secrets
 from tinyaction.results.evaluation import EpochRecord, Evaluation
 from tinyaction.results.evaluation_tables import PREDICTIONS, write_tables
 from tinyaction.results.label_sets import CLASSES
+from tinyaction.results.run_copy import RunCopy, local_run_folder, place_of_run
 from tinyaction.results.shortcuts import Shortcut, read_shortcuts
 from tinyaction.results.trackers import Trackers, check_trackers
 from tinyaction.text import from_cell, printable, shell_line
@@ -55,6 +58,7 @@ LOCK = ".lock"
 class RunFolder:
     """A new folder, or with ``reopen`` that of a resumed run. Locked for this process until :meth:`close`.
 
+    Where ``out`` lies elsewhere, as s3://bucket/runs/a, the folder is runs/a; :meth:`copy` and :meth:`close` copy it.
     Never overwrites a file that it finds in a folder. ``on_line`` receives each line of the log, to print it.
 
     Raises:
@@ -68,21 +72,43 @@ class RunFolder:
     ) -> None:
         self._on_line = on_line
         check_trackers(trackers)  # first: where one is missing no folder is made
-        self.path = Path(out) if str(out) else _next_folder(Path("runs"), name)
+        self.path = local_run_folder(out) if str(out) else _next_folder(Path("runs"), name)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: exists already and is a file; name a folder with --out")
         if reopen and not self.path.exists():
             raise FileNotFoundError(f"{self.path}: no such run folder")
+        place = place_of_run(self.path) if reopen else out
+        self._copy = RunCopy(self.path, place, is_new=not reopen) if is_place(place) else None
         self.path.mkdir(parents=True, exist_ok=True)
         self._trackers = Trackers(trackers, self.path, self.log)
         self._lock = _lock(self.path)
-        if not reopen and any(child.name != LOCK for child in self.path.iterdir()):
-            self.close()
-            raise ValueError(f"{self.path}: exists already and is not empty; name another folder with --out, or go on "
-                             "with the run in it with --resume")
+        if not reopen:
+            try:
+                check_new(self.path)
+            except ValueError:
+                self._unlock()
+                raise
+
+    def copy(self) -> None:
+        """Copy the run to the place where it is wanted, if that is elsewhere; a failure is logged."""
+        if self._copy is not None:
+            self._copy.copy()
+            if self._copy.failure:
+                self.log(f"not copied: {self._copy.failure}; tried again at the next save")
 
     def close(self) -> None:
-        """Release the lock."""
+        """Copy the run for the last time, and release the lock; OSError where it cannot be copied."""
+        try:
+            if self._lock >= 0 and self._copy is not None:
+                self._copy.copy()
+                if self._copy.failure:
+                    raise OSError(self._copy.failure)
+                if self._on_line is not None:
+                    self._on_line(f"copied to {self._copy.place}")
+        finally:
+            self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock >= 0:
             with suppress(OSError):  # Windows removes no open file
                 (self.path / LOCK).unlink()
@@ -118,7 +144,7 @@ class RunFolder:
 
     def remove_if_empty(self) -> None:
         """Remove a run that stopped before its first step, so that the same command can be given again."""
-        self.close()
+        self._unlock()
         for name in ("config.json", "log.txt", "last.pt", "bad_files.txt", "best.pt", "metrics.csv",
                      "predictions.csv", "classes.csv", "neighbors.csv", "folds.csv"):  # the last six are of a probe
             (self.path / name).unlink(missing_ok=True)
@@ -126,8 +152,23 @@ class RunFolder:
             self.path.rmdir()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        text = json.dumps(config, indent=2, ensure_ascii=False)
+        text = without_secrets(json.dumps(config, indent=2, ensure_ascii=False))
         write_whole(self.path / "config.json", text + "\n")
+
+    def mend_config(self, facts: Mapping[str, Any], *, fixed: Iterable[str]) -> bool:
+        """Undo what was done to ``config.json`` by hand: the ``fixed`` names say what they say in ``facts``.
+
+        A damaged file says all that ``facts`` do. Returns whether there was something to undo.
+        """
+        true = json.loads(json.dumps({name: facts[name] for name in fixed}))
+        try:
+            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            is_whole = "class_names" in content and all(content.get(name, true[name]) == true[name] for name in true)
+        except (OSError, ValueError, TypeError, AttributeError):
+            content, is_whole = {}, False
+        if not is_whole:
+            self.write_config({**facts, **content, **true})
+        return not is_whole
 
     def add_to_config(self, facts: Mapping[str, Any]) -> None:
         """Add what a run found out to its ``config.json``; one that was damaged meanwhile stays as it is."""
@@ -154,6 +195,13 @@ class RunFolder:
             writer.writerow([value if isinstance(value, int) else repr(float(value)) for value in row.values()])
         self._trackers.on_epoch(row)
         return row
+
+
+def check_new(path: Path) -> None:
+    """Raise ValueError where a run would begin in a folder with something in it."""
+    if path.is_dir() and any(child.name != LOCK for child in path.iterdir()):
+        raise ValueError(f"{path}: exists already and is not empty; name another folder with --out, or go on with the "
+                         "run in it with --resume")
 
 
 def _lock(folder: Path) -> int:
@@ -313,17 +361,19 @@ def read_run(folder: str | Path) -> Run:
         names = [str(name) for name in config["class_names"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'}: not the configuration of a run ({error!r})") from None
-    columns = LABEL_SET_METRICS if config.get("multi_label") else METRICS
-    history = _rows(folder / "metrics.csv", columns, _metrics_of)
+    columns: Sequence[str] = LABEL_SET_METRICS if config.get("multi_label") else METRICS
+    if config.get("task") == "timeline" and "evaluated" in config:
+        columns = ("epoch",)                                           # and the figures of timelines
+    history = read_table_rows(folder / "metrics.csv", columns, _metrics_of)
     if not history:
         raise ValueError(f"{folder / 'metrics.csv'}: no epoch in it yet")
     numbers = {name: number for number, name in enumerate(names)}
     path = folder / "predictions.csv"
     parse = _label_set_of if config.get("multi_label") else _prediction_of
-    predictions = _rows(path, PREDICTIONS, lambda row: parse(row, numbers)) if path.is_file() else []
-    folds = _rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
+    predictions = read_table_rows(path, PREDICTIONS, lambda row: parse(row, numbers)) if path.is_file() else []
+    folds = read_table_rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
     has_classes = config.get("multi_label") and (folder / "classes.csv").is_file()
-    classes = _rows(folder / "classes.csv", CLASSES, dict) if has_classes else []
+    classes = read_table_rows(folder / "classes.csv", CLASSES, dict) if has_classes else []
     return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")), folds,
                classes, read_shortcuts(folder))
 
@@ -353,7 +403,7 @@ def _read_bad_files(path: Path) -> dict[str, str]:
     return dict(line.partition("\t")[::2] for line in lines)
 
 
-def _rows(path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], T]) -> list[T]:
+def read_table_rows(path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], T]) -> list[T]:
     """The lines of a CSV file, each parsed; ValueError names the file and the line."""
     parsed = []
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:

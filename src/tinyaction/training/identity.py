@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList
+from tinyaction.data.long_videos import LongVideo
 from tinyaction.text import some_of
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of
 from tinyaction.training.distributed import gather_objects, num_processes
@@ -43,6 +44,13 @@ class ListIdentity:
 def fingerprint(lists: Sequence[ListIdentity]) -> str:
     """One digest of lists of videos: the same where names, labels and sizes are."""
     return hashlib.sha256(json.dumps([asdict(one) for one in lists]).encode()).hexdigest()[:16]
+
+
+def fingerprint_of_segments(videos: Sequence[LongVideo], folder: str | Path) -> str:
+    """One digest of uncut videos below a folder: the same where names, segments and sizes are."""
+    facts = [(video.path.removeprefix(f"{folder}{os.sep}"), _size(video.path),
+              [(item.start, item.end, item.label) for item in video.segments]) for video in videos]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _size(path: str) -> int:

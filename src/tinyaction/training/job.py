@@ -7,6 +7,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+from tinyaction.results.run_copy import local_run_folder
 from tinyaction.training.config import RunConfig
 
 
@@ -28,11 +29,12 @@ def folder_of_job(config: RunConfig) -> str:
     """
     if not job_name():
         return ""
-    is_counted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    folders = [Path(config.out)] if config.out else sorted(Path("runs").glob(f"{config.model}-*"))
+    is_restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    is_restart |= os.environ.get("RANK", "0") != "0"                   # of several machines rank 0 decides for all
+    folders = [local_run_folder(config.out)] if config.out else sorted(Path("runs").glob(f"{config.model}-*"))
     for folder in folders:
         job, launcher = _begun_by(folder)
-        if job == job_name() and (is_counted or launcher == launcher_name()):
+        if job == job_name() and (is_restart or launcher == launcher_name()):
             return str(folder)
     return ""
 

@@ -16,7 +16,9 @@ import torch
 
 from tinyaction.data.loader import VideoLoader
 from tinyaction.models.checkpoint import BestEpoch, Checkpoint, SavedTraining, load_newest, previous_of
+from tinyaction.places import is_place, without_secrets
 from tinyaction.results.run import RunFolder
+from tinyaction.results.run_copy import fetch_run
 from tinyaction.text import shell_line
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of, known_flags, read_flags
 from tinyaction.training.distributed import gather_objects, num_processes, rank
@@ -241,6 +243,7 @@ class CheckpointManager:
             training = SavedTraining(**training_state(self.state, self.objects), identity=asdict(self.identity),
                                      best=self.best, ranks=parts if len(parts) > 1 else [])
             replace(self.content(), training=training).save(self.path, keep_previous=True)
+            self.run.copy()
 
     def is_between_steps(self) -> bool:
         """Whether the run can be saved now: no gradients are accumulated, in any process."""
@@ -330,13 +333,17 @@ def config_notes(folder: Path, flags: Mapping[str, Any]) -> list[str]:
 def resumed_config(given: Mapping[str, Any]) -> RunConfig:
     """Read the flags of the run ``given["resume"]`` and replace those of ``MAY_CHANGE`` that are given.
 
-    Reads ``last.pt``, or ``config.json`` if the run stopped before saving one.
+    A run that lies elsewhere is fetched first. Reads ``last.pt``, or ``config.json`` if the run stopped before saving
+    one.
 
     Raises:
         ValueError: a given flag may not change, or the run's files are damaged.
         FileNotFoundError: the run does not exist.
     """
-    folder = Path(given["resume"])
+    place = given["resume"] if is_place(given["resume"]) else ""
+    folder = Path(place or given["resume"])
+    if not place and not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such run folder to resume")
     fixed = {name: value for name, value in given.items() if name not in MAY_CHANGE}
     if fixed:
         words = [word for name, value in fixed.items() for word in _words(name, value)]
@@ -344,6 +351,9 @@ def resumed_config(given: Mapping[str, Any]) -> RunConfig:
                              folder / "best.pt", *words)
         raise ValueError(f"{flag_of(next(iter(fixed)))} belongs to the run and cannot change with --resume; start a "
                          f"new run from its weights: {new_run}")
+    if place:
+        folder = fetch_run(place)
+        given = {**given, "resume": str(folder), "out": without_secrets(place)}
     last = folder / "last.pt"
     if last.exists() or previous_of(last).exists():
         flags = known_flags(load_newest(last)[0].config, source=str(last))

@@ -15,7 +15,7 @@ from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, evaluate
 from tinyaction.results.multilabel import NO_POSITIVE_THRESHOLD
 from tinyaction.results.progress import OnBatch, Progress
-from tinyaction.results.run import TIMES, RunFolder, epoch_sort_key, read_run, usage_lines
+from tinyaction.results.run import TIMES, RunFolder, check_new, epoch_sort_key, read_run, usage_lines
 from tinyaction.results.summary import result_lines
 from tinyaction.training.auto import choose_model
 from tinyaction.training.build import NO_WEIGHTS, STAND_IN, OnCount, OnLine, Training, build
@@ -24,7 +24,7 @@ from tinyaction.training.distributed import broadcast_from_main, limit_of_waitin
 from tinyaction.training.finetune import averaged_model
 from tinyaction.training.folds import FineTuning, run_folds
 from tinyaction.training.identity import RunIdentity, check_same_on_all
-from tinyaction.training.job import job_name, launcher_name
+from tinyaction.training.job import folder_of_job, job_name, launcher_name
 from tinyaction.training.loop import Callbacks, TrainState, fit
 from tinyaction.training.outcome import add_shortcuts, checkpoint_of, run_facts, write_page
 from tinyaction.training.probe_run import ProbeResult, majority_line, probe_facts, run_probe
@@ -83,6 +83,8 @@ def train(
         TrainingInterrupted: a signal asked to stop; all is saved for ``RunConfig.resume``.
     """
     with one_voice():
+        if config.out and not config.resume and not folder_of_job(config):
+            check_new(Path(config.out))                                # before anything is fetched or computed
         background_videos(config)                                      # wrong ones are told before the training
         config = config if config.task == "timeline" else choose_model(config, on_line=on_line)
     result = _train(config, data=data, on_line=on_line, on_batch=on_batch, on_count=on_count)
@@ -222,25 +224,30 @@ class RunRecorder:
     def begin(self, probe: ProbeResult | None = None) -> None:
         """Go on with the run, or write down what it is, and what the probe reached that it begins with."""
         if self.training.config.resume and self.manager.restore():
+            if self.run.mend_config(self._facts(), fixed=("class_names", *self.identity.flags)):
+                self.run.log(f"note: {self.run.path / 'config.json'} was edited or damaged; it is written anew")
             for line in process_lines(self.training):
                 self.run.log(line)
             self.run.log(epoch_heading(self.training.config.epochs, is_multi_label=self.training.config.multi_label))
             return
         for line in first_lines(self.training, self.run.path, stand_in=self.stand_in):
             self.run.log(line)
-        training = self.training
-        self.run.write_config({
-            **run_facts(training.config, training.data, device=training.device,
-                        lists=(self.identity.train, self.identity.val)),
-            "lr_of_the_batch": training.lr, "num_processes": num_processes(), "job": job_name(),
-            "launcher": launcher_name(),
-            **({} if probe is None else {"probe": probe_facts(probe.probe, probe.val)})})
+        self.run.write_config(self._facts() | (
+            {} if probe is None else {"probe": probe_facts(probe.probe, probe.val)}))
         if probe is not None:
             self.run.forget_after(-1)                                  # of a run that was killed just here
             record = EpochRecord(-1, 0.0, probe.train, probe.val)
             self._record(record)
-            self.run.log(epoch_line(record, training.config.epochs, is_best=True))
+            self.run.log(epoch_line(record, self.training.config.epochs, is_best=True))
         self.manager.save()
+
+    def _facts(self) -> dict[str, Any]:
+        """What config.json says of the run."""
+        training = self.training
+        facts = run_facts(training.config, training.data, device=training.device,
+                          lists=(self.identity.train, self.identity.val))
+        return facts | {"lr_of_the_batch": training.lr, "num_processes": self.identity.num_processes,
+                        "job": job_name(), "launcher": launcher_name()}
 
     def on_batch(self, progress: Progress) -> None:
         if self._show_progress is not None:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -24,14 +25,15 @@ from tinyaction.results.timeline_metrics import (
     Segment,
     background_hours,
     score_above_false_events,
-    timeline_metrics,
 )
 from tinyaction.results.timeline_picture import clock
-from tinyaction.results.timeline_report import draw_comparison, write_timeline_report
-from tinyaction.text import counted, shell_line
+from tinyaction.results.timeline_report import leave_timelines, usage_lines, write_timeline_report
+from tinyaction.text import counted
 from tinyaction.training.build import OnCount, OnLine, build_model, eval_arguments
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import num_processes
+from tinyaction.training.identity import fingerprint_of_segments
+from tinyaction.training.outcome import command_of
 from tinyaction.training.probe_run import is_mirroring
 from tinyaction.training.schedule import learning_rate
 from tinyaction.video.segment import segment_of
@@ -316,23 +318,18 @@ def choose_min_score(training: TimelineRun, timelines: Sequence[Timeline], val: 
 def write_results(
     training: TimelineRun, timelines: Sequence[Timeline], val: Sequence[StepData], best_epoch: int
 ) -> None:
-    """Measure the best weights on the validation videos; write config, picture, report and the last lines."""
+    """Measure the best weights on the validation videos; write config, table, report and the last lines."""
     config, run = training.config, training.run
-    truth = [true_segments(one.video) for one in val]
-    predicted = [timeline.segments() for timeline in timelines]
-    metrics = timeline_metrics(predicted, truth, [one.duration for one in val])
-    run.write_config({**asdict(config), "class_names": training.class_names, "stand_in": False,
-                      "device_used": str(training.device), "num_train": len(training.videos.train),
-                      "num_val": len(val), "versions": versions(), "timeline": {
-                          name: value if math.isfinite(value) else None for name, value in metrics.as_dict().items()}})
-    draw_comparison(run.path / "timelines.png", timelines, predicted, truth, training.videos.class_names)
+    metrics = leave_timelines(run, {
+        **asdict(config), "class_names": training.class_names, "stand_in": False, "device_used": str(training.device),
+        "num_train": len(training.videos.train), "num_val": len(val), "versions": versions(),
+        "command": command_of(config), "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "data_fingerprint": fingerprint_of_segments((*training.videos.train, *training.videos.val),
+                                                    training.videos.source.parent),
+    }, timelines, [true_segments(one.video) for one in val])
     run.log(f"best epoch {best_epoch} of {config.epochs}, by the accuracy of its steps on the validation videos:")
-    for line in metrics.lines():
+    for line in (*metrics.lines(), *usage_lines(run.path, config.data, val[0].video.path)):
         run.log(line)
-    checkpoint = run.path / "best.pt"
-    run.log("evaluate: " + shell_line("tinyaction", "evaluate", "--task", "timeline", "--data", config.data,
-                                      "--checkpoint", checkpoint))
-    run.log("predict:  " + shell_line("tinyaction", "predict", val[0].video.path, "--checkpoint", checkpoint))
     run.log(f"report:   {write_timeline_report(run.path)}")
 
 

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tinyaction.places import without_secrets
+
 UInt8Array = npt.NDArray[np.uint8]
 MAX_PIXELS = 100_000_000  # of one frame; a larger one is refused before it is decoded
 
@@ -17,12 +19,13 @@ class VideoError(ValueError):
     Attributes:
         path: of the video.
         reason: what is wrong, without the path.
-        kind: "missing", "empty", "cut", "frame count", "damaged", "too large", "hangs", "crashes" or "unreadable".
+        kind: "missing", "unreachable", "empty", "cut", "frame count", "damaged", "too large", "hangs", "crashes" or
+            "unreadable".
     """
 
     def __init__(self, path: str | Path, reason: str, *, kind: str = "unreadable") -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = str(path)
+        self.path = without_secrets(str(path))
+        super().__init__(f"{self.path}: {reason}")
         self.reason = reason
         self.kind = kind
 

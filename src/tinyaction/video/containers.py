@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tinyaction.places import PlaceFile
 from tinyaction.video.base import VideoError
 
 ISO_BOXES = (b"ftyp", b"free", b"mdat", b"moof", b"moov", b"wide", b"skip", b"sidx", b"styp", b"mfra", b"uuid",
@@ -55,9 +56,18 @@ def check_whole(path: Path) -> tuple[set[int], bool]:
     except _UnknownPartError as error:
         reason = f"the file is damaged: byte {error} is in no known part of it"
         raise VideoError(path, reason, kind="damaged") from None
+    _check_end(path, end, num_bytes)
+    return set(num_packets.values()), num_indexed.total() > 0 and +num_packets == +num_indexed
+
+
+def check_whole_place(path: Path, file: PlaceFile) -> None:
+    """The same of an MP4 or MOV file that lies elsewhere."""
+    _check_end(path, _end_of_boxes(file), len(file))
+
+
+def _check_end(path: Path, end: int, num_bytes: int) -> None:
     if end > num_bytes:
         raise VideoError(path, f"the file is cut: it has {num_bytes} of at least {end} bytes", kind="cut")
-    return set(num_packets.values()), num_indexed.total() > 0 and +num_packets == +num_indexed
 
 
 class _UnknownPartError(Exception):
@@ -70,23 +80,38 @@ def is_iso(path: Path) -> bool:
         return file.read(8)[4:] in ISO_BOXES
 
 
+def parts_beside_index(file: PlaceFile) -> list[tuple[int, int]]:
+    """(first byte, byte after it) of the pictures and sounds of an MP4 or MOV file whose index lists all of them.
+
+    Empty where it is no such file, or its index lies in parts between the pictures.
+    """
+    boxes = list(_boxes(file, 0, len(file))) if file[4:8] in ISO_BOXES else []
+    names = {name for name, _, _ in boxes}
+    return [(start, stop) for name, start, stop in boxes if name == b"mdat"] if (
+        b"moov" in names and b"moof" not in names) else []
+
+
 def several_codecs(path: Path) -> str:
     """Names of a track's codecs, as "avc1, mp4v", in an MP4 file that has a track of several; else ""."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        todo = [(0, len(data))]
-        while todo:
-            place, end = todo.pop()
-            for name, start, stop in _boxes(data, place, end):
-                if name in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
-                    todo.append((start, stop))
-                elif name == b"stsd":
-                    codecs = dict.fromkeys(entry for entry, _, _ in _boxes(data, start + 8, stop))
-                    if len(codecs) > 1:
-                        return ", ".join(codec.decode("latin-1") for codec in codecs)
+        return several_codecs_in(data)
+
+
+def several_codecs_in(data: mmap.mmap | PlaceFile) -> str:
+    todo = [(0, len(data))]
+    while todo:
+        place, end = todo.pop()
+        for name, start, stop in _boxes(data, place, end):
+            if name in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+                todo.append((start, stop))
+            elif name == b"stsd":
+                codecs = dict.fromkeys(entry for entry, _, _ in _boxes(data, start + 8, stop))
+                if len(codecs) > 1:
+                    return ", ".join(codec.decode("latin-1") for codec in codecs)
     return ""
 
 
-def _boxes(data: mmap.mmap, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(data: mmap.mmap | PlaceFile, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """(name, first byte of the content, byte after it) of the boxes from ``place`` to ``end``."""
     while place + 8 <= end:
         size, head = int.from_bytes(data[place : place + 4], "big"), 8
@@ -98,7 +123,7 @@ def _boxes(data: mmap.mmap, place: int, end: int) -> Iterator[tuple[bytes, int, 
         place += size
 
 
-def _end_of_boxes(data: mmap.mmap) -> int:
+def _end_of_boxes(data: mmap.mmap | PlaceFile) -> int:
     """The byte after the last box of an MP4 or MOV file. Source: ISO/IEC 14496-12, 4.2."""
     end = 0
     is_fragmented = False  # its index lies in parts between the pictures

@@ -15,10 +15,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
+from tinyaction.places import PlaceError, PlaceFile, is_place, suffix_of
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
 from tinyaction.video.pictures import PICTURE_SUFFIXES, decode_picture, picture_size
 from tinyaction.video.store_info import INFO_FILE, MAX_INFO_BYTES, checked_info, make_again, own_info, times
@@ -31,9 +32,9 @@ def open_frames(path: Path, *, max_pixels: int = MAX_PIXELS) -> "ArrayReader | P
 
     Both have ``info``: the line of JSON of a stored file, {} where there is none.
     """
-    if path.is_dir():
+    if not is_place(path) and path.is_dir():
         return _open_folder(path, max_pixels)
-    return _open_zip(path, max_pixels) if path.suffix.lower() == ".zip" else ArrayReader(path, max_pixels)
+    return _open_zip(path, max_pixels) if suffix_of(path) == ".zip" else ArrayReader(path, max_pixels)
 
 
 class ArrayReader(VideoReader):
@@ -46,20 +47,21 @@ class ArrayReader(VideoReader):
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path
         try:
-            with open(path, "rb") as file:
+            self.file = PlaceFile(path) if is_place(path) else None
+            with self.file.cursor() if self.file else open(path, "rb") as file:
                 read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
                 shape, is_fortran, kind = read_header[np.lib.format.read_magic(file)[0]](file)
                 start = file.tell()
                 if kind != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
                     raise VideoError(path, f"the array is {shape} {kind}; frames are (T, H, W, 3) uint8; "
                                      f"{make_again(path)}")
-                end, num_bytes = start + math.prod(shape), os.fstat(file.fileno()).st_size
+                end, num_bytes = start + math.prod(shape), file.seek(0, os.SEEK_END)
                 if end > num_bytes:
                     raise self._cut(num_bytes, end)
                 check_pixels(path, (shape[2], shape[1]), max_pixels)
                 file.seek(end)
                 self.info = checked_info(file.read(MAX_INFO_BYTES), path, shape[0])
-        except VideoError:
+        except (VideoError, PlaceError):
             raise
         except (ValueError, KeyError, EOFError, OSError) as error:
             raise VideoError(path, f"cut, or no .npy file ({error}); {make_again(path)}") from None
@@ -73,17 +75,19 @@ class ArrayReader(VideoReader):
     def read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         check_indices(indices, len(self), self.path)
         if self._is_fortran:  # each frame lies spread over the whole file
+            if self.file:
+                raise VideoError(self.path, "its frames are in Fortran's order, which is read from a local disk only")
             return map(np.load(self.path, mmap_mode="r").__getitem__, indices)
         return self._read(list(indices))
 
     def _read(self, indices: Sequence[int]) -> Iterator[UInt8Array]:
         num_bytes = math.prod(self._shape[1:])
-        with open(self.path, "rb", buffering=0) as file:
+        with self.file.cursor(is_exact=True) if self.file else open(self.path, "rb", buffering=0) as file:
             for index in indices:
                 frame = np.empty(self._shape[1:], np.uint8)                    # (H, W, 3)
                 file.seek(self._start + index * num_bytes)
                 if file.readinto(frame.data.cast("B")) != num_bytes:
-                    raise self._cut(os.fstat(file.fileno()).st_size, self._start + len(self) * num_bytes)
+                    raise self._cut(file.seek(0, os.SEEK_END), self._start + len(self) * num_bytes)
                 if self._sums is not None and checksum(frame) != int(self._sums[16 * index : 16 * index + 16], 16):
                     raise VideoError(self.path, f"frame {index} of {len(self)} is damaged; {make_again(self.path)}",
                                      kind="damaged")
@@ -116,6 +120,7 @@ class PictureReader(VideoReader):
         self._name = name
         self._load = load
         self._max_pixels = max_pixels
+        self.file: PlaceFile | None = None  # one of a store that lies elsewhere
         self.fps, self.seconds = times(info, len(self))
 
     def __len__(self) -> int:
@@ -138,6 +143,8 @@ class PictureReader(VideoReader):
     def _picture(self, index: int) -> UInt8Array:
         try:
             data = self._load(index)
+        except PlaceError:
+            raise
         except (OSError, EOFError, zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: it is encrypted
             raise self._damaged(index, f"{error}") from None
         size = picture_size(data)
@@ -157,11 +164,13 @@ class PictureReader(VideoReader):
 
 def _open_zip(path: Path, max_pixels: int) -> PictureReader:
     try:
-        info = own_info(path)
+        place = PlaceFile(path) if is_place(path) else None
+        with cast(IO[bytes], place.cursor()) if place else open(path, "rb") as file:
+            num_bytes = file.seek(0, os.SEEK_END)
+            info = own_info(file)
         if "pictures" in info:
-            return _open_own_zip(path, info, max_pixels)
-        archive = zipfile.ZipFile(path)
-        num_bytes = path.stat().st_size
+            return _open_own_zip(path, place, info, max_pixels)
+        archive = zipfile.ZipFile(cast(IO[bytes], place.cursor()) if place else path)
         members = [member for member in archive.infolist() if _is_picture(member.filename)]
         for member in members:
             if member.header_offset + member.compress_size > num_bytes:
@@ -172,7 +181,7 @@ def _open_zip(path: Path, max_pixels: int) -> PictureReader:
         infos = [member for member in archive.infolist()
                  if member.filename == INFO_FILE and member.compress_type == zipfile.ZIP_STORED]
         info_text = archive.read(infos[0]) if infos else archive.comment  # the comment: an earlier version's
-    except VideoError:
+    except (VideoError, PlaceError):
         raise
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError) as error:
         raise VideoError(path, f"cut, or no zip of pictures ({error}); {make_again(path)}") from None
@@ -185,21 +194,24 @@ def _open_zip(path: Path, max_pixels: int) -> PictureReader:
                          max_pixels)
 
 
-def _open_own_zip(path: Path, info: dict[str, Any], max_pixels: int) -> PictureReader:
+def _open_own_zip(path: Path, place: PlaceFile | None, info: dict[str, Any], max_pixels: int) -> PictureReader:
     table = np.frombuffer(bytes.fromhex(info["pictures"]), "<u4").reshape(-1, 3).astype(np.int64)
     places, sizes, checksums = table.T                                  # (T,) each
-    data: UInt8Array = np.asarray(np.memmap(path, np.uint8, "r"))
+    data: PlaceFile | UInt8Array = place or np.asarray(np.memmap(path, np.uint8, "r"))
     if len(table) == 0 or (places + sizes > len(data)).any():
         raise ValueError("its pictures are longer than the file")
 
     def load(index: int) -> bytes:
-        content = data[places[index] : places[index] + sizes[index]].tobytes()
+        start, stop = int(places[index]), int(places[index] + sizes[index])
+        content = data.fetched(start, stop) if isinstance(data, PlaceFile) else data[start:stop].tobytes()
         if zlib.crc32(content) != checksums[index]:
             raise zipfile.BadZipFile("its CRC-32 differs")
         return content
 
-    return PictureReader(path, len(table), lambda index: f"img_{index + 1:05}.jpg", load,
-                         checked_info(info, path, len(table)), max_pixels)
+    reader = PictureReader(path, len(table), lambda index: f"img_{index + 1:05}.jpg", load,
+                           checked_info(info, path, len(table)), max_pixels)
+    reader.file = place
+    return reader
 
 
 def _is_picture(name: str) -> bool:

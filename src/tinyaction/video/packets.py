@@ -68,7 +68,8 @@ class PacketTable:
 
 
 def list_packets(
-    packets: Iterable[Any], *, codec: str, extradata: bytes | None, is_avi: bool, step: int, max_step: float
+    packets: Iterable[Any], *, codec: str, extradata: bytes | None, is_avi: bool, step: int, max_step: float,
+    key_places: frozenset[int] | None = None,
 ) -> PacketTable:
     """List a stream's packets as PyAV demuxes them.
 
@@ -78,6 +79,8 @@ def list_packets(
         is_avi: AVI files number their packets in the order of decoding and give no other time.
         step: usual time from a frame to the next, in units of the stream's clock.
         max_step: a longer step is a break of the clock, as between two recordings in one transport stream.
+        key_places: bytes at which the index of the file has key frames, where the packets are not there to be looked
+            at. Then all of these are in ``keys``, and the reader looks whether decoding may begin there.
     """
     table = PacketTable()
     identities, times, shown, decode_times = table.identities, table.times, table.shown, table.decode_times
@@ -86,7 +89,7 @@ def list_packets(
     is_first_key = False
     layers: list[int] = []
     num_pictures = 0  # of MPEG-4
-    num_length_bytes = _num_length_bytes(codec, extradata)
+    num_length_bytes = num_bytes_of_length(codec, extradata)
     for packet in packets:
         size = packet.size
         if not size:
@@ -110,16 +113,18 @@ def list_packets(
         times.append(time)
         if not (packet.is_discard or codec == "vp8" and not memoryview(packet)[0] & 0x10):  # VP8: show_frame
             shown.append(position)
-        if packet.is_keyframe:
+        if packet.is_keyframe if key_places is None else packet.pos in key_places:
             is_first_key |= position == 0
-            if position and codec in SEEKABLE and time is not None and _begins_anew(packet, codec, num_length_bytes):
+            if position and codec in SEEKABLE and time is not None and (
+                    key_places is not None or begins_anew(packet, codec, num_length_bytes)):
                 table.keys.append(position)
         if codec == "mpeg4" and is_avi:
             num_pictures += bytes(packet).count(b"\0\0\1\xb6")
-        if codec == "hevc":
+        if codec == "hevc" and key_places is None:
             layers.append(_temporal_layer(packet, num_length_bytes))
     table.offsets = lowest, highest
-    table.needed = _always_needed(codec, layers, len(times))
+    table.needed = frozenset(range(len(times))) if codec == "hevc" and key_places is not None else _always_needed(
+        codec, layers, len(times))
     num_not_coded = sum(identity[2] <= NOT_CODED_BYTES for identity in identities) if codec == "mpeg4" else 0
     is_packed = num_pictures - len(identities) >= num_not_coded  # XviD: two pictures in one packet, none in the next
     _put_in_order(table, codec, is_avi=is_avi, step=step, is_first_key=is_first_key,
@@ -182,7 +187,7 @@ def without_gaps(times: Sequence[int | None], step: int) -> list[int]:
     return result
 
 
-def _begins_anew(packet: Any, codec: str, num_length_bytes: int) -> bool:
+def begins_anew(packet: Any, codec: str, num_length_bytes: int) -> bool:
     """Whether frames after this key frame need nothing before it; containers mark others too.
 
     H.264: an IDR picture, or one whose recovery point message counts 0 frames until all is right.
@@ -207,7 +212,7 @@ def _temporal_layer(packet: Any, num_length_bytes: int) -> int:
     return 0
 
 
-def _num_length_bytes(codec: str, extradata: bytes | None) -> int:
+def num_bytes_of_length(codec: str, extradata: bytes | None) -> int:
     """Bytes of the length before each unit of a packet; 0: start codes divide them (streams, AVI).
 
     Source: ISO/IEC 14496-15, 5.3.3 (H.264) and 8.3.3 (HEVC).

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,22 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
-from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
+from tinyaction.places import NoSuchPlaceError, PlaceError, PlaceFile, is_place, suffix_of
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
-from tinyaction.video.containers import check_whole, is_iso, several_codecs
+from tinyaction.video.containers import (
+    check_whole,
+    check_whole_place,
+    is_iso,
+    parts_beside_index,
+    several_codecs,
+    several_codecs_in,
+)
 from tinyaction.video.frames import open_frames
 from tinyaction.video.packets import Identity, PacketTable, list_packets, scanned
+from tinyaction.video.remote import LOOKED_INTO, CopiedVideo, index_alone, is_key
+from tinyaction.video.upright import display_matrix, upright
 
 MIN_SKIPPED_PACKETS = 8  # a seek that saves fewer costs more than it saves
 MAX_STEP_SECONDS = 10  # from frame to frame of a transport stream; FFmpeg takes more for a break of its clock
@@ -56,6 +66,8 @@ def open_video(path: str | Path, *, max_pixels: int = MAX_PIXELS, num_threads: i
     except UnicodeEncodeError:
         raise VideoError(ascii(str(path)), "the name is not UTF-8; rename the file") from None
     with _errors_named(path):
+        if is_place(path):
+            return _open_place(path, max_pixels=max_pixels, num_threads=num_threads)
         if not path.exists():
             raise VideoError(path, "no such file", kind="missing")
         if path.is_dir() or path.suffix.lower() in (".zip", ".npy"):
@@ -63,14 +75,37 @@ def open_video(path: str | Path, *, max_pixels: int = MAX_PIXELS, num_threads: i
         return VideoFile(path, max_pixels=max_pixels, num_threads=num_threads)
 
 
-class VideoFile(VideoReader):
-    """A video file through PyAV; see :func:`open_video`."""
+def _open_place(path: Path, *, max_pixels: int, num_threads: int) -> VideoReader:
+    if suffix_of(path) in (".zip", ".npy"):
+        return open_frames(path, max_pixels=max_pixels)
+    file = PlaceFile(path)
+    with suppress(_NeedsCopyError):
+        return VideoFile(path, max_pixels=max_pixels, num_threads=num_threads, file=file)
+    return CopiedVideo(path, lambda copy: VideoFile(copy, max_pixels=max_pixels, num_threads=num_threads))
 
-    def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS, num_threads: int = 1) -> None:
+
+class _NeedsCopyError(Exception):
+    """A file elsewhere whose index does not say what the packets are."""
+
+
+class VideoFile(VideoReader):
+    """A video file through PyAV; see :func:`open_video`. ``file`` is an MP4 or MOV file that lies elsewhere."""
+
+    def __init__(
+        self, path: Path, *, max_pixels: int = MAX_PIXELS, num_threads: int = 1, file: PlaceFile | None = None
+    ) -> None:
         self.path = path
-        num_promised, is_indexed = check_whole(path)
-        self._limits = {"max_pixels": max_pixels, "num_threads": num_threads}
-        decoder = Decoder(path, is_quick=is_iso(path), **self._limits)
+        self.file = file
+        num_promised: set[int] = set()
+        is_indexed = False
+        if file is None:
+            num_promised, is_indexed = check_whole(path)
+        elif parts_beside_index(file):
+            check_whole_place(path, file)
+        else:
+            raise _NeedsCopyError
+        self._limits: dict[str, Any] = {"max_pixels": max_pixels, "num_threads": num_threads, "file": file}
+        decoder = Decoder(path, is_quick=file is not None or is_iso(path), **self._limits)
         self.fps = decoder.fps
         self._table = decoder.list_packets()
         decoder.check_count(self._table, num_promised, is_indexed=is_indexed)
@@ -102,7 +137,8 @@ class VideoFile(VideoReader):
             decoder, self._idle = self._idle, None
             decoder = decoder or Decoder(self.path, is_quick=False, **self._limits)
             try:
-                for keys, is_last in ((self._table.keys, False), ([0], True)):  # what fails is tried in turn, once
+                keys_there = decoder.confirmed_keys(self._table, indices)
+                for keys, is_last in ((keys_there, False), ([0], True)):  # what fails is tried in turn, once
                     parts = _split_at_keys(todo, self._table, keys)
                     try:
                         for start, part in parts:
@@ -121,9 +157,12 @@ class VideoFile(VideoReader):
 class Decoder:
     """One open file: lists its packets, finds them again, decodes; one pass at a time."""
 
-    def __init__(self, path: Path, *, is_quick: bool, max_pixels: int, num_threads: int) -> None:
+    def __init__(
+        self, path: Path, *, is_quick: bool, max_pixels: int, num_threads: int, file: PlaceFile | None = None
+    ) -> None:
         self.path = path
         self.is_quick = is_quick
+        self._file = file
         self._max_pixels = max_pixels
         # FFmpeg counts rows and columns that it adds to a frame: it may take some more than what is checked here.
         self._options = {"max_pixels": f"{min(2 * max_pixels + 65536, 2**31 - 1)}", "protocol_whitelist": "file",
@@ -147,7 +186,9 @@ class Decoder:
         options = self._options | (QUICK if self.is_quick else {}) | more
         self.close()
         self._is_at_start = True
-        self._container: Any = av.open(f"file:{self.path}", options=options, metadata_errors="ignore")
+        self._options_of_opening = options
+        source: Any = f"file:{self.path}" if self._file is None else self._file.cursor()
+        self._container: Any = av.open(source, options=options, metadata_errors="ignore")
         self._format = self._container.format.name
         stream: Any = self._container.streams.best("video")
         if self._format == "image2" or self._format.endswith("_pipe"):
@@ -181,11 +222,26 @@ class Decoder:
     def list_packets(self) -> PacketTable:
         self._is_at_start = False
         is_stream = self._format == "mpegts"
-        return list_packets(
-            self._container.demux(self._stream), codec=self._context.name, extradata=self._context.extradata,
-            is_avi=self._format == "avi", step=self._step,
-            max_step=MAX_STEP_SECONDS / self.seconds_per_unit if is_stream else math.inf,
-        )
+        listed = partial(
+            list_packets, codec=self._context.name, extradata=self._context.extradata, is_avi=self._format == "avi",
+            step=self._step, max_step=MAX_STEP_SECONDS / self.seconds_per_unit if is_stream else math.inf)
+        if self._file is None:
+            return listed(self._container.demux(self._stream))
+        if self._context.name in LOOKED_INTO:
+            raise _NeedsCopyError
+        with index_alone(self._file, parts_beside_index(self._file), self._options_of_opening) as (packets, places):
+            return listed(packets, key_places=places)
+
+    def confirmed_keys(self, table: PacketTable, indices: Sequence[int]) -> list[int]:
+        """The keys of the table; of a file elsewhere less those before ``indices`` where decoding may not begin."""
+        keys = list(table.keys)
+        known = {0}
+        while self._file is not None and (new := {start for start, _ in _split_at_keys(indices, table, keys)} - known):
+            wrong = {key for key in new if not is_key(self._file, table, key, codec=self._context.name,
+                                                      extradata=self._context.extradata)}
+            keys = [key for key in keys if key not in wrong]
+            known |= new - wrong
+        return keys
 
     @property
     def may_have_fields(self) -> bool:
@@ -204,11 +260,13 @@ class Decoder:
         elif self._format == "avi" and table.decode_times:
             num_packets = table.decode_times[-1] + 1  # dropped frames count, too
         elif 0 < num_packets < num_in_header:  # an edit list may show a part of them
-            whole = Decoder(self.path, is_quick=self.is_quick, max_pixels=self._max_pixels, num_threads=1)
+            whole = Decoder(self.path, is_quick=self.is_quick, max_pixels=self._max_pixels, num_threads=1,
+                            file=self._file)
             whole._open(ignore_editlist="1")
             listed = whole.list_packets()
             num_packets = len(listed.identities) + listed.num_empty
-        if num_packets < num_in_header and (codecs := several_codecs(self.path)):
+        if num_packets < num_in_header and (
+                codecs := several_codecs_in(self._file) if self._file else several_codecs(self.path)):
             raise VideoError(self.path, f"one track has pictures of several codecs ({codecs}), of which the first is "
                                         "shown; convert the file to one codec")
         if num_packets < num_in_header or num_promised and len(table.identities) not in num_promised:
@@ -331,7 +389,7 @@ class Decoder:
         plane = picture.planes[0]
         lines = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)  # some bytes too long
         pixels: UInt8Array = lines[:, : 3 * width].reshape(height, width, 3)
-        matrix = _display_matrix(frame)
+        matrix = display_matrix(frame)
         return pixels if matrix is None else upright(pixels, matrix)
 
     def _damaged(self, table: PacketTable, position: int, why: str = "it does not come whole") -> VideoError:
@@ -368,36 +426,16 @@ def _split_at_keys(indices: Iterable[int], table: PacketTable, keys: Sequence[in
     return parts
 
 
-def _display_matrix(frame: Any) -> npt.NDArray[np.int32] | None:
-    """(3, 3) of a frame's side data; None where it has none."""
-    container: Any = SideDataContainer  # frame.side_data and the frame would keep each other until Python looks for
-    try:                                # circles: 250 MB after 80 frames of 1080p
-        return np.frombuffer(memoryview(container(frame)["DISPLAYMATRIX"]), np.int32).reshape(3, 3)
-    except (KeyError, ValueError):  # ValueError: side data of a kind that this PyAV does not know
-        return None
-
-
-def upright(pixels: UInt8Array, matrix: npt.NDArray[np.int32]) -> UInt8Array:
-    """Turn and mirror (H, W, 3) as a display matrix says, by copying pixels; other angles go to the nearest right one.
-
-    A pixel at (x, y) is shown at (a x + c y, b x + d y), where a b and c d begin the first two rows.
-    Source: ISO/IEC 14496-12, 8.3.2.
-    """
-    (a, b), (c, d) = matrix[:2, :2].tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-    else:
-        pixels = pixels.swapaxes(0, 1)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
-    return np.ascontiguousarray(pixels)
-
-
 @contextmanager
 def _errors_named(path: Path) -> Iterator[None]:
     """Turn whatever a decoder or parser raises into a VideoError that names the file."""
     try:
         yield
-    except VideoError:
+    except (VideoError, _NeedsCopyError):
         raise
+    except PlaceError as error:
+        kind = "missing" if isinstance(error, NoSuchPlaceError) else "unreachable"
+        raise VideoError(path, error.reason, kind=kind) from None
     except MemoryError as error:
         raise VideoError(path, f"there is not enough memory for it ({error})", kind="too large") from None
     except Exception as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tinyaction.places import is_place
 from tinyaction.video.base import UInt8Array, VideoError, VideoReader, check_indices
 from tinyaction.video.frames import ArrayReader, PictureReader
 from tinyaction.video.reader import VideoFile, open_video
@@ -100,7 +101,7 @@ def open_kept(path: str | Path) -> VideoReader:
     opening the file of an hour takes as long as decoding a hundred small frames.
     """
     place = Path(path)
-    if not place.is_file():
+    if not is_place(path) and not place.is_file():
         return open_video(path)
     key = (str(path), os.getpid(), *size_and_time(place))
     reader = _kept.pop(key, None)
@@ -118,4 +119,5 @@ def open_kept(path: str | Path) -> VideoReader:
 
 
 def _num_bytes(reader: VideoReader) -> int:
-    return BYTES_PER_FRAME.get(type(reader), 0) * len(reader)
+    held = reader.file.num_bytes_held if isinstance(reader, VideoFile) and reader.file else 0  # of one elsewhere
+    return BYTES_PER_FRAME.get(type(reader), 0) * len(reader) + held

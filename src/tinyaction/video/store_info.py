@@ -5,11 +5,12 @@ import math
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tinyaction.places import is_place, size_and_version
 from tinyaction.text import shell_line
 from tinyaction.video.base import VideoError, even_seconds
 
@@ -19,7 +20,9 @@ MAX_INFO_BYTES = 1 << 26
 
 
 def size_and_time(source: Path) -> tuple[int, int]:
-    """Bytes and time of change of a file; of a folder of frames the sum and the latest."""
+    """Bytes and time of change of a file; of a folder of frames the sum and the latest; elsewhere its version."""
+    if is_place(source):
+        return size_and_version(source)
     if not source.is_dir():
         found = source.stat()
         return found.st_size, found.st_mtime_ns
@@ -50,7 +53,13 @@ def checked_info(text: bytes | dict[str, Any], path: Path, num_frames: int) -> d
 
 
 def check_source(path: Path, source: Path, known: tuple[int, int]) -> None:
-    """Raise VideoError where the video of a stored file no longer has the size and time that it had."""
+    """Raise VideoError where the video of a stored file no longer has the size and time that it had.
+
+    Videos elsewhere are not asked for: each clip that is read would cost a request. The command that makes the store
+    asks for them.
+    """
+    if is_place(source):
+        return
     try:
         now = size_and_time(source)
     except OSError:  # the store has been taken elsewhere: nothing to compare with
@@ -66,20 +75,19 @@ def times(info: dict[str, Any], num_frames: int) -> tuple[float, npt.NDArray[np.
     return fps, even_seconds(num_frames, fps) if seconds is None else np.array(seconds, np.float64)
 
 
-def own_info(path: Path) -> dict[str, Any]:
+def own_info(file: IO[bytes]) -> dict[str, Any]:
     """What info.json says, the last entry of a zip that tinyaction made; {} of other zips.
 
     It says where each picture lies, so that the directory, an object for each of hundreds of pictures, is not read.
     Source: APPNOTE.TXT of the zip format, sections 4.3.12 (directory) and 4.3.16 (its end).
     """
-    with open(path, "rb") as file:
-        file.seek(-min(46 + len(INFO_FILE) + 22, path.stat().st_size), os.SEEK_END)
-        entry = file.read()
-        if entry[:4] != b"PK\x01\x02" or entry[46:-22] != INFO_FILE.encode() or entry[-22:-18] != b"PK\x05\x06":
-            return {}
-        checksum, _, num_bytes, place = (int.from_bytes(entry[i : i + 4], "little") for i in (16, 20, 24, 42))
-        file.seek(place + 30 + len(INFO_FILE))
-        text = file.read(min(num_bytes, MAX_INFO_BYTES))
+    file.seek(-min(46 + len(INFO_FILE) + 22, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    entry = file.read()
+    if entry[:4] != b"PK\x01\x02" or entry[46:-22] != INFO_FILE.encode() or entry[-22:-18] != b"PK\x05\x06":
+        return {}
+    checksum, _, num_bytes, place = (int.from_bytes(entry[i : i + 4], "little") for i in (16, 20, 24, 42))
+    file.seek(place + 30 + len(INFO_FILE))
+    text = file.read(min(num_bytes, MAX_INFO_BYTES))
     if zlib.crc32(text) != checksum:
         raise ValueError(f"{INFO_FILE} is damaged")
     info: dict[str, Any] = json.loads(text)
