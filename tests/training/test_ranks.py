@@ -140,7 +140,7 @@ def test_a_full_disk_of_the_first_ends_all(bars, tmp_path):
 @pytest.mark.parametrize(("own", "words"), [
     (["--lr", "0.5"], "--lr of rank 0 and rank 1 differ (0.02 and 0.5); all processes of a run need the same"),
     (["--batch-size", "16"], "19 training videos are 2 batches of 16, too few for 3 processes; take a smaller"),
-    (["--resume", "nowhere"], "nowhere/config.json: no such file; a run folder has a config.json"),
+    (["--resume", "nowhere"], "nowhere: no such run folder to resume"),
 ])
 def test_what_cannot_train_together_is_one_sentence(own, words, bars, tmp_path):
     where = {1: own} if own[0] == "--lr" else dict.fromkeys(range(3), own)
