@@ -55,8 +55,9 @@ def memory_mib(pid: int) -> str:
     return f"{own / 1024:.0f} ({pss / 1024:.0f}) MiB"
 
 
-def write_list(path: Path, num_rows: int, line: str) -> None:
+def write_list(path: Path, num_rows: int, line: str, header: str = "") -> None:
     with open(path, "w") as file:
+        file.write(header)
         file.writelines(line.format(name=f"class_{i % 400:03}/clip_{i:08}.mp4", label=i % 400)
                         for i in range(num_rows))
 
@@ -65,8 +66,7 @@ def measure(num_rows: int, what: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if what == "split":
             path = Path(folder, "list.csv")
-            write_list(path, num_rows, "{name},{label}\n")
-            path.write_text("path,label\n" + path.read_text())
+            write_list(path, num_rows, "{name},{label}\n", "path,label\n")
         else:
             path = Path(folder, "train_list.txt")
             write_list(path, num_rows, "{name} {label}\n")
@@ -76,8 +76,6 @@ def measure(num_rows: int, what: str) -> None:
             pass
         with measured("opening the list" if what != "split" else "opening the list, splitting it by class"):
             data = find_data(folder, keep_split=False)
-        if what == "split":
-            return
         if what == "fork":
             with measured("digests for --resume"):
                 ListIdentity.of(data.train, folder)
@@ -86,6 +84,8 @@ def measure(num_rows: int, what: str) -> None:
         sampler = EpochSampler(len(data.train), shuffle=True, seed=0)
         with measured("order of an epoch"):
             sampler.order()
+        if what == "split":
+            return
         multiprocessing.set_start_method(what, force=True)
         loader = VideoLoader(Names(data.train), batch_size=32, sampler=sampler, collate=list, num_workers=2,
                              num_ranks=8)
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 1_000_000, 10_000_000])
     parser.add_argument("--kinds", nargs="+", default=["fork", "spawn", "split"], choices=["fork", "spawn", "split"],
-                        help="how workers are started, or a CSV file split; a split takes 0.7 GB a million")
+                        help="how workers are started, or a CSV file split")
     arguments = parser.parse_args(argv)
     for num_rows in arguments.rows:
         for what in arguments.kinds:

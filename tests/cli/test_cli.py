@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -467,6 +468,22 @@ def test_the_commands_are_listed(capsys):
         assert stopped.value.code == 0
         assert text_of(capsys)[0].startswith(f"usage: tinyaction {name} ")
         assert (Path(__file__).parents[2] / "scripts" / f"{name}.py").is_file()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, getattr(signal, "SIGHUP", 0)])
+@pytest.mark.parametrize("folds", [[], ["--folds", "2"]])
+def test_a_signal_leaves_no_half_made_run_of_a_probe(signum, folds, bars, tmp_path, monkeypatch, capsys):
+    """Else the same command would find its own folder in its way. Features that are computed are kept."""
+    data = tmp_path / "bars"
+    shutil.copytree(bars, data)
+    monkeypatch.setattr("tinyaction.training.probe_run.fit_probe", lambda *_, **__: os.kill(os.getpid(), signum))
+    monkeypatch.setattr("tinyaction.training.folds.probe_folds", lambda *_, **__: os.kill(os.getpid(), signum))
+    words = ["--data", str(data), "--model", "conv2d", "--method", "probe", "--out", str(tmp_path / "run"), *folds]
+    assert train_main([*words, "--size", "16", "--clip-len", "2", "--num-workers", "0"]) == 128 + signum
+    assert not (tmp_path / "run").exists()
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signum) == signal.SIG_DFL
 
 
 def test_sentences_go_through_say():

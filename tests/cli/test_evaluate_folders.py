@@ -128,6 +128,7 @@ def test_the_number_of_workers_is_as_its_help_says(num_workers, argv, tmp_path, 
         "audit": [*data, "--out", str(tmp_path / "audit")],
         "embed": [*argv[2:4], *data, "--out", str(tmp_path / "features.npy")],
         "neighbors": [str(tmp_path / "third" / CLASSES[0] / "0.mp4"), *argv[2:4], *data],
+        "suggest": [*argv[2:4], *data, "--csv", str(tmp_path / "next.csv")],
     }
     helps = {name for name in COMMANDS if "--num-workers" in help_of(name, capsys)}
     assert helps == set(commands)
@@ -184,6 +185,20 @@ def test_out_leaves_what_train_leaves_and_goes_into_a_comparison(argv, tmp_path,
     assert "names the videos; leave it out" in capsys.readouterr().err
 
 
+def test_the_report_of_segments_is_made_again_with_their_clips(argv, tmp_path):
+    write_set(tmp_path / "third", num_train=2, num_val=2)
+    videos = sorted((tmp_path / "third").rglob("*.mp4"))
+    (tmp_path / "third" / "segments.csv").write_text("path,start,end,label\n" + "".join(
+        f"{path.relative_to(tmp_path / 'third')},{start},{start + 0.4},{label}\n"
+        for path, label in zip(videos, ("lying", "standing") * 2, strict=True) for start in (0, 0.4)))
+    argv[1] = str(tmp_path / "third" / "segments.csv")
+    assert main([*argv, "--out", str(tmp_path / "first"), "--shortcuts", "none"]) == 0
+    page = (tmp_path / "first" / "report.html").read_text()
+    assert page.count('alt="frame 1 of') > 0 and "#t=0.4,0.8" in page
+    assert tinyaction(["report", str(tmp_path / "first")]) == 0
+    assert (tmp_path / "first" / "report.html").read_text() == page
+
+
 def test_compare_needs_no_folder_and_is_told_of_wrong_ones_first(argv, tmp_path, capsys):
     write_set(tmp_path / "third", num_train=2, num_val=2)
     assert main([*argv, "--out", str(tmp_path / "first"), "--shortcuts", "quick"]) == 0
@@ -214,5 +229,5 @@ def test_out_of_several_labels_and_of_timelines(argv, tmp_path, capsys):
     run = read_run(tmp_path / "out")
     assert run.is_multi_label and len(run.classes) == 3 and run.shortcuts == []
     assert "mAP" in (tmp_path / "out" / "report.html").read_text()
-    assert main([*argv, "--task", "timeline", "--out", str(tmp_path / "other")]) == 2
-    assert "--out and --compare are for clips" in capsys.readouterr().err
+    assert main([*argv, "--task", "timeline", "--compare", str(tmp_path / "out")]) == 2
+    assert "--compare is for clips; leave it out" in capsys.readouterr().err

@@ -421,7 +421,7 @@ def test_a_read_only_folder_is_split_the_same_way_each_time(tmp_path, monkeypatc
     def refuse(self, *args, **kwargs):  # root may write everywhere, so the mode of the folder would prove nothing
         raise PermissionError(13, "Permission denied", str(self))
 
-    for method in ("write_bytes", "write_text"):
+    for method in ("open", "write_bytes", "write_text"):
         monkeypatch.setattr(Path, method, refuse)
     first, second = find_data(tmp_path), find_data(tmp_path)
     assert same(first, second, tmp_path)

@@ -132,6 +132,15 @@ def test_without_several_labels_an_empty_one_is_an_error_unless_it_is_asked_for(
         find_data(table("a.mp4,,train", "b.mp4,,val"), multi_label=True)
 
 
+def test_one_of_two_tables_may_have_the_several_labels(table, tmp_path):
+    table("a.mp4,walk;wave", header="path,label", name="train.csv")
+    table("b.mp4,walk", "c.mp4,", header="path,label", name="val.csv")
+    assert find_data(tmp_path).val.label_sets.tolist() == [[1, 0], [0, 0]]
+    table("a.mp4,walk", header="path,label", name="train.csv")
+    with pytest.raises(ValueError, match="val.csv, line 3: no label"):
+        find_data(tmp_path)
+
+
 def test_a_line_that_ends_before_its_label_is_no_empty_set(table):
     with pytest.raises(ValueError, match="line 3: no label"):
         find_data(table("a.mp4,walk;wave", "b.mp4", header="path,label"))

@@ -92,6 +92,8 @@ def test_names_are_text_and_a_phone_shows_the_page_without_scrolling_sideways(pa
     assert page.title() == "run · tinyaction"
     assert CLASSES[1] in cells(page, 2)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for box in (one.bounding_box() for one in page.locator("#clips tbody tr").first.locator("td").all()):
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390        # the button too
 
 
 def test_sorting_by_any_column_both_ways(page):

@@ -3,6 +3,7 @@
 The processes are those of a fork server, which start in 0.1 s; torchrun itself is in test_distributed.py.
 """
 
+import json
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,8 @@ from toys import write_set
 
 from tinyaction.data.loader import EpochSampler, VideoLoader
 from tinyaction.files import is_alive
-from tinyaction.training.job import requeue_job
+from tinyaction.training.config import RunConfig
+from tinyaction.training.job import folder_of_job, launcher_name, requeue_job
 from tinyaction.training.resume import own_part
 from tinyaction.training.rounds import share_step
 
@@ -138,7 +140,7 @@ def test_a_full_disk_of_the_first_ends_all(bars, tmp_path):
 @pytest.mark.parametrize(("own", "words"), [
     (["--lr", "0.5"], "--lr of rank 0 and rank 1 differ (0.02 and 0.5); all processes of a run need the same"),
     (["--batch-size", "16"], "19 training videos are 2 batches of 16, too few for 3 processes; take a smaller"),
-    (["--resume", "nowhere"], "nowhere/config.json: no such file; a run folder has a config.json"),
+    (["--resume", "nowhere"], "nowhere: no such run folder to resume"),
 ])
 def test_what_cannot_train_together_is_one_sentence(own, words, bars, tmp_path):
     where = {1: own} if own[0] == "--lr" else dict.fromkeys(range(3), own)
@@ -222,6 +224,17 @@ def test_sums_and_dropped_videos_of_all_processes_go_to_the_first():
     assert second["state"] == {"step": 5, "total_loss": 0.0, "num_right": 0, "num_videos": 0}
     assert first["objects"]["train_loader"] == {"epoch": 1, "bad": ["a", "b"], "never_again": {7: "hung"}}
     assert second["objects"]["train_loader"] == {"epoch": 1, "bad": [], "never_again": {7: "hung"}}
+
+
+def test_a_restart_is_known_by_its_count_or_by_its_torchrun(tmp_path, monkeypatch):
+    config = RunConfig("data", out=str(tmp_path))
+    for job, count, launcher, is_own in (("a", 0, launcher_name(), True), ("a", 1, launcher_name(), True),
+                                         ("a", 1, "process 1 on b", True), ("a", 0, "process 1 on b", False),
+                                         ("b", 1, launcher_name(), False), ("", 1, launcher_name(), False)):
+        (tmp_path / "config.json").write_text(json.dumps({"job": "a" if job else "", "launcher": launcher}))
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", job)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
+        assert folder_of_job(config) == (str(tmp_path) if is_own else "")
 
 
 def test_requeue_asks_slurm(tmp_path, monkeypatch):

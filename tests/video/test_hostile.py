@@ -150,9 +150,9 @@ def test_a_list_of_other_files_is_no_video(text, name, tmp_path):
         open_video(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["http://localhost/clip.mp4", "concat:clip.mp4|clip.mp4", "file:clip.mp4", "pipe:0",
-                                  "clip%d.mp4", "data:video/mp4;base64,AAAA", ""])
-def test_a_name_is_a_name_in_the_file_system_and_no_address(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["subfile,,start,0,end,0,,:clip.mp4", "concat:clip.mp4|clip.mp4", "file:clip.mp4",
+                                  "pipe:0", "clip%d.mp4", "data:video/mp4;base64,AAAA", ""])
+def test_a_name_is_a_name_in_the_file_system_and_no_command_of_ffmpeg(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_h264(tmp_path / "clip.mp4", num_frames=5)
     with pytest.raises(VideoError, match="no such file|no frames in the folder"):

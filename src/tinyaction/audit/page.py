@@ -88,7 +88,7 @@ def audit_page(audit: Audit) -> str:
 def _shortcut_table(audit: Audit) -> str:
     rows = [[one.name, f"{one.accuracy:.3f}", f"{one.interval[0]:.2f} to {one.interval[1]:.2f}"]
             for one in audit.shortcuts]
-    return ("<p>Accuracy on clips that were held out, in folds that keep recordings whole.</p>"
+    return ("<p>Accuracy on clips that were held out, with their whole recordings unless a note says otherwise.</p>"
             + table(["seen", "accuracy", "95 % interval"], rows)) if rows else LEFT_OUT
 
 

@@ -6,8 +6,12 @@ import importlib
 import io
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import NoReturn, Protocol, TextIO
 
 from tinyaction.device import default_num_workers
@@ -99,8 +103,10 @@ def errors_to_exit_code(command: Callable[[Sequence[str] | None], int]) -> Main:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal cannot show becomes its code
                 stream.reconfigure(errors="backslashreplace")
+        stopped_by: list[int] = []
         try:
-            return command(argv)
+            with _ending_as_by_ctrl_c(stopped_by):
+                return command(argv)
         except BrokenPipeError:  # the reader of our output has gone, as in "... | head"
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
@@ -108,10 +114,33 @@ def errors_to_exit_code(command: Callable[[Sequence[str] | None], int]) -> Main:
             say(f"error: {_sentence(error)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
+            with suppress(OSError):  # of a terminal that is gone
+                print("interrupted", file=sys.stderr)
+            return 128 + (stopped_by[0] if stopped_by else signal.SIGINT)
 
     return wrapped
+
+
+@contextmanager
+def _ending_as_by_ctrl_c(stopped_by: list[int]) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP (a closed terminal) end the block as Ctrl-C does, so that nothing half made is left.
+
+    The number of the signal goes to ``stopped_by``. A signal that is ignored, as by nohup, stays so.
+    """
+    def stop(signum: int, frame: FrameType | None) -> None:
+        stopped_by.append(signum)
+        raise KeyboardInterrupt
+
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    mine = [one for one in signals if in_main_thread and signal.getsignal(one) == signal.SIG_DFL]
+    try:
+        for one in mine:
+            signal.signal(one, stop)
+        yield
+    finally:
+        for one in mine:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def _sentence(error: Exception) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from tinyaction.cli import Parser, errors_to_exit_code, say
 from tinyaction.data.annotations import VideoList, find_data
 from tinyaction.data.class_map import check_classes
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     val_set: VideoDataset | None = None
     if run.config.get("task") == "timeline":
         pass  # all is in the folder
-    elif run.is_evaluation:
+    elif run.is_evaluation and run.predictions:
         if arguments.data:
             raise ValueError(f"--data is {arguments.data}, but {arguments.run} is of tinyaction evaluate, whose "
                              "predictions.csv names the videos; leave it out")
@@ -41,13 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _evaluated(run: Run) -> VideoDataset | None:
-    """The videos of an evaluation as its table names them; None where they are segments, which stand in a list."""
-    names = [one.filename for one in run.predictions]
-    if any(split_segment_name(name)[1] for name in names):
-        return None
-    return VideoDataset(VideoList(names, [one.label for one in run.predictions]),
-                        eval_pipeline(**run.config["eval_pipeline"]), test_mode=True)
+def _evaluated(run: Run) -> VideoDataset:
+    """The videos, or segments, of an evaluation as its table names them."""
+    paths, times = zip(*(split_segment_name(one.filename) for one in run.predictions), strict=True)
+    videos = VideoList(paths, [one.label for one in run.predictions], source=str(run.folder / "predictions.csv"))
+    if all(times):
+        spans = np.array([time.removeprefix("#t=").split(",") for time in times], dtype=float)
+        videos.starts, videos.ends, videos.lines = spans[:, 0], spans[:, 1], np.arange(2, len(spans) + 2)
+    return VideoDataset(videos, eval_pipeline(**run.config["eval_pipeline"]), test_mode=True)
 
 
 def _datasets(run: Run, data: str) -> tuple[VideoDataset, VideoDataset]:

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from tinyaction.data.class_folders import VIDEO_SUFFIXES, empty_notes, videos_by_class, write_split
 from tinyaction.data.csv_lists import from_tables
 from tinyaction.data.folder import DataFolder, one_of
 from tinyaction.data.groups import Split, compile_group_by, groups_of_paths
 from tinyaction.data.lists import (
-    PackedTexts,
     VideoList,
     check_label_0,
     check_within,
@@ -31,6 +32,7 @@ from tinyaction.data.lists import (
 )
 from tinyaction.data.place_folder import mirrored
 from tinyaction.data.published_lists import PublishedLists, read_published
+from tinyaction.data.rows import PackedTexts
 from tinyaction.data.segments import CLEAN_FILE, LABEL_SEPARATOR, SPLIT_FILE, Segment
 from tinyaction.data.tables import read_lines
 from tinyaction.places import is_place
@@ -222,17 +224,17 @@ def _from_class_folders(folder: Path, split: Split) -> DataFolder:
     paths = [path.relative_to(folder).as_posix() for path, _ in every]
     groups = None if split.group_by is None else groups_of_paths(paths, folder, split.group_by)
     how = "class by class" if groups is None else f"{len(set(groups))} groups kept whole"
-    train_ids, val_ids, splits = split.choose([name for _, name in every], groups, folder)
-    rows = [Segment(paths[i], 0, math.inf, name, splits[i], groups[i] if groups else "")
+    is_val = split.choose([name for _, name in every], groups, folder)
+    rows = [Segment(paths[i], 0, math.inf, name, "val" if is_val[i] else "train", groups[i] if groups else "")
             for i, (_, name) in enumerate(every)]
     note = write_split(folder / SPLIT_FILE if split.keep else None, rows, split.seed)
     numbers = {name: number for number, name in enumerate(class_names)}
     train_list, val_list = (
         VideoList([str(every[i][0]) for i in ids], [numbers[every[i][1]] for i in ids], source=str(folder))
-        for ids in (train_ids, val_ids)
+        for ids in (np.flatnonzero(~is_val).tolist(), np.flatnonzero(is_val).tolist())
     )
     return DataFolder(train_list, val_list, class_names,
-                      [f"{folder} has no train/ and val/: {len(val_ids)} of {len(every)} videos were chosen for "
+                      [f"{folder} has no train/ and val/: {is_val.sum()} of {len(every)} videos were chosen for "
                        f"validation, {how}; {note}"], empty_notes(folder))
 
 

@@ -2,22 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from tinyaction.data.class_folders import empty_notes, videos_by_class, write_split
 from tinyaction.data.folder import DataFolder, one_of
 from tinyaction.data.groups import Split, groups_of_paths
-from tinyaction.data.lists import PackedTexts, check_label_0, check_within, names_of_labels, videos_of_rows
-from tinyaction.data.segments import (
-    CLEAN_FILE,
-    SPLIT_FILE,
-    Segment,
-    check_no_label,
-    check_segments,
-    label_names,
-    read_rows,
-)
+from tinyaction.data.lists import check_label_0, check_within, names_of_labels, videos_of_rows
+from tinyaction.data.rows import FewTexts, PackedTexts, Rows, read_rows
+from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, check_no_label, check_segments, label_names
 from tinyaction.text import counted
 
 
@@ -35,37 +29,43 @@ def from_tables(
         left_out = _left_out(folder, read_rows(written), [path for path in tables if path != written])
         tables, train_table, val_table, test_table = [written], None, None, None
     if train_table and val_table:
-        train, val, test = read_rows(train_table), read_rows(val_table), read_rows(test_table) if test_table else []
-        check_segments([*train, *val, *test])
-        check_no_label([*train, *val, *test], multi_label=multi_label)
+        train, val = read_rows(train_table), read_rows(val_table)
+        test = read_rows(test_table) if test_table else Rows.of(())
+        check_segments([row for rows in (train, val, test) if not rows.is_whole for row in rows])
+        check_no_label([row for rows in (train, val, test) for row in rows.first_of_labels().values()],
+                       multi_label=multi_label)
     else:
         if len(tables) > 1:
             names = ", ".join(path.name for path in tables)
             raise ValueError(f"{folder}: several CSV files ({names}); keep one with a column 'split', or *train*.csv "
                              "and *val*.csv")
         rows = read_rows(tables[0])
-        check_no_label(rows, multi_label=multi_label)                  # before a split of them is written
-        if any(row.split for row in rows):
+        check_no_label(rows.first_of_labels().values(), multi_label=multi_label)  # before a split of them is written
+        if any(rows.splits.texts):
             _check_splits(rows, tables[0], needed=() if split.any_split else ("train", "val"))
         elif split.val_share is None:
             is_split = False
         else:
             rows, note = with_chosen_split(folder, rows, split, tables[0], written=written if split.keep else None)
             notes.append(note)
-        train, val = ([row for row in rows if row.split == name or not is_split] for name in ("train", "val"))
-        test = [row for row in rows if row.split == "test" and split.any_split]
-    every = [*train, *val, *test]
-    if _is_of_class_folders(tables[0], every):  # a folder named "7" is a name, not the number of a class
-        class_names = sorted({row.label for row in every})
-    trained = {name for row in train for name in label_names(row)}
-    new = next((row for row in val if train and not trained.issuperset(label_names(row))), None)
+        train, val = (rows.of_split(name) if is_split else rows for name in ("train", "val"))
+        test = rows.of_split("test") if split.any_split else Rows.of(())
+        del rows
+    lists = (train, val, test)
+    labelled = [row for rows in lists for row in rows.first_of_labels().values()]
+    if _is_of_class_folders(tables[0], lists):  # a folder named "7" is a name, not the number of a class
+        class_names = sorted({row.label for row in labelled})
+    trained = {name for row in train.first_of_labels().values() for name in label_names(row)}
+    new = next((row for row in val.first_of_labels().values() if len(train)
+                and not trained.issuperset(label_names(row))), None)
     if new is not None:
         notes.append(f"{new.where}: no training video has the label {new.label!r}, so it cannot be learned; is it "
                      "misspelt?")
     has_names = class_names is not None or split.any_split
-    class_names = names_of_labels(every, class_names)
-    for row in () if allow_outside else every:
-        check_within(folder, str(folder), row.path, row.where)
+    class_names = names_of_labels(labelled, class_names)
+    for rows in () if allow_outside else lists:
+        for name, where in zip(rows.paths, rows.wheres(), strict=True):
+            check_within(folder, str(folder), name, where)
     train_list, val_list, test_list = (
         videos_of_rows(rows, class_names, prefix=str(folder), source=str(table or tables[0]))
         for rows, table in ((train, train_table), (val, val_table), (test, test_table))
@@ -77,38 +77,44 @@ def from_tables(
 
 
 def with_chosen_split(
-    folder: Path, rows: list[Segment], split: Split, table: Path, *, written: Path | None
-) -> tuple[list[Segment], str]:
+    folder: Path, rows: Rows, split: Split, table: Path, *, written: Path | None
+) -> tuple[Rows, str]:
     """The rows with the split that is chosen for them, and what to say of it; segments of a video stay together."""
-    groups = [row.group for row in rows] if rows[0].group else None
+    groups = None if rows.groups is None else list(rows.groups)
     kept_whole = "groups"
     if split.group_by is not None:
-        groups = groups_of_paths([row.path for row in rows], folder, split.group_by)
-    elif groups is None and not rows[0].is_whole:
-        groups, kept_whole = [row.path for row in rows], "videos"
-    _, val_ids, splits = split.choose(rarest_labels(rows, table), groups, table)
-    rows = [replace(row, split=name) for row, name in zip(rows, splits, strict=True)]
-    if groups is not None and kept_whole == "groups":
-        rows = [replace(row, group=group) for row, group in zip(rows, groups, strict=True)]
-    what = "videos" if rows[0].is_whole else "segments"
+        groups = groups_of_paths(rows.paths, folder, split.group_by)
+    elif groups is None and not rows.is_whole:
+        groups, kept_whole = list(rows.paths), "videos"
+    is_val = split.choose(rarest_labels(rows, table), groups, table)
+    rows = rows.with_split(is_val, groups if kept_whole == "groups" else None)
+    what = "videos" if rows.is_whole else "segments"
     how = "class by class" if groups is None else f"{len(set(groups))} {kept_whole} kept whole"
     note = write_split(written, rows, split.seed)
-    return rows, (f"{table} has no column 'split': {len(val_ids)} of {len(rows)} {what} were chosen for validation, "
+    return rows, (f"{table} has no column 'split': {is_val.sum()} of {len(rows)} {what} were chosen for validation, "
                   f"{how}; {note}")
 
 
-def rarest_labels(rows: list[Segment], table: Path) -> list[str]:
+def rarest_labels(rows: Rows, table: Path) -> FewTexts:
     """The label by which a row is split: the only one, or of several the one that the fewest rows have.
 
     Raises ValueError where it is the one row that is split by a label which others have, too.
     """
-    num_rows = Counter(name for row in rows for name in label_names(row))
-    chosen = [min(label_names(row) or ["(none)"], key=lambda name: (num_rows[name], name)) for row in rows]
-    alone = [name for name, num in Counter(chosen).items() if num == 1 < num_rows[name]]
+    counts = np.bincount(rows.labels.numbers, minlength=len(rows.labels.texts)).tolist()  # rows of each label
+    names_of = {number: label_names(row) for number, row in rows.first_of_labels().items()}
+    num_rows: Counter[str] = Counter()
+    for number, names in names_of.items():
+        num_rows.update(dict.fromkeys(names, counts[number]))
+    rarest = {number: min(names or ["(none)"], key=lambda name: (num_rows[name], name))
+              for number, names in names_of.items()}
+    num_chosen: Counter[str] = Counter()
+    for number, name in rarest.items():
+        num_chosen[name] += counts[number]
+    alone = [name for name, num in num_chosen.items() if num == 1 < num_rows[name]]
     if alone:
         raise ValueError(f"{table}: the videos of class {alone[0]!r} have other labels as well, so they cannot be "
                          "split class by class; add a column 'split' with train and val")
-    return chosen
+    return FewTexts([rarest.get(number, "") for number in range(len(counts))], rows.labels.numbers)
 
 
 def _with_videos_as_groups(data: DataFolder) -> DataFolder:
@@ -127,20 +133,21 @@ def _with_videos_as_groups(data: DataFolder) -> DataFolder:
     return data
 
 
-def _is_of_class_folders(table: Path, rows: list[Segment]) -> bool:
-    return table.name in (SPLIT_FILE, CLEAN_FILE) and all(row.label in row.path.split("/")[:2] for row in rows)
+def _is_of_class_folders(table: Path, lists: Sequence[Rows]) -> bool:
+    return table.name in (SPLIT_FILE, CLEAN_FILE) and all(
+        label in path.split("/")[:2] for rows in lists for path, label in zip(rows.paths, rows.labels, strict=True))
 
 
-def _check_splits(rows: list[Segment], path: Path, *, needed: Sequence[str]) -> None:
-    for row in rows:
+def _check_splits(rows: Rows, path: Path, *, needed: Sequence[str]) -> None:
+    for row in rows if set(rows.splits.texts) - {"train", "val", "test"} else ():
         if row.split not in ("train", "val", "test"):
             raise ValueError(f"{row.where}: the split {row.split!r} is none of train, val, test")
     for split in needed:
-        if not any(row.split == split for row in rows):
+        if split not in rows.splits.texts:
             raise ValueError(f"{path}: no line with the split {split!r}")
 
 
-def _left_out(folder: Path, rows: list[Segment], tables: Sequence[Path]) -> list[str]:
+def _left_out(folder: Path, rows: Rows, tables: Sequence[Path]) -> list[str]:
     """Videos and classes that came into the class folders, or the other tables, or went, after the split was made."""
     listed = {row.name for row in rows}
     if tables:

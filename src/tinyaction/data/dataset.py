@@ -19,7 +19,7 @@ from tinyaction.data.annotations import VideoList, find_data, read_list
 from tinyaction.data.lists import check_label_0
 from tinyaction.data.loader import EpochSampler, VideoLoader
 from tinyaction.data.published_lists import UCF101_SPLITS, read_published
-from tinyaction.data.segments import read_rows
+from tinyaction.data.rows import read_rows
 from tinyaction.data.transforms import Transform
 from tinyaction.places import is_place, place_info
 from tinyaction.sample import DataSample
@@ -74,7 +74,7 @@ class VideoDataset(Dataset[Item]):
             is_table = place.suffix.lower() in (".csv", ".tsv") and place.is_file()
             is_published = place.is_file() and read_published(place) is not None
             is_folder = is_place(ann_file) or place.is_dir()
-            if is_folder or is_published or is_table and (split or any(row.split for row in read_rows(place))):
+            if is_folder or is_published or is_table and (split or any(read_rows(place).splits.texts)):
                 default = UCF101_SPLITS.get(place.name[:-6], "val" if test_mode else "train")
                 self.videos, class_names = _read_split(place, split or default, class_names)
             else:

@@ -3,9 +3,12 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from tinyaction.data.class_folders import split_by_class
 from tinyaction.data.lists import VideoList
@@ -65,23 +68,21 @@ class Split:
     any_split: bool = False
 
     def choose(
-        self, labels: Sequence[str], groups: Sequence[str] | None, source: Path
-    ) -> tuple[list[int], list[int], list[str]]:
-        """(places of training, places of validation, "train" or "val" of each)."""
+        self, labels: Collection[str], groups: Sequence[str] | None, source: Path
+    ) -> npt.NDArray[np.bool_]:
+        """(N,) whether a video is chosen for validation."""
         assert self.val_share is not None
         if groups is None:
-            train_ids, val_ids = split_by_class(labels, self.val_share, self.seed, source)
+            val_ids = split_by_class(labels, self.val_share, self.seed, source)
         else:
             val_ids = split_groups(labels, groups, val_share=self.val_share, seed=self.seed, source=source)
-            train_ids = sorted(set(range(len(labels))) - set(val_ids))
-        splits = ["train"] * len(labels)
-        for index in val_ids:
-            splits[index] = "val"
-        return train_ids, val_ids, splits
+        is_val = np.zeros(len(labels), np.bool_)
+        is_val[val_ids] = True
+        return is_val
 
 
 def split_groups(
-    labels: Sequence[str], groups: Sequence[str], *, val_share: float, seed: int, source: Path
+    labels: Collection[str], groups: Sequence[str], *, val_share: float, seed: int, source: Path
 ) -> list[int]:
     """Places of the validation clips: whole groups, ``val_share`` of each class as nearly as groups allow.
 

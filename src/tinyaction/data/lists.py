@@ -7,7 +7,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from itertools import chain, pairwise
+from itertools import chain
 from os import sep
 from os.path import basename, exists, isabs, join, relpath
 from pathlib import Path, PureWindowsPath
@@ -18,38 +18,14 @@ import numpy.typing as npt
 import torch
 
 from tinyaction.data.class_folders import is_video
-from tinyaction.data.segments import LABEL_SEPARATOR, Segment, check_no_label, label_names, read_rows, segment_name
+from tinyaction.data.rows import PackedTexts, Rows, read_rows
+from tinyaction.data.segments import LABEL_SEPARATOR, Segment, check_no_label, label_names, segment_name
 from tinyaction.data.shared_memory import SharedArray
 from tinyaction.data.tables import read_lines, read_text
 from tinyaction.places import is_place, join_place, without_secrets
 
 MAX_CLASSES = 100_000
 _MAY_LEAVE = re.compile(r"^/|\.\.|[:\\]")
-
-
-class PackedTexts:
-    """Texts held in two arrays, so that ten million of them are one copy for all workers."""
-
-    def __init__(self, texts: Iterable[str] = ()) -> None:
-        packed, ends = bytearray(), array("q", [0])
-        for text in texts:
-            packed += text.encode("utf-8", "surrogateescape")
-            ends.append(len(packed))
-        self._packed = SharedArray(np.frombuffer(packed, dtype=np.uint8))
-        self._ends = SharedArray(np.frombuffer(ends, dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self._ends.array) - 1
-
-    def __getitem__(self, index: int) -> str:
-        start, stop = self._ends.array[index : index + 2]
-        return self._packed.array[start:stop].tobytes().decode("utf-8", "surrogateescape")
-
-    def __iter__(self) -> Iterator[str]:
-        packed, ends = self._packed.array.data, self._ends.array
-        for first in range(0, len(self), 10_000):  # Python's numbers of all ends take four times the memory
-            for start, stop in pairwise(ends[first : first + 10_001].tolist()):
-                yield str(packed[start:stop], "utf-8", "surrogateescape")
 
 
 class VideoList:
@@ -68,8 +44,9 @@ class VideoList:
         groups: Iterable[str] | None = None,
     ) -> None:
         self._names = filenames if isinstance(filenames, PackedTexts) else PackedTexts(filenames)
-        self.labels = np.frombuffer(labels, np.int64) if isinstance(labels, array) else np.fromiter(labels, np.int64)
-        self.groups = None if groups is None else PackedTexts(groups)
+        self.labels = labels if isinstance(labels, np.ndarray) else np.frombuffer(labels, np.int64) if isinstance(
+            labels, array) else np.fromiter(labels, np.int64)
+        self.groups = groups if groups is None or isinstance(groups, PackedTexts) else PackedTexts(groups)
         assert len(self._names) == len(self.labels)
         assert self.groups is None or len(self.groups) == len(self.labels)
         self.prefix = prefix
@@ -224,11 +201,12 @@ def read_list(
     """
     if Path(ann_file).suffix.lower() in (".csv", ".tsv"):
         rows = read_rows(ann_file)
-        check_no_label(rows)
+        check_no_label(rows.first_of_labels().values())
         if within is not None:
-            for row in rows:
-                check_within(within, prefix, row.path, row.where)
-        return videos_of_rows(rows, names_of_labels(rows, class_names), prefix=prefix, source=str(ann_file))
+            for name, where in zip(rows.paths, rows.wheres(), strict=True):
+                check_within(within, prefix, name, where)
+        class_names = names_of_labels(rows.first_of_labels().values(), class_names)
+        return videos_of_rows(rows, class_names, prefix=prefix, source=str(ann_file))
     labels, counts = array("q"), array("q")
 
     def paths() -> Iterator[str]:
@@ -280,21 +258,21 @@ def _rows_of_list(
         yield path, known[label], num_frames
 
 
-def videos_of_rows(rows: Sequence[Segment], class_names: Sequence[str], *, prefix: str, source: str) -> VideoList:
+def videos_of_rows(rows: Rows, class_names: Sequence[str], *, prefix: str, source: str) -> VideoList:
     """The list of the rows of a CSV file; ValueError where a label is none of the class names, or of their numbers."""
     numbers = {name: number for number, name in enumerate(class_names)}
-    for row in rows:
-        check_slashes(prefix, row.path, row.where)
-    sets = [[_label_number(name, row.where, numbers) for name in label_names(row)] for row in rows]
-    videos = VideoList([row.path for row in rows], [labels[0] if labels else -1 for labels in sets], prefix=prefix,
-                       source=source, groups=[row.group for row in rows] if rows and rows[0].group else None)
-    if rows and not rows[0].is_whole:
-        videos.starts = np.array([row.start for row in rows])
-        videos.ends = np.array([row.end for row in rows])
-        videos.lines = np.array([int(row.where.rpartition(" ")[2]) for row in rows])
+    for name, where in zip(rows.paths, rows.wheres(), strict=True):
+        check_slashes(prefix, name, where)
+    sets: list[list[int]] = [[0]] * len(rows.labels.texts)  # the numbers of each label
+    for place, row in rows.first_of_labels().items():
+        sets[place] = [_label_number(name, row.where, numbers) for name in label_names(row)]
+    first = np.array([labels[0] if labels else -1 for labels in sets], dtype=np.int64)
+    videos = VideoList(rows.paths, first[rows.labels.numbers], prefix=prefix, source=source, groups=rows.groups)
+    videos.starts, videos.ends = rows.starts, rows.ends
+    videos.lines = None if rows.is_whole else rows.lines.astype(np.int64)
     if any(len(labels) != 1 for labels in sets):
-        videos.label_sets = label_sets(sets, len(class_names))
-    videos.columns = {name: [row.others[name] for row in rows] for name in (rows[0].others if rows else ())}
+        videos.label_sets = label_sets(sets, len(class_names))[rows.labels.numbers]
+    videos.columns = {name: list(cells) for name, cells in rows.others.items()}
     if any(videos.columns.get("num_frames", ())):
         videos.num_frames = np.array([_row_num_frames(row) for row in rows], dtype=np.int64)
     return videos
@@ -307,7 +285,7 @@ def _row_num_frames(row: Segment) -> int:
     return int(text)
 
 
-def names_of_labels(rows: Sequence[Segment], class_names: Sequence[str] | None) -> list[str]:
+def names_of_labels(rows: Iterable[Segment], class_names: Sequence[str] | None) -> list[str]:
     """The class names that are known, or those of the labels: sorted names, or all numbers up to the highest."""
     if class_names is not None:
         return list(class_names)

@@ -9,6 +9,7 @@ from tinyaction.data.annotations import VAL_SHARE
 from tinyaction.data.csv_lists import with_chosen_split
 from tinyaction.data.groups import Split
 from tinyaction.data.lists import check_within
+from tinyaction.data.rows import Rows
 from tinyaction.data.segments import SPLIT_FILE, Segment, read_segments
 from tinyaction.text import check_class_names
 
@@ -109,9 +110,9 @@ def find_long_videos(source: str | Path, *, overlaps: bool = False, allow_outsid
         written = path.with_name(SPLIT_FILE)
         if written.exists():
             raise ValueError(f"{written}: gives no split to all videos of {path.name}; delete it to split anew")
-        rows, note = with_chosen_split(path.parent, read_segments(path, overlap=overlaps), Split(VAL_SHARE, 0, None),
-                                       path, written=written)
-        found = videos_of_segments(path, rows, allow_outside=allow_outside)
+        rows, note = with_chosen_split(path.parent, Rows.of(read_segments(path, overlap=overlaps)),
+                                       Split(VAL_SHARE, 0, None), path, written=written)
+        found = videos_of_segments(path, list(rows), allow_outside=allow_outside)
         notes.append(note)
     for split, what in (("train", "training"), ("val", "validation")):
         if not found.get(split):

@@ -10,17 +10,17 @@ lies in [start, end). Columns ``split`` and ``group`` may follow. Several labels
 """
 
 import csv
-import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from os.path import normpath
 from pathlib import Path
 
 from tinyaction.data.tables import read_table
-from tinyaction.files import write_whole
+from tinyaction.files import whole_file
 from tinyaction.text import from_cell, to_cell
 from tinyaction.video.segment import TIME_TOLERANCE
 
@@ -91,21 +91,15 @@ def read_segments(path: str | Path, *, overlap: bool = False) -> list[Segment]:
             the line, the value and the rule are named.
         FileNotFoundError: there is no such file.
     """
-    return _rows_of(path, COLUMNS, overlap=overlap)
+    rows = list(iter_segments(path, COLUMNS))
+    check_segments(rows, overlap=overlap)
+    return rows
 
 
-def read_rows(path: str | Path) -> list[Segment]:
-    """Read a CSV file of segments as :func:`read_segments` does, or one of whole videos, "path,label".
-
-    A label may be empty; see :func:`check_no_label`.
-    """
-    return _rows_of(path, ("path", "label"), overlap=False, may_be_empty="label")
-
-
-def check_no_label(rows: Sequence[Segment], *, multi_label: bool = False) -> None:
+def check_no_label(rows: Collection[Segment], *, multi_label: bool = False) -> None:
     """Raise ValueError for a row without a label, unless rows may have several, and so none.
 
-    They may with ``multi_label``, or where a row has several.
+    They may with ``multi_label``, or where a row has several. One row of each label is enough.
     """
     empty = next((row for row in rows if not row.label), None)
     if empty is None or (multi_label and any(row.label for row in rows)):
@@ -116,40 +110,43 @@ def check_no_label(rows: Sequence[Segment], *, multi_label: bool = False) -> Non
                          "labels, or with --multi-label, has a video none")
 
 
-def _rows_of(
-    path: str | Path, required: Sequence[str], *, overlap: bool, may_be_empty: str = ""
-) -> list[Segment]:
-    rows = []
+def iter_segments(path: str | Path, required: Sequence[str], *, may_be_empty: str = "") -> Iterator[Segment]:
+    """Yield the rows of a CSV file, of segments or of whole videos; raises as :func:`read_segments`.
+
+    ``may_be_empty``: a required column of which a cell may be empty.
+    """
+    num_with_group, without_group = 0, ""
     is_ours = Path(path).name in (SPLIT_FILE, CLEAN_FILE)  # safe for spreadsheets
     for where, cells in read_table(path, required, together=("start", "end"), may_be_empty=may_be_empty):
         cells = {column: from_cell(cell) for column, cell in cells.items()} if is_ours else cells
         others = {column: cell for column, cell in cells.items() if column not in ("", *COLUMNS, "split", "group")}
         start, end = parse_range(cells["start"], cells["end"], where) if "start" in cells else (0.0, math.inf)
-        rows.append(Segment(cells["path"], start, end, cells["label"], cells.get("split", "").lower(),
-                            cells.get("group", ""), where, others))
-    with_group = sum(row.group != "" for row in rows)
-    if 0 < with_group < len(rows):
-        row = next(row for row in rows if not row.group)
-        raise ValueError(f"{row.where}: no group, but other lines have one; give each line one, or none")
-    check_segments(rows, overlap=overlap)
-    return rows
+        group = cells.get("group", "")
+        num_with_group += group != ""
+        without_group = without_group or ("" if group else where)
+        yield Segment(cells["path"], start, end, cells["label"], cells.get("split", "").lower(), group, where, others)
+    if num_with_group and without_group:
+        raise ValueError(f"{without_group}: no group, but other lines have one; give each line one, or none")
 
 
-def write_segments(path: str | Path, rows: Sequence[Segment]) -> None:
-    """Write a CSV file that :func:`read_segments` or, of whole videos, :func:`read_rows` reads.
+def write_segments(path: str | Path, rows: Collection[Segment]) -> None:
+    """Write a CSV file that :func:`read_segments` or, of whole videos, :func:`tinyaction.data.rows.read_rows` reads.
 
     It has the columns ``split`` and others where a row has one, and ``group`` where all have. In split.csv and
     clean.csv no spreadsheet takes a cell for a formula. Raises UnicodeEncodeError where a name is not UTF-8.
     """
-    others = dict.fromkeys(name for row in rows for name in row.others)
-    columns = [column for column in (*COLUMNS, "split", "group", *others) if column in ("path", "label")
-               or (all if column == "group" else any)(_cell(row, column) for row in rows)]
+    num_filled: Counter[str] = Counter()
+    for row in rows:
+        num_filled.update(name for name in ("end", "split", "group") if _cell(row, name))
+        num_filled.update(name for name, cell in row.others.items() if cell)
+    columns = [column for column in dict.fromkeys((*COLUMNS, "split", "group", *num_filled))
+               if column in ("path", "label") or num_filled["end" if column == "start" else column] >= (
+                   len(rows) if column == "group" else 1)]
     to_text = to_cell if Path(path).name in (SPLIT_FILE, CLEAN_FILE) else str
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows([to_text(_cell(row, column)) for column in columns] for row in rows)
-    write_whole(path, text.getvalue().encode("utf-8"))
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows([to_text(_cell(row, column)) for column in columns] for row in rows)
 
 
 def _cell(row: Segment, column: str) -> str:

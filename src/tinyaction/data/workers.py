@@ -112,6 +112,8 @@ class CollateReadable:
 def start_worker(worker_id: int) -> None:
     cv2.setNumThreads(0)  # one core a worker: OpenCV would start a thread for every core in each of them
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one ends the workers
+    if hasattr(signal, "SIGHUP"):  # so does a closed terminal
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     worker = get_worker_info()
     assert worker is not None and isinstance(worker.dataset, WatchedDataset)

@@ -7,6 +7,7 @@ machine was working on is done again by the others.
 
 import importlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -87,6 +88,7 @@ def _connected(address: str) -> Any:
             reason = str(error).strip().partition("\n")[0].partition(". ")[0]
             raise ValueError(f"--cluster is {address}: no Ray cluster can be used there ({reason}); start one with "
                              "'ray start --head', or name it with ray://HOST:PORT") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)              # else it tells of its plans on stderr
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     return ray

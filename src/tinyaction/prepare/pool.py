@@ -126,6 +126,9 @@ def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
     """Answer each item with (True, result); say (False, None) when ready to begin."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the main one ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     connection.send((False, None))
     while True:

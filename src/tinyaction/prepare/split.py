@@ -2,11 +2,13 @@
 
 import os
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 
 from tinyaction.data.annotations import find_data
 from tinyaction.data.csv_lists import rarest_labels
 from tinyaction.data.groups import Split, known_groups
+from tinyaction.data.rows import Rows
 from tinyaction.data.segments import write_segments
 
 
@@ -34,11 +36,11 @@ def write_new_split(
     groups = known_groups(videos) if is_by_group else None
     folder = Path(out).parent
     rows = [videos.row(index, data.class_names) for index in range(len(videos))]
-    _, val_ids, splits = Split(val_share, seed, None).choose(rarest_labels(rows, Path(source)), groups, Path(source))
+    is_val = Split(val_share, seed, None).choose(rarest_labels(Rows.of(rows), Path(source)), groups, Path(source))
     write_segments(out, [
-        replace(row, path=os.path.relpath(videos[index][0], folder).replace(os.sep, "/"), split=splits[index],
-                group=row.group if groups is None else groups[index])
+        replace(row, path=os.path.relpath(videos[index][0], folder).replace(os.sep, "/"),
+                split="val" if is_val[index] else "train", group=row.group if groups is None else groups[index])
         for index, row in enumerate(rows)])
     of_groups = "" if groups is None else (
-        f"; {len({groups[index] for index in val_ids})} of {len(set(groups))} groups are for validation")
-    return f"{len(videos) - len(val_ids)} training and {len(val_ids)} validation videos{of_groups}"
+        f"; {len(set(compress(groups, is_val)))} of {len(set(groups))} groups are for validation")
+    return f"{(~is_val).sum()} training and {is_val.sum()} validation videos{of_groups}"

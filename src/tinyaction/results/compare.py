@@ -179,7 +179,8 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     for test, name in zip(comparison.tests(), names[1:], strict=True):
         lines += wrap(paired_line(test, names[0], name), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     flags = comparison.different_flags()
-    lines += ["flags that differ:", *(f"  {flag}: {' | '.join(map(str, values))}" for flag, values in flags.items())]
+    lines += ["flags that differ:" if flags else "no flag differs",
+              *(f"  {flag}: {' | '.join(map(str, values))}" for flag, values in flags.items())]
     differing = [row for row in comparison.class_accuracies() if min(row[2]) < max(row[2])]
     if differing:
         lines.append("classes on which they differ:")

@@ -23,6 +23,8 @@ def section(title: str, content: str) -> str:
 
 def table(heading: list[str], rows: list[list[str]]) -> str:
     """A table of texts, which are escaped here; it scrolls sideways where it is wider than the screen."""
+    if not rows:
+        return "<p>None.</p>"
     head = "".join(f"<th>{escape(text)}</th>" for text in heading)
     lines = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
     return (f'<div class="scroll"><table class="rows"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'

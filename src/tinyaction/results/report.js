@@ -58,7 +58,10 @@
   function line(row) {
     const tr = element("tr", "", { class: row[LABEL] === row[PREDICTED] ? "right" : "wrong" });
     columns.forEach((_, column) => {
-      tr.append(element("td", column === SCORE ? row[SCORE].toFixed(3) : text(row, column)));
+      const td = element("td", column === SCORE ? row[SCORE].toFixed(3) : text(row, column));
+      if (column === FILE)                          // lines break after these signs
+        td.replaceChildren(...td.textContent.split(/(?<=[\/_ -])/).flatMap((part) => [part, element("wbr")]));
+      tr.append(td);
     });
     const show = element("button", "show", { type: "button", "aria-expanded": "false",
                                              "aria-label": "show the clip " + row[FILE] });

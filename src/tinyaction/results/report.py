@@ -143,7 +143,9 @@ def _fold_section(run: Run) -> str:
     columns |= {heading: [from_cell(fold[name]) for fold in run.folds]
                 for heading, name in (("groups held out", "groups"), ("chosen", "chosen"))}
     columns = {heading: cells for heading, cells in columns.items() if any(cells)}  # groups are not always known
-    return section("Folds", "<p>Each video is tested once, by what was trained without it and its group.</p>"
+    group = " and its group" if "groups held out" in columns else (
+        ". No groups are known: clips of one person or recording may be on both sides; --group-by keeps them together")
+    return section("Folds", f"<p>Each video is tested once, by what was trained without it{group}.</p>"
                    + table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)]))
 
 
@@ -237,7 +239,7 @@ def _time_tiles(run: Run) -> list[tuple[str, str, str]]:
         return []
     text = f"{waiting / (waiting + computing):.0%} of it waiting for videos"
     if waiting > computing:
-        text += "; more --num-workers or a smaller --size would help"
+        text += "; more --num-workers, or a store of the videos (tinyaction store), would help"
     return [(_duration(waiting + computing), "in all", text)]
 
 

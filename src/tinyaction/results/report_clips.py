@@ -80,7 +80,8 @@ class FoundVideos:
 
 def mistakes_sheet(run: Run, val_set: FoundVideos | None) -> Sheet:
     wrong = sorted((one for one in run.predictions if not one.is_right), key=lambda one: -one.score)
-    intro = f"Wrong: {len(wrong)} of {len(run.predictions)} {'held-out' if run.folds else 'validation'} videos. "
+    kind = "held-out " if run.folds else "" if run.is_evaluation else "validation "
+    intro = f"Wrong: {len(wrong)} of {len(run.predictions)} {kind}videos. "
     if len(wrong) > NUM_MISTAKES:
         intro += f"These {NUM_MISTAKES} have the highest scores. "
     if wrong:

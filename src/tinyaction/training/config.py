@@ -277,8 +277,8 @@ MAY_CHANGE = ("data", "num_workers", "device", "save_every", "on_error", "max_sk
               "requeue", "checkpointing", "tensorboard", "track", "allow_outside", "shortcuts")
 REFERENCE_BATCH_SIZE = 8  # the batch that ``lr`` is meant for
 FACTS = ("lr_of_the_batch", "class_names", "stand_in", "device_used", "num_train", "num_val", "versions",
-         "probe", "finetune", "cross_validation", "unknown", "timeline", "num_processes", "job", "command", "date",
-         "data_fingerprint", "most_frequent_class")
+         "probe", "finetune", "cross_validation", "unknown", "timeline", "num_processes", "job", "launcher",
+         "command", "date", "data_fingerprint", "most_frequent_class")
 OLD_NAMES = {"head_lr": "head_lr_multiplier", "max_bad": "max_skipped", "time_limit": "video_timeout"}
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -16,19 +17,35 @@ def job_name() -> str:
     return f"process {os.getppid()}" if name == "none" else name  # "none" without --rdzv-id and --standalone
 
 
+def launcher_name() -> str:
+    """The torchrun that started this process."""
+    return f"process {os.getppid()} on {socket.gethostname()}"
+
+
 def folder_of_job(config: RunConfig) -> str:
-    """The run that this job began before torchrun restarted it (``--max-restarts``); "" where there is none."""
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+    """The run that this job began before torchrun restarted it (``--max-restarts``); "" where there is none.
+
+    torchrun counts no restart where a machine joins (``--nnodes=1:4``): then the run is one that this torchrun began.
+    """
+    if not job_name():
         return ""
+    is_restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    is_restart |= os.environ.get("RANK", "0") != "0"                   # of several machines rank 0 decides for all
     folders = [local_run_folder(config.out)] if config.out else sorted(Path("runs").glob(f"{config.model}-*"))
-    return next((str(folder) for folder in folders if _job_of(folder) == job_name()), "")
+    for folder in folders:
+        job, launcher = _begun_by(folder)
+        if job == job_name() and (is_restart or launcher == launcher_name()):
+            return str(folder)
+    return ""
 
 
-def _job_of(folder: Path) -> str | None:
+def _begun_by(folder: Path) -> tuple[str | None, str | None]:
+    """The job and the launcher that began a run."""
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("job")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return config.get("job"), config.get("launcher")
     except (OSError, ValueError, AttributeError):
-        return None
+        return None, None
 
 
 def requeue_job() -> str:
