@@ -1,6 +1,7 @@
 """What tests share: the folder of real clips and numbers, and generated clips that are their own answer key."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from tinyaction.video.writer import write_video
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes of tests share the cores: one thread for each and its own
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and & have them ignored, and so would all processes
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

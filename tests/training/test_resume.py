@@ -309,7 +309,7 @@ def test_a_config_that_is_damaged_is_written_anew(damage, whole, tmp_path, capsy
     assert main(["--resume", str(run), "--num-workers", "0"]) == 0
     assert f"note: {run / 'config.json'} was edited or damaged; it is written anew" in capsys.readouterr().out
     after = json.loads((run / "config.json").read_text())
-    may_differ = {"num_workers", "resume", "date", "command", "out", "job"}
+    may_differ = {"num_workers", "resume", "date", "command", "out", "job", "launcher"}
     assert {name for name in before | after if before.get(name) != after.get(name)} <= may_differ
 
 
