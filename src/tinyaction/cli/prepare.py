@@ -58,16 +58,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     split = sets.add_parser("split", help="choose the validation videos anew, as a CSV", allow_abbrev=False,
                             description="Choose the validation videos of a folder or list anew, and write a CSV for "
                             "train --data CSV.")
-    split.add_argument("--data", required=True, help="folder of the videos and their lists, or one list")
-    split.add_argument("--by", choices=("group", "class"), default="group", help="keep groups whole, or go class by "
-                       "class (default group)")
-    split.add_argument("--group-by", default="", help="regular expression on the path: clips with the same match are "
-                       "a group; default the column 'group'")
-    split.add_argument("--out", required=True, metavar="CSV", help="the CSV to write")
-    split.add_argument("--val-share", type=float, default=VAL_SHARE, help="of the videos (default %(default)s)")
-    split.add_argument("--seed", type=int, default=0, help="another seed gives another split (%(default)s)")
-    split.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
-    split.add_argument("--force", action="store_true", help="replace a CSV that tinyaction wrote before")
+    add_split_flags(split)
     split.set_defaults(command=run_split)
 
     segments = sets.add_parser("import", help="segments that another tool labeled, as our CSV", allow_abbrev=False,
@@ -85,6 +76,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "kinetics400_tiny")
     return parser.parse_args(arguments)
+
+
+def add_split_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, help="folder of the videos and their lists, or one list")
+    parser.add_argument("--by", choices=("group", "class"), default="group", help="keep groups whole, or go class by "
+                        "class (default group)")
+    parser.add_argument("--group-by", default="", help="regular expression on the path: clips with the same match are "
+                        "a group; default the column 'group'")
+    parser.add_argument("--out", required=True, metavar="CSV", help="the CSV to write")
+    parser.add_argument("--val-share", type=float, default=VAL_SHARE, help="of the videos (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives another split (%(default)s)")
+    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
+    parser.add_argument("--force", action="store_true", help="replace a CSV that tinyaction wrote before")
 
 
 def run_kinetics400_tiny(args: argparse.Namespace) -> None:

@@ -83,7 +83,7 @@ def list_packets(
             at. Then all of these are in ``keys``, and the reader looks whether decoding may begin there.
     """
     table = PacketTable()
-    identities, times, shown, decode_times = table.identities, table.times, table.shown, table.decode_times
+    identities, times, decode_times = table.identities, table.times, table.decode_times
     shift = 0  # what makes the clock go on after a break
     last = lowest = highest = 0  # decoding time of the packet before, least and greatest offset
     is_first_key = False
@@ -91,12 +91,11 @@ def list_packets(
     num_pictures = 0  # of MPEG-4
     num_length_bytes = num_bytes_of_length(codec, extradata)
     for packet in packets:
-        size = packet.size
-        if not size:
+        if not packet.size:
             table.num_empty += packet.pts is not None  # a dropped frame; without a time it is the end of the file
             continue
         position, time, decode_time = len(times), packet.pts, packet.dts
-        identities.append((time, packet.pos, size))
+        identities.append((time, packet.pos, packet.size))
         if decode_time is not None:
             decode_time += shift
             if decode_times and not 0 <= decode_time - last <= max_step:
@@ -108,11 +107,10 @@ def list_packets(
         if time is not None:
             time += shift
             if decode_time is not None:
-                offset = time - decode_time
-                lowest, highest = min(lowest, offset), max(highest, offset)
+                lowest, highest = min(lowest, time - decode_time), max(highest, time - decode_time)
         times.append(time)
         if not (packet.is_discard or codec == "vp8" and not memoryview(packet)[0] & 0x10):  # VP8: show_frame
-            shown.append(position)
+            table.shown.append(position)
         if packet.is_keyframe if key_places is None else packet.pos in key_places:
             is_first_key |= position == 0
             if position and codec in SEEKABLE and time is not None and (
@@ -125,11 +123,16 @@ def list_packets(
     table.offsets = lowest, highest
     table.needed = frozenset(range(len(times))) if codec == "hevc" and key_places is not None else _always_needed(
         codec, layers, len(times))
-    num_not_coded = sum(identity[2] <= NOT_CODED_BYTES for identity in identities) if codec == "mpeg4" else 0
-    is_packed = num_pictures - len(identities) >= num_not_coded  # XviD: two pictures in one packet, none in the next
     _put_in_order(table, codec, is_avi=is_avi, step=step, is_first_key=is_first_key,
-                  has_not_coded=num_not_coded > 0 and not is_packed)
+                  has_not_coded=codec == "mpeg4" and _has_not_coded(identities, num_pictures))
     return table
+
+
+def _has_not_coded(identities: Sequence[Identity], num_pictures: int) -> bool:
+    """Whether MPEG-4 packets stand for frames that are the one before once more."""
+    num_not_coded = sum(size <= NOT_CODED_BYTES for *_, size in identities)
+    is_packed = num_pictures - len(identities) >= num_not_coded  # XviD: two pictures in one packet, none in the next
+    return num_not_coded > 0 and not is_packed
 
 
 def _always_needed(codec: str, layers: list[int], num_packets: int) -> frozenset[int]:
