@@ -70,8 +70,8 @@ class Audit:
         if self.leaks:
             clips = {pair.second if pair.first < self.num_train else pair.first for pair in self.leaks}
             found.append(f"{len(clips)} of {len(self.videos) - self.num_train} validation clips are of the same "
-                         "recording as a training clip: their accuracy flatters; audit --write-groups CSV writes "
-                         "groups, by which prepare split --by group --data CSV splits")
+                         "recording or place as a training clip: their accuracy flatters; audit --write-groups CSV "
+                         "writes groups, by which prepare split --by group --data CSV splits")
         found += shortcut_sentences(self.shortcuts, network="the probe") if self.shortcuts else []
         if self.doubts:
             num_confident = sum(doubt.is_confident for doubt in self.doubts)

@@ -75,7 +75,7 @@ def audit_page(audit: Audit) -> str:
         section("In short", (f"<ul>{sentences}</ul>" if sentences else NOTHING) + notes),
         section("What simpler models get", _shortcut_table(audit)),
         section("Doubtful labels", _label_section(audit, picture)),
-        section("The same recording in training and validation", _leak_section(audit, picture)),
+        section("The same recording or place in training and validation", _leak_section(audit, picture)),
         section("Clips whose label the probe finds least likely", _strips(
             (_strip(audit.path(index), f"labelled {audit.class_names[audit.videos.labels[index]]}", picture)
              for index in audit.never_right[:MOST_SHOWN]), len(audit.never_right))),
