@@ -43,8 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = choose_device(arguments.device)
     if arguments.model:
         check_pretrained(arguments.model, arguments.weights)  # a wrong name is told before the videos are looked for
+        chosen = chosen_videos(arguments, multi_label=False)           # and wrong videos before weights are fetched
     model, checkpoint = load_network(arguments)
-    listed, class_names, train = chosen_videos(arguments, multi_label=bool(checkpoint.thresholds))
+    if not arguments.model:
+        chosen = chosen_videos(arguments, multi_label=bool(checkpoint.thresholds))
+    listed, class_names, train = chosen
     videos = labeled_as_known(listed, class_names, checkpoint.class_names, arguments)
     check_label_sets(videos, checkpoint)
     if arguments.on_error == "raise":
@@ -177,7 +180,7 @@ def chosen_videos(
     for note in (*data.notes, data.unused_summary()):
         if note:
             say(f"note: {note}")
-    is_apart = len(data.train) > 0 and data.train is not videos and arguments.split != "train"
+    is_apart = len(data.train) > 0 and (data.is_split or videos is data.test) and arguments.split != "train"
     return videos, data.class_names, data.train if is_apart else None
 
 

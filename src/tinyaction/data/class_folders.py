@@ -102,6 +102,8 @@ def split_by_class(labels: Collection[str], val_share: float, seed: int, source:
     for index, label in enumerate(labels):
         ids_of.setdefault(label, array("i")).append(index)
     for label, ids in sorted(ids_of.items()):
+        if len(ids) < 2 and not label:                                 # the one video with none of the labels trains
+            continue
         if len(ids) < 2:
             raise ValueError(f"{source}: class {label!r} has one video only; two are needed, to train and to validate")
         num_val = min(max(1, round(len(ids) * val_share)), len(ids) - 1)

@@ -9,7 +9,7 @@ import numpy as np
 from tinyaction.data.class_folders import empty_notes, videos_by_class, write_split
 from tinyaction.data.folder import DataFolder, one_of
 from tinyaction.data.groups import Split, groups_of_paths
-from tinyaction.data.lists import check_label_0, check_within, names_of_labels, videos_of_rows
+from tinyaction.data.lists import check_label_0, check_within, is_number, names_of_labels, videos_of_rows
 from tinyaction.data.rows import FewTexts, PackedTexts, Rows, read_rows
 from tinyaction.data.segments import CLEAN_FILE, SPLIT_FILE, check_no_label, check_segments, label_names
 from tinyaction.text import counted
@@ -56,6 +56,9 @@ def from_tables(
     if _is_of_class_folders(tables[0], lists):  # a folder named "7" is a name, not the number of a class
         class_names = sorted({row.label for row in labelled})
     trained = {name for row in train.first_of_labels().values() for name in label_names(row)}
+    if class_names is not None:                                        # a class may be told by its number
+        trained |= {str(number) for number, name in enumerate(class_names) if name in trained}
+        trained |= {class_names[int(name)] for name in trained if is_number(name) and int(name) < len(class_names)}
     new = next((row for row in val.first_of_labels().values() if len(train)
                 and not trained.issuperset(label_names(row))), None)
     if new is not None:
@@ -105,7 +108,7 @@ def rarest_labels(rows: Rows, table: Path) -> FewTexts:
     num_rows: Counter[str] = Counter()
     for number, names in names_of.items():
         num_rows.update(dict.fromkeys(names, counts[number]))
-    rarest = {number: min(names or ["(none)"], key=lambda name: (num_rows[name], name))
+    rarest = {number: min(names or [""], key=lambda name: (num_rows[name], name))
               for number, names in names_of.items()}
     num_chosen: Counter[str] = Counter()
     for number, name in rarest.items():

@@ -86,6 +86,8 @@ def split_groups(
 ) -> list[int]:
     """Places of the validation clips: whole groups, ``val_share`` of each class as nearly as groups allow.
 
+    Clips with the label "" have none of the classes, so they may all be on one side.
+
     Raises ValueError where a class cannot have a group on both sides.
     """
     in_all = Counter(labels)
@@ -99,7 +101,7 @@ def split_groups(
     chosen: set[str] = set()
 
     def take(group: str) -> None:
-        if all(in_val[label] + num < in_all[label] for label, num in in_group[group].items()):
+        if all(in_val[label] + num < in_all[label] for label, num in in_group[group].items() if label):
             chosen.add(group)
             in_val.update(in_group[group])
 
@@ -107,7 +109,7 @@ def split_groups(
         if sum(abs(in_val[label] + num - targets[label]) - abs(in_val[label] - targets[label])
                for label, num in in_group[group].items()) < 0:         # nearer to the targets with it
             take(group)
-    for label in sorted(label for label in in_all if not in_val[label]):  # all its groups are too large
+    for label in sorted(label for label in in_all if label and not in_val[label]):  # all its groups are too large
         for group in sorted(order, key=lambda group: in_group[group].total()):
             if not in_val[label] and in_group[group][label]:
                 take(group)

@@ -76,7 +76,11 @@ def simpler_models(
         found = of_lists(train, listed, extent=extent)
     else:
         num_folds = min(MAX_FOLDS, least_groups(listed.labels.tolist(), known_groups(listed)))
-        found = of_folds(listed, divide(listed, class_names, num_folds) if num_folds > 1 else [])
+        try:
+            folds = divide(listed, class_names, num_folds) if num_folds > 1 else []
+        except ValueError:  # groups that cannot be held out so: then nothing is said of the files
+            folds = []
+        found = of_folds(listed, folds)
     return [*found, *of_network(measured.model, measured.dataset, measured.evaluation, extent=extent,
                                 num_workers=num_workers, batch_size=batch_size)]
 

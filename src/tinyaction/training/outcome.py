@@ -42,7 +42,7 @@ def run_facts(
     folder = data.folder or Path(config.data)
     return {**asdict(config), "class_names": data.class_names, "stand_in": is_stand_in(config.data),
             "device_used": str(device), "num_train": len(data.train), "num_val": len(data.val),
-            "most_frequent_class": data.class_names[most_frequent(data.train.labels)],
+            "most_frequent_class": "" if data.is_multi_label else data.class_names[most_frequent(data.train.labels)],
             "versions": versions(), "command": command_of(config),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
             "data_fingerprint": fingerprint(lists or [ListIdentity.of(videos, folder) for videos in (

@@ -42,7 +42,7 @@ CROP_STEPS = 128  # of a training sample
 LEAST_BATCHES = 8  # of an epoch
 REDUCTION_STEPS = 2048  # from which the reduction of the features is computed
 LOG_EVERY = 10  # epochs
-SURE_EVENTS = 3.0  # hours without a false event for one an hour with 95 % certainty: exp(-3) = 0.05
+SURE_EVENTS = (3.0, 4.74, 6.30)  # events that 0, 1, 2 seen ones leave possible with 95 % certainty (Poisson)
 
 
 @dataclass
@@ -309,9 +309,10 @@ def choose_min_score(training: TimelineRun, timelines: Sequence[Timeline], val: 
     hours = background_hours(truth, durations)
     training.run.log(f"segments are told above a score of {chosen:.3f}: so the validation videos have at most "
                      f"{per_hour:g} false events an hour of background, of which they have {clock(3600 * hours)}")
-    if hours * per_hour < SURE_EVENTS:
-        training.run.log(f"note: with 95 % certainty that is fewer than {SURE_EVENTS / max(hours, 1e-9):.0f} an hour; "
-                         f"to promise {per_hour:g} it takes {clock(3600 * SURE_EVENTS / per_hour)} of background "
+    if hours * per_hour < SURE_EVENTS[0]:
+        most = SURE_EVENTS[int(hours * per_hour + 1e-9)] / max(hours, 1e-9)
+        training.run.log(f"note: with 95 % certainty that is fewer than {most:.1f} an hour; to promise {per_hour:g} "
+                         f"it takes {clock(3600 * SURE_EVENTS[0] / per_hour)} of background "
                          "without one: list validation videos in which nothing happens")
 
 
