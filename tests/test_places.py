@@ -162,3 +162,9 @@ def test_blocks_are_fetched_once_and_ahead(monkeypatch):
     assert cursor.read(0) == b""
     assert cursor.seek(-5, 2) == 195
     assert cursor.read() == content[195:]
+
+
+def test_names_in_a_bucket_may_hold_what_begins_a_query_elsewhere():
+    assert without_secrets("s3://key:word@b/take#1.mp4") == "s3://b/take#1.mp4"
+    assert without_secrets("https://key:word@h/a.mp4?token=1#t") == "https://h/a.mp4"
+    assert without_secrets("/data/cam1:/take#1.mp4 is no video") == "/data/cam1:/take#1.mp4 is no video"

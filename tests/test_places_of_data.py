@@ -297,3 +297,24 @@ assert main(["train", "--data", "s3://nowhere/clips", "--out", "x", *flags]) == 
               for name in ("here.csv", "s3.csv")]
     assert scores[0] == scores[1]
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"the-secret" in path.read_bytes()]
+
+
+def test_a_fetched_run_is_copied_to_where_it_came_from(tmp_path, memory, monkeypatch):
+    """Else a copy of a run would go on over the original."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.json").write_text('{"out": "s3://original/run"}')
+    url = memory(tmp_path / "a")
+    assert json.loads((fetch_run(url) / "config.json").read_text())["out"] == url
+
+
+def test_a_name_that_leads_out_of_a_run_is_not_written(tmp_path, memory, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.json").write_text("{}")
+    url = memory(tmp_path / "b")
+    monkeypatch.setattr("tinyaction.results.run_copy.list_place",
+                        lambda place, is_deep: [f"{url}/config.json", f"{url}/../../outside.txt"])
+    with pytest.raises(ValueError, match="outside.txt: a name that leads out of the run folder"):
+        fetch_run(url)
+    assert not list(tmp_path.rglob("outside.txt")) and not (tmp_path / "runs" / "b").exists()

@@ -15,7 +15,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,10 +32,12 @@ BLOCK_BYTES = 1 << 17
 MOST_BLOCKS_AHEAD = 8  # that one request of a file read in turn brings
 NUM_CACHED_BLOCKS = 128
 PASSING_CODES = (408, 425, 429, 500, 502, 503, 504)
+NAMED_WITH_HASH = ("s3", "s3a", "gs", "gcs", "hf", "memory")  # there # is a letter of names and begins no fragment
 CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "UnauthorizedSSOTokenError")
 
 _ADDRESS = re.compile(r"(?!file:)([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/\s])")
-_SECRETS = re.compile(r"(?!file:)\b([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/\s])(?:[^/?#\s]*@)?([^?#\s'\"]+)([?#][^\s'\"]*)?")
+_SECRETS = re.compile(
+    r"(?!file:)(?<![/\w])([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/\s])(?:[^/?#\s]*@)?([^?#\s'\"]+)([?#][^\s'\"]*)?")
 
 
 class PlaceError(OSError):
@@ -52,6 +54,10 @@ class PlaceError(OSError):
 
 class NoSuchPlaceError(PlaceError, FileNotFoundError):
     """There is nothing at an address."""
+
+
+class RefusedError(PlaceError):
+    """The server gives no access."""
 
 
 class NoSuchBucketError(NoSuchPlaceError):
@@ -75,10 +81,16 @@ def suffix_of(path: AnyPath) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Addresses in a text without names and passwords of users, and without what follows a ? or #."""
+    """Addresses in a text without names and passwords of users, and without the queries of a URL."""
     if ":/" not in text:
         return text
-    return _SECRETS.sub(lambda match: f"{match[1]}://{match[2]}", text)
+
+    def clean(match: re.Match[str]) -> str:
+        rest = match[3] or ""
+        is_name = rest.startswith("#") and match[1].lower() in NAMED_WITH_HASH
+        return f"{match[1]}://{match[2]}{rest.partition('?')[0] if is_name else ''}"
+
+    return _SECRETS.sub(clean, text)
 
 
 def join_place(folder: AnyPath, name: str) -> str:
@@ -119,17 +131,24 @@ def _options(protocol: str) -> dict[str, Any]:
     return {}
 
 
-def _request(path: AnyPath, work: Callable[[Any, str], T], *, num_bytes: int = 0) -> T:
+_tries_of: dict[str, list[Future[Any]]] = {}  # of the addresses that were written to; some may not have ended
+
+
+def _request(
+    path: AnyPath, work: Callable[[Any, str], T], *, num_bytes: int = 0, tries: list[Future[Any]] | None = None
+) -> T:
     """Do something with a file system, again after what may pass, until the limit.
 
     Each try has a thread of its own, as some libraries wait without end; one that takes too long is abandoned.
     """
     more = num_bytes * SECONDS_A_BYTE
     limit = float(os.environ.get("TINYACTION_PLACE_SECONDS", LIMIT_SECONDS)) + more
-    begin, wait, num_tries = time.monotonic(), FIRST_WAIT_SECONDS, 0
+    begin, pause, num_tries = time.monotonic(), FIRST_WAIT_SECONDS, 0
     system, inner = file_system(path)
     while True:
         answer: Future[T] = Future()
+        if tries is not None:
+            tries.append(answer)
         threading.Thread(target=_answer, args=(answer, work, system, inner), daemon=True).start()
         left = begin + limit - time.monotonic()
         try:
@@ -138,11 +157,11 @@ def _request(path: AnyPath, work: Callable[[Any, str], T], *, num_bytes: int = 0
         except (FutureTimeoutError, Exception) as error:
             reason = "no answer" if isinstance(error, FutureTimeoutError) else _passing_reason(path, error)
         left = begin + limit - time.monotonic()
-        if left <= wait:
-            tries = "1 try" if num_tries == 1 else f"{num_tries} tries"
-            raise PlaceError(path, f"{reason}, after {tries} in {time.monotonic() - begin:.0f} s")
-        time.sleep(wait)
-        wait *= 2
+        if left <= pause:
+            counted = "1 try" if num_tries == 1 else f"{num_tries} tries"
+            raise PlaceError(path, f"{reason}, after {counted} in {time.monotonic() - begin:.0f} s")
+        time.sleep(pause)
+        pause *= 2
 
 
 def _answer(answer: "Future[T]", work: Callable[[Any, str], T], system: Any, inner: str) -> None:
@@ -160,8 +179,8 @@ def _passing_reason(path: AnyPath, error: BaseException) -> str:
     code = next((found for each in errors if (found := _code_of(each))), 0)
     names = {type(each).__name__ for each in errors}
     if code in (401, 403) or isinstance(error, PermissionError) or names & set(CREDENTIALS):
-        raise PlaceError(path, f"access is refused{f' ({code})' if code else ''}; the credentials of the environment "
-                         "are missing, wrong or expired, or the address is") from None
+        raise RefusedError(path, f"access is refused{f' ({code})' if code else ''}; the credentials of the "
+                           "environment are missing, wrong or expired, or the address is") from None
     if "ucket does not exist" in str(error) or "NoSuchBucket" in names:
         raise NoSuchBucketError(path, "there is no such bucket") from None
     if code in PASSING_CODES:
@@ -233,11 +252,16 @@ def list_place(path: AnyPath, *, is_deep: bool = False) -> list[str]:
 
 def write_place(path: AnyPath, source: Path | bytes) -> None:
     """Put a local file, or bytes, at a place. Object stores show it when it is whole."""
+    tries = _tries_of.setdefault(url_of(path), [])
+    if wait(tries, timeout=SECONDS_A_TRY).not_done:  # it would put an older file over this one when it ends
+        raise PlaceError(path, "an earlier copy is still on its way")
+    tries.clear()
     if isinstance(source, bytes):
         content = source
-        _request(path, lambda system, inner: system.pipe_file(inner, content), num_bytes=len(content))
+        _request(path, lambda system, inner: system.pipe_file(inner, content), num_bytes=len(content), tries=tries)
         return
-    _request(path, lambda system, inner: system.put_file(str(source), inner), num_bytes=source.stat().st_size)
+    _request(path, lambda system, inner: system.put_file(str(source), inner), num_bytes=source.stat().st_size,
+             tries=tries)
 
 
 def remove_place(path: AnyPath) -> None:

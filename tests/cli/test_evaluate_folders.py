@@ -7,7 +7,7 @@ from toys import CLASSES, save_toy, write_clip, write_lights, write_set
 
 from tinyaction.cli import COMMANDS
 from tinyaction.cli import main as tinyaction
-from tinyaction.cli.evaluate import main
+from tinyaction.cli.evaluate import chosen_videos, main, parse_args
 from tinyaction.results.run import read_run
 
 
@@ -231,3 +231,14 @@ def test_out_of_several_labels_and_of_timelines(argv, tmp_path, capsys):
     assert "mAP" in (tmp_path / "out" / "report.html").read_text()
     assert main([*argv, "--task", "timeline", "--compare", str(tmp_path / "out")]) == 2
     assert "--compare is for clips; leave it out" in capsys.readouterr().err
+
+
+def test_files_are_not_told_apart_by_the_clips_that_they_are_tested_on(tmp_path):
+    """A list without splits is read as training and as validation: neither is another's."""
+    write_set(tmp_path, num_train=2, num_val=2)
+    table = tmp_path / "all.csv"
+    table.write_text("path,label\n" + "".join(f"{path},{index % 2}\n" for index, path in enumerate(
+        sorted(tmp_path.rglob("*.mp4")))))
+    arguments = parse_args(["--data", str(table), "--checkpoint", "x.pt", "--allow-outside"])
+    videos, _, train = chosen_videos(arguments, multi_label=False)
+    assert len(videos) == 4 and train is None

@@ -14,6 +14,7 @@ from tinyaction.places import (
     NoSuchBucketError,
     NoSuchPlaceError,
     PlaceError,
+    RefusedError,
     fetch_place,
     is_place,
     list_place,
@@ -51,6 +52,16 @@ def mirrored(source: str | Path) -> Iterator[tuple[Path, "Mirror"]]:
             raise kind(mirror.named(str(error))) from None
 
 
+def _is_there(path: str) -> bool:
+    """Whether a file lies beside a list that could be read: S3 says 403 over https of one that does not."""
+    try:
+        return place_exists(path)
+    except RefusedError:
+        if not path.startswith(("http://", "https://")):
+            raise
+        return False
+
+
 class Mirror:
     """A temporary folder that stands for the one at ``url``."""
 
@@ -65,7 +76,7 @@ class Mirror:
         """A list, and the files beside it that belong to it."""
         fetch_place(url, self.folder / name)
         beside = {"classes.txt", "val".join(name.rsplit("train", maxsplit=1))} - {name}
-        beside = {other for other in beside if place_exists(f"{self.url}/{other}")}
+        beside = {other for other in beside if _is_there(f"{self.url}/{other}")}
         self._copy(sorted(beside))
         self._touch_first_videos([name, *beside])
 
@@ -99,7 +110,7 @@ class Mirror:
             lines = (line.rsplit(maxsplit=1)[0] for line in read_lines(self.folder / name) if line.strip())
             first = next(lines, "").strip()
             for folder in ("", *SPLITS) if first and not is_place(first) else ():
-                if place_exists("/".join(filter(None, (self.url, folder, first)))):
+                if _is_there("/".join(filter(None, (self.url, folder, first)))):
                     self._touch(f"{folder}/{first}" if folder else first)
 
     def _inner(self, path: str) -> str:
@@ -107,6 +118,8 @@ class Mirror:
 
     def _touch(self, name: str) -> None:
         target = self.folder / name
+        if not target.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(f"{self.url}/{name}: a name that leads out of the data folder")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
 

@@ -313,6 +313,10 @@ def _targets(data: DataFolder, source: Path, settings: StoreSettings) -> dict[st
             if "\n" in name or name != name.strip():
                 raise ValueError(f"{video!r}: a name with a line break, or with spaces around it, fits into no list")
             targets[video] = Path(name + FORMATS[settings.format]).as_posix()
+    of_target: dict[str, str] = {}
+    for video, target in targets.items():
+        if of_target.setdefault(target, video) != video and is_place(video):
+            raise ValueError(f"{video} and {of_target[target]} would both be {target} in the store; rename one")
     return targets
 
 

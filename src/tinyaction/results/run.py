@@ -145,11 +145,13 @@ class RunFolder:
     def remove_if_empty(self) -> None:
         """Remove a run that stopped before its first step, so that the same command can be given again."""
         self._unlock()
-        for name in ("config.json", "log.txt", "last.pt", "bad_files.txt", "best.pt", "metrics.csv",
-                     "predictions.csv", "classes.csv", "neighbors.csv", "folds.csv"):  # the last six are of a probe
+        for name in ("config.json", "log.txt", "last.pt", "bad_files.txt", "best.pt", "metrics.csv", "predictions.csv",
+                     "classes.csv", "shortcuts.csv", "neighbors.csv", "folds.csv"):  # the last seven are of a probe
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's file is in it
             self.path.rmdir()
+        if self._copy is not None:
+            self._copy.remove()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         text = without_secrets(json.dumps(config, indent=2, ensure_ascii=False))

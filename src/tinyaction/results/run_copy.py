@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from tinyaction.files import is_part, part_folder
@@ -13,6 +14,7 @@ from tinyaction.places import (
     is_place,
     list_place,
     place_exists,
+    remove_place,
     url_of,
     without_secrets,
     write_place,
@@ -78,6 +80,12 @@ class RunCopy:
                         return
                     self._copied[name] = state
 
+    def remove(self) -> None:
+        """Remove what was copied, of a run that stopped before its first step."""
+        for name in self._copied:
+            with suppress(PlaceError):
+                remove_place(f"{self.place}/{name}")
+
 
 def fetch_run(place: str | Path) -> Path:
     """Copy a run that lies elsewhere to where it goes on; returns the folder.
@@ -98,7 +106,12 @@ def fetch_run(place: str | Path) -> Path:
     with part_folder(folder) as part:
         for path in list_place(place, is_deep=True):
             target = part / url_of(path).removeprefix(f"{place}/")
+            if is_place(target) or not target.resolve().is_relative_to(part.resolve()):
+                raise ValueError(f"{without_secrets(path)}: a name that leads out of the run folder")
             target.parent.mkdir(parents=True, exist_ok=True)
             fetch_place(path, target)
+        config = json.loads((part / "config.json").read_text(encoding="utf-8"))  # it may be a copy of a run elsewhere
+        config = json.dumps({**config, "out": without_secrets(place)}, indent=2, ensure_ascii=False)
+        (part / "config.json").write_text(config + "\n", encoding="utf-8")
         part.rename(folder)
     return folder
