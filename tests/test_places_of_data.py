@@ -308,13 +308,14 @@ def test_a_fetched_run_is_copied_to_where_it_came_from(tmp_path, memory, monkeyp
     assert json.loads((fetch_run(url) / "config.json").read_text())["out"] == url
 
 
-def test_a_name_that_leads_out_of_a_run_is_not_written(tmp_path, memory, monkeypatch):
+@pytest.mark.parametrize("name", ["{url}/../../outside.txt", "memory://elsewhere/outside.txt"])
+def test_a_name_that_leads_out_of_a_run_is_not_written(name, tmp_path, memory, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "config.json").write_text("{}")
     url = memory(tmp_path / "b")
     monkeypatch.setattr("tinyaction.results.run_copy.list_place",
-                        lambda place, is_deep: [f"{url}/config.json", f"{url}/../../outside.txt"])
+                        lambda place, is_deep: [f"{url}/config.json", name.format(url=url)])
     with pytest.raises(ValueError, match="outside.txt: a name that leads out of the run folder"):
         fetch_run(url)
     assert not list(tmp_path.rglob("outside.txt")) and not (tmp_path / "runs" / "b").exists()

@@ -98,6 +98,14 @@ def join_place(folder: AnyPath, name: str) -> str:
     return name if is_place(name) else os.path.join(folder, name)
 
 
+def path_inside(folder: Path, name: str, *, what: str) -> Path:
+    """The local path of a name that somebody else's server gave; ValueError where it leads out of ``what``."""
+    path = folder / name
+    if is_place(name) or not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{without_secrets(name)}: a name that leads out of the {what}")
+    return path
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # requests
 # ---------------------------------------------------------------------------------------------------------------------

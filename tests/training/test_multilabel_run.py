@@ -21,7 +21,7 @@ from tinyaction.models.heads import TemporalAverageHead
 from tinyaction.results.evaluation import evaluate
 from tinyaction.results.neighbors import read_neighbors
 from tinyaction.results.run import read_run
-from tinyaction.training.build import build, check_labels
+from tinyaction.training.build import build, check_data
 from tinyaction.training.config import RunConfig
 from tinyaction.training.finetune import Criterion, positive_weights
 from tinyaction.training.loop import train_one_epoch
@@ -306,4 +306,4 @@ def test_a_class_without_a_training_video_is_named(lights):
     data = ta.find_data(lights)
     data.train.label_sets[:, 1] = 0
     with pytest.raises(ValueError, match="no training video has the label 'green'"):
-        check_labels(flags(lights), data)
+        check_data(flags(lights), data)

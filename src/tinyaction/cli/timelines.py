@@ -7,7 +7,6 @@ import json
 import sys
 from collections import deque
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from tinyaction.cli import say
@@ -17,7 +16,6 @@ from tinyaction.files import write_whole
 from tinyaction.inference.overlay import with_label
 from tinyaction.inference.sources import list_videos
 from tinyaction.inference.timeline import write_segments, write_subtitles
-from tinyaction.models.checkpoint import versions
 from tinyaction.results.run import RunFolder
 from tinyaction.results.sheets import write_png
 from tinyaction.results.timeline import TimelinePredictor
@@ -25,7 +23,7 @@ from tinyaction.results.timeline_metrics import Segment, timeline_metrics
 from tinyaction.results.timeline_picture import clock, draw_bands
 from tinyaction.results.timeline_report import leave_timelines, write_timeline_report
 from tinyaction.text import counted, printable, to_cell
-from tinyaction.training.identity import fingerprint_of_segments
+from tinyaction.training.identity import fingerprint_of_segments, origin
 from tinyaction.video import open_video
 from tinyaction.video.writer import VideoFile
 
@@ -156,9 +154,8 @@ def evaluate_timelines(arguments: argparse.Namespace, command: str) -> list[str]
             "split": arguments.split or "", "model": predictor.checkpoint.model.get("name"),
             "weights": config.get("weights") or "", "clip_len": pipeline["clip_len"], "size": pipeline["size"],
             "stride": predictor.model.stride_seconds, "min_score": predictor.model.min_score,
-            "class_names": predictor.checkpoint.class_names, "num_val": len(videos), "versions": versions(),
-            "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "data_fingerprint": fingerprint_of_segments(videos, path.parent)}, timelines, true)
+            "class_names": predictor.checkpoint.class_names, "num_val": len(videos),
+            **origin(fingerprint_of_segments(videos, path.parent))}, timelines, true)
         for line in metrics.lines():
             run.log(line)
         return [*metrics.lines(), printable(f"report: {write_timeline_report(run.path)}")]

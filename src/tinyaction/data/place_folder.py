@@ -18,6 +18,7 @@ from tinyaction.places import (
     fetch_place,
     is_place,
     list_place,
+    path_inside,
     place_exists,
     suffix_of,
     url_of,
@@ -117,9 +118,7 @@ class Mirror:
         return url_of(path).removeprefix(f"{self.url}/")
 
     def _touch(self, name: str) -> None:
-        target = self.folder / name
-        if not target.resolve().is_relative_to(self.folder.resolve()):
-            raise ValueError(f"{self.url}/{name}: a name that leads out of the data folder")
+        target = path_inside(self.folder, name, what="data folder")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
 

@@ -13,6 +13,7 @@ from tinyaction.places import (
     fetch_place,
     is_place,
     list_place,
+    path_inside,
     place_exists,
     remove_place,
     url_of,
@@ -105,9 +106,7 @@ def fetch_run(place: str | Path) -> Path:
         raise FileNotFoundError(f"{place}: no run is there")
     with part_folder(folder) as part:
         for path in list_place(place, is_deep=True):
-            target = part / url_of(path).removeprefix(f"{place}/")
-            if is_place(target) or not target.resolve().is_relative_to(part.resolve()):
-                raise ValueError(f"{without_secrets(path)}: a name that leads out of the run folder")
+            target = path_inside(part, url_of(path).removeprefix(f"{place}/"), what="run folder")
             target.parent.mkdir(parents=True, exist_ok=True)
             fetch_place(path, target)
         config = json.loads((part / "config.json").read_text(encoding="utf-8"))  # it may be a copy of a run elsewhere

@@ -95,10 +95,7 @@ def build(
                               multi_label=config.multi_label))
         check_groups_apart(data.train, data.val)
     folder = data.folder or Path(config.data)
-    config = check_labels(config, data)
-    if config.on_error == "raise":
-        check_files_exist(data.train, data.val)
-    data.notes += clip_length_notes(config.clip_len, data.train)
+    config = check_data(config, data)
     model, notes = build_model(config, len(data.class_names))
     model.to(device)
     criterion = build_criterion(config, data)
@@ -123,11 +120,21 @@ def check_num_batches(num_videos: int, batch_size: int) -> None:
                          f"{num_processes()} processes; take a smaller --batch-size or fewer processes")
 
 
-def check_labels(config: RunConfig, data: DataFolder) -> RunConfig:
-    """The config with ``multi_label`` as the data has it.
+def check_data(config: RunConfig, data: DataFolder) -> RunConfig:
+    """The config with ``multi_label`` as the data has it; a note on clips longer than the videos goes to the data's.
 
-    Raises ValueError for a flag that does not go with it, and for a class of several labels without a training video.
+    Raises:
+        ValueError: a flag does not go with the data, or a class of several labels has no training video.
+        FileNotFoundError: a video is not there, where such videos are not skipped.
     """
+    config = _with_labels(config, data)
+    if config.on_error == "raise":
+        check_files_exist(*([data.train] if data.train is data.val else [data.train, data.val]))
+    data.notes += clip_length_notes(config.clip_len, data.train)
+    return config
+
+
+def _with_labels(config: RunConfig, data: DataFolder) -> RunConfig:
     if data.train.label_sets is None:
         return config
     without = np.flatnonzero(~data.train.label_sets.any(axis=0))

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.data.groups import known_groups
 from tinyaction.data.lists import VideoList
-from tinyaction.models.checkpoint import versions
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.report import write_report
@@ -21,7 +19,7 @@ from tinyaction.results.shortcuts import Shortcut, write_shortcuts
 from tinyaction.results.summary import result_lines
 from tinyaction.training.build import STAND_IN
 from tinyaction.training.folds import divide
-from tinyaction.training.identity import ListIdentity, fingerprint
+from tinyaction.training.identity import ListIdentity, fingerprint, origin
 from tinyaction.training.probe import MAX_FOLDS, least_groups
 from tinyaction.training.shortcuts import most_frequent, of_folds, of_lists, of_network
 
@@ -40,9 +38,8 @@ class Measured:
     def facts(self) -> dict[str, Any]:
         videos = self.dataset.videos
         return {**self.config, "class_names": self.class_names, "num_val": len(self.evaluation.labels),
-                "multi_label": self.evaluation.is_multi_label, "versions": versions(),
-                "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-                "data_fingerprint": fingerprint([ListIdentity.of(videos, self.config["data"])])}
+                "multi_label": self.evaluation.is_multi_label,
+                **origin(fingerprint([ListIdentity.of(videos, self.config["data"])]))}
 
     @property
     def record(self) -> EpochRecord:

@@ -20,8 +20,6 @@ import numpy as np
 import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
-from tinyaction.data.clip_length import clip_length_notes
-from tinyaction.data.dataset import check_files_exist
 from tinyaction.data.groups import known_groups
 from tinyaction.device import choose_device
 from tinyaction.files import write_whole
@@ -40,7 +38,7 @@ from tinyaction.training.build import (
     OnLine,
     build_datasets,
     build_model,
-    check_labels,
+    check_data,
     prepare_folder,
 )
 from tinyaction.training.config import RunConfig
@@ -128,10 +126,7 @@ def run_folds(
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
     data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by).merged()
-    check_labels(config, data)
-    if config.on_error == "raise":
-        check_files_exist(data.train)
-    data.notes += clip_length_notes(config.clip_len, data.train)
+    check_data(config, data)
     divide(data.train, data.class_names, config.folds)                 # before anything is computed
     run = RunFolder(config.out, name=f"{config.model}-folds", trackers=config.trackers, on_line=on_line)
     try:

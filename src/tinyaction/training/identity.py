@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList
 from tinyaction.data.long_videos import LongVideo
+from tinyaction.models.checkpoint import versions
 from tinyaction.text import some_of
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of
 from tinyaction.training.distributed import gather_objects, num_processes
@@ -39,6 +41,12 @@ class ListIdentity:
             sizes.update(b"%d\0" % _size(videos[index][0]))
         labels = hashlib.sha256(videos.label_bytes())
         return cls(len(videos), *(digest.hexdigest()[:16] for digest in (names, labels, sizes)))
+
+
+def origin(data_fingerprint: str) -> dict[str, Any]:
+    """What config.json says of when and with what a run or an evaluation was made, and of which data."""
+    return {"versions": versions(), "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "data_fingerprint": data_fingerprint}
 
 
 def fingerprint(lists: Sequence[ListIdentity]) -> str:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tinyaction.data.annotations import DataFolder
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.models import model_arguments
-from tinyaction.models.checkpoint import Checkpoint, versions
+from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.models.recognizer import Recognizer
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.report import write_report
@@ -18,7 +17,7 @@ from tinyaction.results.shortcuts import Shortcut, shortcut_sentences, write_sho
 from tinyaction.text import shell_line
 from tinyaction.training.build import STAND_IN, eval_arguments
 from tinyaction.training.config import RunConfig, default_hyperparameters, flag_of, timeline_hyperparameters
-from tinyaction.training.identity import ListIdentity, fingerprint
+from tinyaction.training.identity import ListIdentity, fingerprint, origin
 from tinyaction.training.shortcuts import most_frequent
 
 
@@ -43,10 +42,8 @@ def run_facts(
     return {**asdict(config), "class_names": data.class_names, "stand_in": is_stand_in(config.data),
             "device_used": str(device), "num_train": len(data.train), "num_val": len(data.val),
             "most_frequent_class": "" if data.is_multi_label else data.class_names[most_frequent(data.train.labels)],
-            "versions": versions(), "command": command_of(config),
-            "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "data_fingerprint": fingerprint(lists or [ListIdentity.of(videos, folder) for videos in (
-                data.train, data.val)])}
+            "command": command_of(config),
+            **origin(fingerprint(lists or [ListIdentity.of(videos, folder) for videos in (data.train, data.val)]))}
 
 
 def command_of(config: RunConfig) -> str:

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
-from tinyaction.data.clip_length import clip_length_notes
-from tinyaction.data.dataset import check_files_exist
 from tinyaction.data.groups import check_groups_apart, known_groups
 from tinyaction.data.loader import BadVideo
 from tinyaction.data.pipelines import eval_pipeline
@@ -35,7 +33,7 @@ from tinyaction.training.build import (
     OnLine,
     build_datasets,
     build_model,
-    check_labels,
+    check_data,
     eval_arguments,
     prepare_folder,
 )
@@ -77,10 +75,7 @@ def run_probe(
     data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by,
                      multi_label=config.multi_label)
     check_groups_apart(data.train, data.val)
-    config = check_labels(config, data)
-    if config.on_error == "raise":
-        check_files_exist(data.train, data.val)
-    data.notes += clip_length_notes(config.clip_len, data.train)
+    config = check_data(config, data)
     model, notes = build_model(config, len(data.class_names))
     run = RunFolder(config.out, name=f"{config.model}-probe", trackers=config.trackers, on_line=on_line)
     try:

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.data.segments import Segment as TrueSegment
 from tinyaction.device import choose_device
 from tinyaction.models import check_input, model_arguments
-from tinyaction.models.checkpoint import Checkpoint, versions
+from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.models.temporal import TemporalNetwork, TimelineModel, num_step_features, temporal_loss
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache
@@ -32,7 +31,7 @@ from tinyaction.text import counted
 from tinyaction.training.build import OnCount, OnLine, build_model, eval_arguments
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import num_processes
-from tinyaction.training.identity import fingerprint_of_segments
+from tinyaction.training.identity import fingerprint_of_segments, origin
 from tinyaction.training.outcome import command_of
 from tinyaction.training.probe_run import is_mirroring
 from tinyaction.training.schedule import learning_rate
@@ -309,8 +308,9 @@ def choose_min_score(training: TimelineRun, timelines: Sequence[Timeline], val: 
     hours = background_hours(truth, durations)
     training.run.log(f"segments are told above a score of {chosen:.3f}: so the validation videos have at most "
                      f"{per_hour:g} false events an hour of background, of which they have {clock(3600 * hours)}")
-    if hours * per_hour < SURE_EVENTS[0]:
-        most = SURE_EVENTS[int(hours * per_hour + 1e-9)] / max(hours, 1e-9)
+    num_allowed = int(hours * per_hour + 1e-9)
+    if num_allowed < len(SURE_EVENTS):
+        most = SURE_EVENTS[num_allowed] / max(hours, 1e-9)
         training.run.log(f"note: with 95 % certainty that is fewer than {most:.1f} an hour; to promise {per_hour:g} "
                          f"it takes {clock(3600 * SURE_EVENTS[0] / per_hour)} of background "
                          "without one: list validation videos in which nothing happens")
@@ -323,10 +323,9 @@ def write_results(
     config, run = training.config, training.run
     metrics = leave_timelines(run, {
         **asdict(config), "class_names": training.class_names, "stand_in": False, "device_used": str(training.device),
-        "num_train": len(training.videos.train), "num_val": len(val), "versions": versions(),
-        "command": command_of(config), "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "data_fingerprint": fingerprint_of_segments((*training.videos.train, *training.videos.val),
-                                                    training.videos.source.parent),
+        "num_train": len(training.videos.train), "num_val": len(val), "command": command_of(config),
+        **origin(fingerprint_of_segments((*training.videos.train, *training.videos.val),
+                                         training.videos.source.parent)),
     }, timelines, [true_segments(one.video) for one in val])
     run.log(f"best epoch {best_epoch} of {config.epochs}, by the accuracy of its steps on the validation videos:")
     for line in (*metrics.lines(), *usage_lines(run.path, config.data, val[0].video.path)):
