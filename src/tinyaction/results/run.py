@@ -260,6 +260,7 @@ class SavedPrediction:
     label_score: float
     labels: tuple[int, ...] = ()  # of several labels all of them; the two above are then the first, or -1
     predicted_labels: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()  # of several labels, of each class
 
     @property
     def is_right(self) -> bool:
@@ -390,7 +391,8 @@ def _label_set_of(row: Mapping[str, str], numbers: Mapping[str, int]) -> SavedPr
                          for column in ("class", "predicted"))
     first, first_predicted = (numbers_of[0] if numbers_of else -1 for numbers_of in (labels, predicted))
     return SavedPrediction(from_cell(row["path"]), first, first_predicted, float(row["score"]),
-                           float(row["class_score"] or math.nan), labels, predicted)
+                           float(row["class_score"] or math.nan), labels, predicted,
+                           tuple(float(row[f"score_{name}"]) for name in numbers if f"score_{name}" in row))
 
 
 def end_of_name(filename: str) -> str:
