@@ -51,6 +51,7 @@ LABEL_SET_METRICS = (
     "epoch", "lr", "train_loss", "train_exact_match", "val_loss", "val_map", "val_f1", "val_exact_match")
 TIMES = ("data_seconds", "compute_seconds")
 FOLDS = ("fold", "videos", "train_videos", "accuracy", "mean_class_accuracy", "loss", "chosen", "num_groups", "groups")
+LABEL_SET_FOLDS = ("fold", "videos", "train_videos", "map", "f1", *FOLDS[5:])
 OLD_COLUMNS = {"seconds_waiting": "data_seconds", "seconds_computing": "compute_seconds"}  # of earlier versions
 LOCK = ".lock"
 
@@ -374,7 +375,8 @@ def read_run(folder: str | Path) -> Run:
     path = folder / "predictions.csv"
     parse = _label_set_of if config.get("multi_label") else _prediction_of
     predictions = read_table_rows(path, PREDICTIONS, lambda row: parse(row, numbers)) if path.is_file() else []
-    folds = read_table_rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
+    columns = LABEL_SET_FOLDS if config.get("multi_label") else FOLDS
+    folds = read_table_rows(folder / "folds.csv", columns, dict) if (folder / "folds.csv").is_file() else []
     has_classes = config.get("multi_label") and (folder / "classes.csv").is_file()
     classes = read_table_rows(folder / "classes.csv", CLASSES, dict) if has_classes else []
     return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")), folds,
