@@ -162,7 +162,7 @@ def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count
     settings = StoreSettings(format=config.store, short_side=short_side)
     folder = default_store(config.data, settings)
     make_store(config.data, folder, settings, num_workers=config.num_workers, allow_outside=config.allow_outside,
-               group_by=config.group_by, on_line=on_line, on_count=on_count)
+               group_by=config.group_by, multi_label=config.multi_label, on_line=on_line, on_count=on_count)
     return folder
 
 
