@@ -9,8 +9,9 @@ import pytest
 from servers import RangeServer, serve
 from video_files import write_by_pyav, write_h264
 
-from tinyaction import places
-from tinyaction.places import PlaceError, PlaceFile, is_place, url_of, without_secrets
+from tinyaction import place_file, places
+from tinyaction.place_file import PlaceFile
+from tinyaction.places import PlaceError, is_place, url_of, without_secrets
 from tinyaction.video import VideoError, open_video
 
 needs_http = pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="aiohttp, of the extra 'cloud'")
@@ -72,7 +73,7 @@ def test_errors_are_those_of_the_local_file(videos, in_memory, name):
 
 @needs_http
 def test_a_clip_reads_what_it_needs(videos, server, monkeypatch):
-    monkeypatch.setattr(places, "BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr(place_file, "BLOCK_BYTES", 1 << 12)
     size = (videos / "long.mp4").stat().st_size
     assert read(f"{server.url}/long.mp4", range(300, 316)) == read(videos / "long.mp4", range(300, 316))
     assert server.num_bytes < size / 2
@@ -144,7 +145,7 @@ def test_what_is_a_place():
 
 
 def test_blocks_are_fetched_once_and_ahead(monkeypatch):
-    monkeypatch.setattr(places, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(place_file, "BLOCK_BYTES", 10)
     content = bytes(range(200))
     fsspec.filesystem("memory").pipe_file("/blocks/a", content)
     file = PlaceFile("memory://blocks/a")

@@ -6,11 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from tinyaction.files import is_part, part_folder
+from tinyaction.place_file import fetch_place
 from tinyaction.places import (
     NoSuchBucketError,
     NoSuchPlaceError,
     PlaceError,
-    fetch_place,
     is_place,
     list_place,
     path_inside,

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from tinyaction.places import NoSuchPlaceError, PlaceError, PlaceFile, is_place, suffix_of
+from tinyaction.place_file import PlaceFile
+from tinyaction.places import NoSuchPlaceError, PlaceError, is_place, suffix_of
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
 from tinyaction.video.containers import (
     check_whole,
