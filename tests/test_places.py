@@ -90,19 +90,20 @@ def test_a_server_without_ranges_is_read_as_a_whole(videos, server):
 
 
 @needs_http
-@pytest.mark.parametrize(("failure", "sentence"), [
-    (403, "access is refused (403)"), (401, "access is refused (401)"), (404, "no such file"),
-    (503, "the server answers 503, after"), (429, "the server answers 429, after"),
-    ("drop", "the connection broke"), ("stall", "no answer, after 1 try in"), (418, "the server answers 418"),
+@pytest.mark.parametrize(("failure", "sentence", "kind"), [
+    (403, "access is refused (403)", "refused"), (401, "access is refused (401)", "refused"),
+    (404, "no such file", "missing"), (418, "the server answers 418", "unreadable"),
+    (503, "the server answers 503, after", "unreachable"), (429, "the server answers 429, after", "unreachable"),
+    ("drop", "the connection broke", "unreachable"), ("stall", "no answer, after 1 try in", "unreachable"),
 ])
-def test_a_server_that_fails_is_one_sentence(server: RangeServer, failure, sentence, monkeypatch):
+def test_a_server_that_fails_is_one_sentence(server: RangeServer, failure, sentence, kind, monkeypatch):
     if "after" in sentence or failure == "drop":
         monkeypatch.setenv("TINYACTION_PLACE_SECONDS", "0.4" if failure == "stall" else "1.5")
     server.failure = failure
     with pytest.raises(VideoError) as caught:
         open_video(f"{server.url}/b.mp4?token=secret")
     assert caught.value.reason.startswith(sentence)
-    assert caught.value.kind == ("missing" if failure == 404 else "unreachable")
+    assert caught.value.kind == kind
     assert str(caught.value).startswith(f"{server.url}/b.mp4: ")
     assert "secret" not in str(caught.value)
 

@@ -38,19 +38,32 @@ class PlaceError(OSError):
 
     Attributes:
         reason: what stands in the way, without the address.
+        kind: as of a VideoError.
     """
+
+    kind = "unreadable"
 
     def __init__(self, path: AnyPath, reason: str) -> None:
         super().__init__(f"{without_secrets(str(path))}: {reason}")
         self.reason = reason
 
 
+class UnreachableError(PlaceError):
+    """Nothing can be read or written there now."""
+
+    kind = "unreachable"
+
+
 class NoSuchPlaceError(PlaceError, FileNotFoundError):
     """There is nothing at an address."""
+
+    kind = "missing"
 
 
 class RefusedError(PlaceError):
     """The server gives no access."""
+
+    kind = "refused"
 
 
 class NoSuchBucketError(NoSuchPlaceError):
@@ -112,13 +125,13 @@ def file_system(path: AnyPath) -> tuple[Any, str]:
         options = _options(protocol)
         return fsspec.core.url_to_fs(url_of(path), **options)
     except ImportError:
-        raise PlaceError(path, f"a package that reads {protocol}:// is missing; pip install 'tinyaction[cloud]'"
-                         ) from None
+        raise UnreachableError(path, f"a package that reads {protocol}:// is missing; pip install 'tinyaction[cloud]'"
+                               ) from None
     except ValueError as error:
         if "rotocol" not in str(error):
             raise PlaceError(path, "this is no address that can be read") from None
-        raise PlaceError(path, f"the protocol {protocol}:// is unknown; pip install 'tinyaction[cloud]' brings s3, "
-                         "gs, https and hf, others are packages of fsspec") from None
+        raise UnreachableError(path, f"the protocol {protocol}:// is unknown; pip install 'tinyaction[cloud]' brings "
+                               "s3, gs, https and hf, others are packages of fsspec") from None
 
 
 def _options(protocol: str) -> dict[str, Any]:
@@ -160,7 +173,7 @@ def request(
         left = begin + limit - time.monotonic()
         if left <= pause:
             counted = "1 try" if num_tries == 1 else f"{num_tries} tries"
-            raise PlaceError(path, f"{reason}, after {counted} in {time.monotonic() - begin:.0f} s")
+            raise UnreachableError(path, f"{reason}, after {counted} in {time.monotonic() - begin:.0f} s")
         time.sleep(pause)
         pause *= 2
 

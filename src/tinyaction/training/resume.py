@@ -276,8 +276,8 @@ class CheckpointManager:
                 self.save()
             if is_empty or isinstance(error, PeerFailedError):
                 raise
-            raise ValueError(f"{error}; the steps before are saved: mend the file, or add --on-error skip, and go on "
-                             f"with: {go_on}") from None
+            advice = "go on" if error.kind == "unreachable" else "mend the file, or add --on-error skip, and go on"
+            raise ValueError(f"{error}; the steps before are saved: {advice} with: {go_on}") from None
         except BaseException:
             is_empty = self._is_empty()
             raise
