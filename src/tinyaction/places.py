@@ -253,15 +253,20 @@ def list_place(path: AnyPath, *, is_deep: bool = False) -> list[str]:
 
     Raises NoSuchPlaceError where nothing is there, or the server has no list of it.
     """
+    return sorted(sizes_in_place(path, is_deep=is_deep))
+
+
+def sizes_in_place(path: AnyPath, *, is_deep: bool = False) -> dict[str, int]:
+    """The same with their bytes, -1 where the list does not tell them, as pages of HTTP."""
     protocol = url_of(path).partition("://")[0]
 
-    def work(system: Any, inner: str) -> list[str]:
-        if is_deep:
-            return list(system.find(inner))
-        return [entry["name"] for entry in system.ls(inner, detail=True) if entry["type"] == "file"]
+    def work(system: Any, inner: str) -> list[tuple[str, Any]]:
+        found = (system.find(inner, detail=True).items() if is_deep else
+                 [(entry["name"], entry) for entry in system.ls(inner, detail=True) if entry["type"] == "file"])
+        return [(name, entry.get("size")) for name, entry in found]
 
-    found = request(path, work)
-    return sorted(name if is_place(name) else f"{protocol}://{name.lstrip('/')}" for name in found)
+    return {name if is_place(name) else f"{protocol}://{name.lstrip('/')}": -1 if size is None else int(size)
+            for name, size in request(path, work)}
 
 
 def write_place(path: AnyPath, source: Path | bytes) -> None:
