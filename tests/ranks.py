@@ -26,11 +26,13 @@ class Ranks:
     """Processes 0 to n - 1 of one training.
 
     ``argv`` are the flags of all, ``own`` further ones of a rank. ``diary`` is a folder into which each process writes
-    the videos of its batches. ``max_file_bytes`` stands for a full disk, of rank 0.
+    the videos of its batches. ``max_file_bytes`` stands for a full disk, of rank 0. ``folders`` stand for machines: in
+    the first rank 0 works, in the second rank 1, ... ``environment`` is that of all.
     """
 
     def __init__(self, num: int, output: Path, *argv: object, own: dict[int, list[object]] | None = None,
-                 diary: Path | None = None, max_file_bytes: int = 0, has_dropout: bool = True) -> None:
+                 diary: Path | None = None, max_file_bytes: int = 0, has_dropout: bool = True,
+                 folders: list[Path] | None = None, environment: dict[str, str] | None = None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -38,10 +40,11 @@ class Ranks:
         self.processes = []
         for rank in range(num):
             words = [*map(str, argv), *map(str, (own or {}).get(rank, []))]
-            environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num, "LOCAL_WORLD_SIZE": num,
-                           "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            own_environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num, "LOCAL_WORLD_SIZE": num,
+                               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **(environment or {})}
             self.processes.append(processes.Process(target=be_rank, args=(
-                words, environment, output, diary, max_file_bytes if rank == 0 else 0, has_dropout)))
+                words, own_environment, output, diary, max_file_bytes if rank == 0 else 0, has_dropout,
+                folders and folders[rank])))
             self.processes[-1].start()
 
     def is_running(self) -> bool:
@@ -96,8 +99,9 @@ class Torchrun:
 
 def be_rank(
     argv: list[str], environment: dict[str, object], output: Path, diary: Path | None = None, max_file_bytes: int = 0,
-    has_dropout: bool = True,
+    has_dropout: bool = True, folder: Path | None = None,
 ) -> None:
+    os.chdir(folder or ".")
     os.environ |= {name: str(value) for name, value in environment.items()}
     descriptor = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(descriptor, 1)

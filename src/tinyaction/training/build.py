@@ -81,7 +81,7 @@ def build(
     """
     device = start_processes(choose_device(config.device))
     config = replace(config, resume=config.resume or broadcast_from_main(folder_of_job(config)))
-    num_at_start = processes_at_start(config.resume) if config.resume else num_processes()
+    num_at_start = broadcast_from_main(processes_at_start(config.resume) if config.resume else num_processes())
     batch_size, grad_accum = share_step(config.batch_size, config.grad_accum, num_before=num_at_start,
                                         num_now=num_processes(), keep_rounds=config.sync_batch_norm)
     amp = choose_amp(config.amp, device)
