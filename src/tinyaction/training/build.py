@@ -29,6 +29,7 @@ from tinyaction.training.distributed import (
     broadcast_from_main,
     main_process_first,
     num_processes,
+    once_a_machine,
     rank,
     start_processes,
 )
@@ -90,9 +91,7 @@ def build(
         on_line, on_count = None, None
     if data is None:
         folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-        data = main_process_first(
-            lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by,
-                              multi_label=config.multi_label))
+        data = find_training_data(config, folder)
         check_groups_apart(data.train, data.val)
     folder = data.folder or Path(config.data)
     config = check_data(config, data)
@@ -110,6 +109,14 @@ def build(
         model.compile()
     return Training(config, device, folder, data, train_set, val_set, model, train_loader, val_loader, updater,
                     criterion, lr, notes, num_at_start)
+
+
+def find_training_data(config: RunConfig, folder: Path) -> DataFolder:
+    """What a run trains on; of several processes of a machine one reads it."""
+    def read(folder: Path, allow_outside: bool, group_by: str, multi_label: bool) -> DataFolder:
+        return find_data(folder, allow_outside=allow_outside, group_by=group_by, multi_label=multi_label)
+
+    return once_a_machine(read, folder, config.allow_outside, config.group_by, config.multi_label)
 
 
 def check_num_batches(num_videos: int, batch_size: int) -> None:
