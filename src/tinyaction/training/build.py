@@ -29,6 +29,7 @@ from tinyaction.training.distributed import (
     broadcast_from_main,
     main_process_first,
     num_processes,
+    once_a_machine,
     rank,
     start_processes,
 )
@@ -90,7 +91,7 @@ def build(
         on_line, on_count = None, None
     if data is None:
         folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-        data = main_process_first(lambda: find_run_data(config, folder))
+        data = once_a_machine(find_data, folder, **flags_of_data(config))
         check_groups_apart(data.train, data.val)
     folder = data.folder or Path(config.data)
     config = check_data(config, data)
@@ -112,8 +113,12 @@ def build(
 
 def find_run_data(config: RunConfig, folder: str | Path, *, keep_split: bool = True) -> DataFolder:
     """The videos of a run in a folder, its data or the store of them; see :func:`find_data`."""
-    return find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=keep_split,
-                     multi_label=config.multi_label)
+    return find_data(folder, keep_split=keep_split, **flags_of_data(config))
+
+
+def flags_of_data(config: RunConfig) -> dict[str, Any]:
+    """Arguments of :func:`find_data`."""
+    return {"allow_outside": config.allow_outside, "group_by": config.group_by, "multi_label": config.multi_label}
 
 
 def check_num_batches(num_videos: int, batch_size: int) -> None:
