@@ -1,6 +1,6 @@
 """``--task timeline --unknown-rate``: from which distance on a segment is none of the classes.
 
-A segment is the mean of its steps' features, before they are reduced for the network over time, as little is left there
+A segment is the mean of its steps' features, before they are reduced for the network over time, where little is left
 of what no class has. Class means are of the segments that are labelled in the training videos; the threshold, and the
 kind of distance, of those in the validation videos.
 """
