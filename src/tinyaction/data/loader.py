@@ -42,6 +42,7 @@ from tinyaction.data.workers import (
     how_it_ended,
     is_halted,
     kill_at_exit,
+    kill_with,
     start_worker,
 )
 from tinyaction.video import VideoError
@@ -135,6 +136,7 @@ class VideoLoader:
         self._torch_loader: DataLoader[Any] | None = None   # kept with its workers over the epochs
         self._is_done = True                                # whether its last iteration reached the end
         self._workers: list[multiprocessing.process.BaseProcess] = []
+        kill_with(self, self._workers)
         self._waiting_since = 0.0                           # for a batch, in seconds of time.monotonic()
 
     def __len__(self) -> int:
@@ -387,7 +389,7 @@ class VideoLoader:
         """Kill the workers; the next iteration starts new ones."""
         for process in self._workers:
             process.kill()
-        self._workers = []
+        self._workers.clear()
         self._torch_loader = None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyaction.data.segments import Segment, check_segments, iter_segments, label_names
-from tinyaction.data.shared_memory import SharedArray
+from tinyaction.data.shared_array import GrowingArray, SharedArray
 
 CHUNK = 10_000  # values that are Python's at a time: all of a long list take four times the memory
 
@@ -21,11 +21,27 @@ class Packer:
     """Collects texts, one at a time."""
 
     def __init__(self) -> None:
-        self.packed, self.ends = bytearray(), array("q", [0])
+        self.num_bytes = 0
+        self._packed, self._ends = GrowingArray("u1"), GrowingArray("i8")
+        self._piece, self._piece_ends = bytearray(), array("q", [0])  # the last texts
 
     def add(self, text: str) -> None:
-        self.packed += text.encode("utf-8", "surrogateescape")
-        self.ends.append(len(self.packed))
+        content = text.encode("utf-8", "surrogateescape")
+        self._piece += content
+        self.num_bytes += len(content)
+        self._piece_ends.append(self.num_bytes)
+        if len(self._piece_ends) >= CHUNK:
+            self._keep_piece()
+
+    def _keep_piece(self) -> None:
+        self._packed.extend(self._piece)
+        self._ends.extend(self._piece_ends)
+        self._piece, self._piece_ends = bytearray(), array("q")
+
+    def finished(self) -> tuple[SharedArray, SharedArray]:
+        """All texts as bytes, and where each begins and the last ends."""
+        self._keep_piece()
+        return self._packed.finished(), self._ends.finished()
 
 
 class PackedTexts:
@@ -36,8 +52,7 @@ class PackedTexts:
             given, texts = texts, Packer()
             for text in given:
                 texts.add(text)
-        self._packed = SharedArray(np.frombuffer(texts.packed, dtype=np.uint8))
-        self._ends = SharedArray(np.frombuffer(texts.ends, dtype=np.int64))
+        self._packed, self._ends = texts.finished()
         self._places: SharedArray | None = None  # of those that were taken
 
     def __len__(self) -> int:
@@ -138,7 +153,7 @@ class Rows(Collection[Segment]):
                 packer.add(row.others[name])
         of_number = {name: np.frombuffer(values, np.int32) for name, values in numbers.items()}
         return cls(source, PackedTexts(paths), FewTexts([label for label, _ in labels], of_number["label"]),
-                   FewTexts(list(splits), of_number["split"]), PackedTexts(groups) if groups.packed else None,
+                   FewTexts(list(splits), of_number["split"]), PackedTexts(groups) if groups.num_bytes else None,
                    of_number["line"], None if is_whole else np.frombuffer(starts), None if is_whole else
                    np.frombuffer(ends), {name: PackedTexts(packer) for name, packer in others.items()})
 
@@ -193,12 +208,12 @@ class Rows(Collection[Segment]):
         return {int(self.labels.numbers[place]): self[place] for place in np.sort(first[first >= 0]).tolist()}
 
 
-def read_rows(path: str | Path) -> Rows:
-    """Read a CSV file of whole videos, "path,label", or of segments, which must not overlap.
+def read_rows(path: str | Path, *, multi_label: bool = False) -> Rows:
+    """Read a CSV file of whole videos, "path,label", or of segments; see :func:`check_segments` of overlaps.
 
     A label may be empty; see :func:`tinyaction.data.segments.check_no_label`.
     """
     rows = Rows.of(iter_segments(path, ("path", "label"), may_be_empty="label"))
     if not rows.is_whole:
-        check_segments(list(rows))
+        check_segments(list(rows), multi_label=multi_label)
     return rows

@@ -29,6 +29,7 @@ from tinyaction.training.distributed import (
     broadcast_from_main,
     main_process_first,
     num_processes,
+    once_a_machine,
     rank,
     start_processes,
 )
@@ -90,9 +91,7 @@ def build(
         on_line, on_count = None, None
     if data is None:
         folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-        data = main_process_first(
-            lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by,
-                              multi_label=config.multi_label))
+        data = once_a_machine(find_data, folder, **flags_of_data(config))
         check_groups_apart(data.train, data.val)
     folder = data.folder or Path(config.data)
     config = check_data(config, data)
@@ -110,6 +109,16 @@ def build(
         model.compile()
     return Training(config, device, folder, data, train_set, val_set, model, train_loader, val_loader, updater,
                     criterion, lr, notes, num_at_start)
+
+
+def find_run_data(config: RunConfig, folder: str | Path, *, keep_split: bool = True) -> DataFolder:
+    """The videos of a run in a folder, its data or the store of them; see :func:`find_data`."""
+    return find_data(folder, keep_split=keep_split, **flags_of_data(config))
+
+
+def flags_of_data(config: RunConfig) -> dict[str, Any]:
+    """Arguments of :func:`find_data`."""
+    return {"allow_outside": config.allow_outside, "group_by": config.group_by, "multi_label": config.multi_label}
 
 
 def check_num_batches(num_videos: int, batch_size: int) -> None:
@@ -158,7 +167,7 @@ def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count
     settings = StoreSettings(format=config.store, short_side=short_side)
     folder = default_store(config.data, settings)
     make_store(config.data, folder, settings, num_workers=config.num_workers, allow_outside=config.allow_outside,
-               group_by=config.group_by, on_line=on_line, on_count=on_count)
+               group_by=config.group_by, multi_label=config.multi_label, on_line=on_line, on_count=on_count)
     return folder
 
 

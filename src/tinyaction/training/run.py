@@ -17,6 +17,7 @@ from tinyaction.results.multilabel import NO_POSITIVE_THRESHOLD
 from tinyaction.results.progress import OnBatch, Progress
 from tinyaction.results.run import TIMES, RunFolder, check_new, epoch_sort_key, read_run, usage_lines
 from tinyaction.results.summary import result_lines
+from tinyaction.text import counted
 from tinyaction.training.auto import choose_model
 from tinyaction.training.build import NO_WEIGHTS, STAND_IN, OnCount, OnLine, Training, build
 from tinyaction.training.config import RunConfig
@@ -305,8 +306,8 @@ def process_lines(training: Training) -> list[str]:
     if num_processes() == training.num_processes == 1:
         return []
     num_batches = training.updater.grad_accum * num_processes()
-    return [f"{num_processes()} processes: a step is made of {num_batches} batches of "
-            f"{training.train_loader.batch_size}"]
+    return [f"{counted(num_processes(), 'process')}: a step is made of "
+            f"{counted(num_batches, 'batch')} of {training.train_loader.batch_size}"]
 
 
 def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:
