@@ -24,6 +24,7 @@ from tinyaction.prepare.stored_file import StoreSettings
 from tinyaction.results.run import RunFolder
 from tinyaction.results.run_copy import fetch_run, local_run_folder
 from tinyaction.training.config import RunConfig
+from tinyaction.training.identity import ListIdentity, RunIdentity, differences
 from tinyaction.training.resume import resumed_config
 from tinyaction.training.run import train
 from tinyaction.video import open_video
@@ -65,6 +66,35 @@ def test_lists_elsewhere_are_those_here(lists, memory):
     assert len(open_video(path)) == 6
     assert rows(find_data(f"{url}/bars_train_list.txt")) == rows(local)
     assert len(VideoDataset(f"{url}/bars_train_list.txt", lambda results: results)) == 4
+
+
+def identities(source):
+    data = find_data(source)
+    return [ListIdentity.of(videos, data.folder or source) for videos in (data.train, data.val)]
+
+
+def test_another_file_at_the_same_address_is_noticed(lists, memory, monkeypatch):
+    """As of files here, by its size; data that is moved elsewhere is the same data."""
+    url, local = memory(lists), identities(lists)
+    asked = []
+    monkeypatch.setattr("tinyaction.training.identity.size_and_version", lambda path: asked.append(path) or (7, 7))
+    assert identities(url) == local
+    assert not asked                                                   # the lists of train/ and val/ tell
+    system = fsspec.filesystem("memory")
+    path = find_data(url).train[2][0]
+    system.pipe_file(path, system.cat_file(path) + b"more")
+    before, now = (RunIdentity(["a", "b"], *both, {}, 1, "float32") for both in (local, identities(url)))
+    assert differences(before, now) == ["files of its training videos were replaced: their sizes differ"]
+    monkeypatch.setattr("tinyaction.training.identity.MAX_SIZES", 3)
+    monkeypatch.setattr("tinyaction.training.identity.MAX_ASKED", 2)
+    identities(url)
+    assert [Path(path).name for path in asked] == ["clip 0.mp4", "clip 3.mp4"]  # of a longer list
+
+
+def test_sizes_over_http_are_asked_for(lists):
+    pytest.importorskip("aiohttp", reason="of the extra 'cloud'")
+    with serve(lists.parent) as server:
+        assert identities(f"{server.url}/lists") == identities(lists)
 
 
 def test_class_folders_and_tables_elsewhere(tmp_path, memory):

@@ -24,9 +24,9 @@ import torch
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.data.annotations import VideoList, find_data
 from tinyaction.data.loader import EpochSampler, VideoLoader
-from tinyaction.training.build import find_training_data
+from tinyaction.training.build import find_run_data
 from tinyaction.training.config import RunConfig
-from tinyaction.training.distributed import gather_objects, start_processes, stop_processes
+from tinyaction.training.distributed import gather_objects, once_a_machine, start_processes, stop_processes
 from tinyaction.training.identity import ListIdentity
 
 MEMORY = "private / with its part of what is shared / with all of it"
@@ -131,7 +131,7 @@ def be_rank(folder: str, rank: int, num_ranks: int, port: int) -> None:
     start_processes(torch.device("cpu"))
     before = memory_mib(os.getpid())
     with measured(f"rank {rank}: opening the list"):
-        data = find_training_data(RunConfig(folder), Path(folder))
+        data = once_a_machine(lambda: find_run_data(RunConfig(folder), folder), folder)
     gather_objects(None)
     with measured(f"rank {rank}: its digests"):
         identity = ListIdentity.of(data.train, folder)

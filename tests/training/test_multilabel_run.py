@@ -286,7 +286,6 @@ def test_class_weights_and_mixup_know_several_labels(lights):
 
 
 @pytest.mark.parametrize(("more", "rule"), [
-    ({"folds": 2}, "--folds goes with one label a video"),
     ({"balanced": True}, "--balanced goes with one label a video.*; take --class-weights"),
 ])
 def test_what_knows_one_label_only_is_refused(lights, tmp_path, more, rule):

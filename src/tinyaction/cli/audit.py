@@ -9,7 +9,7 @@ from textwrap import wrap
 from tinyaction.audit.audit import audit_data
 from tinyaction.audit.page import audit_lines, write_audit, write_groups
 from tinyaction.audit.parts import features_in_part, paths_of
-from tinyaction.cli import Parser, errors_to_exit_code, say
+from tinyaction.cli import Parser, add_list_flags, errors_to_exit_code, list_flags, say
 from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.progress import CountLine
 from tinyaction.files import check_output
@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-workers", type=int, default=-1, help="processes that decode; -1 (default) is one per "
                         "core")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
+    add_list_flags(parser)
     parser.add_argument("--force", action="store_true", help="replace a CSV that tinyaction wrote before")
     add_part_flags(parser)
     return parser.parse_args(argv)
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, parts: Path | None = None) -> int:
     """Features of parts are kept beside the data, where this finds them; ``parts`` says of which videos they are."""
     config = RunConfig(args.data, method="probe", model=args.model, weights=args.weights, clip_len=args.clip_len,
                        size=args.size, group_by=args.group_by, num_workers=args.num_workers, device=args.device,
-                       allow_outside=args.allow_outside, on_error="skip", max_skipped=1.0)
+                       on_error="skip", max_skipped=1.0, **list_flags(args))
     folder = check_output(args.out, flag="--out", inputs=[args.data], is_folder=True)
     if args.write_groups:
         check_output(args.write_groups, flag="--write-groups", inputs=[args.data, args.out], force=args.force)

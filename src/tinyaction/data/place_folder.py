@@ -10,12 +10,12 @@ from tinyaction.data.class_folders import LIST_SUFFIXES, is_video
 from tinyaction.data.folder import DataFolder
 from tinyaction.data.lists import VideoList
 from tinyaction.data.tables import read_lines
+from tinyaction.place_file import fetch_place
 from tinyaction.places import (
     NoSuchBucketError,
     NoSuchPlaceError,
     PlaceError,
     RefusedError,
-    fetch_place,
     is_place,
     list_place,
     path_inside,

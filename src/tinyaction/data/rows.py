@@ -212,12 +212,12 @@ class Rows(Collection[Segment]):
         return {int(self.labels.numbers[place]): self[place] for place in np.sort(first[first >= 0]).tolist()}
 
 
-def read_rows(path: str | Path) -> Rows:
-    """Read a CSV file of whole videos, "path,label", or of segments, which must not overlap.
+def read_rows(path: str | Path, *, multi_label: bool = False) -> Rows:
+    """Read a CSV file of whole videos, "path,label", or of segments; see :func:`check_segments` of overlaps.
 
     A label may be empty; see :func:`tinyaction.data.segments.check_no_label`.
     """
     rows = Rows.of(iter_segments(path, ("path", "label"), may_be_empty="label"))
     if not rows.is_whole:
-        check_segments(list(rows))
+        check_segments(list(rows), multi_label=multi_label)
     return rows

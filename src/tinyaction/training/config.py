@@ -262,7 +262,6 @@ def check_folds(config: RunConfig) -> None:
 def check_multi_label(config: RunConfig) -> None:
     """Raise ValueError for flags that know one label a video only."""
     for name, is_given, advice in (
-        ("--folds", config.folds > 0, "leave it out"),
         ("--balanced", config.balanced, "take --class-weights"),
         ("--task timeline", config.task == "timeline", "leave out --multi-label"),
         ("--unknown-rate", config.unknown_rate > 0, "leave it out: a video may have none of the labels"),

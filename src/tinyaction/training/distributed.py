@@ -220,12 +220,13 @@ def main_process_first(function: Callable[[], T]) -> T:
     return function() if result is None else result
 
 
-def once_a_machine(function: Callable[..., T], *arguments: object) -> T:
+def once_a_machine(function: Callable[[], T], arguments: object) -> T:
     """Call a function in rank 0, then in one process of each machine; the others there map the arrays that it made.
 
-    A process with other arguments than the first of its machine calls it as well, so that a check sees both results.
+    ``arguments`` are what its result depends on: a process with others than the first of its machine calls it as well,
+    so that a check sees both results.
     """
-    result = function(*arguments) if rank() == 0 else None
+    result = function() if rank() == 0 else None
     if num_processes() == 1:
         assert result is not None
         return result
@@ -234,7 +235,7 @@ def once_a_machine(function: Callable[..., T], *arguments: object) -> T:
     first = keys.index(keys[rank()])
     address, offer = "", None
     if rank() == first:
-        result = function(*arguments) if result is None else result
+        result = function() if result is None else result
         with suppress(OSError):  # a system without such memory
             offer = Offer(result) if keys.count(keys[first]) > 1 else None
             address = offer.address if offer else ""
@@ -242,7 +243,7 @@ def once_a_machine(function: Callable[..., T], *arguments: object) -> T:
     try:
         result = take_offer(addresses[first]) if result is None else result
     except OSError:  # not to be reached from here
-        result = function(*arguments)
+        result = function()
     gather_objects(None)  # until all have it
     return result
 

@@ -19,7 +19,8 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from tinyaction.places import PlaceError, PlaceFile, is_place, suffix_of
+from tinyaction.place_file import PlaceFile
+from tinyaction.places import PlaceError, is_place, suffix_of
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
 from tinyaction.video.pictures import PICTURE_SUFFIXES, decode_picture, picture_size
 from tinyaction.video.store_info import INFO_FILE, MAX_INFO_BYTES, checked_info, make_again, own_info, times

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from tinyaction.places import NoSuchPlaceError, PlaceError, PlaceFile, is_place, suffix_of
+from tinyaction.place_file import PlaceFile
+from tinyaction.places import PlaceError, is_place, suffix_of
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
 from tinyaction.video.containers import (
     check_whole,
@@ -434,8 +435,7 @@ def _errors_named(path: Path) -> Iterator[None]:
     except (VideoError, _NeedsCopyError):
         raise
     except PlaceError as error:
-        kind = "missing" if isinstance(error, NoSuchPlaceError) else "unreachable"
-        raise VideoError(path, error.reason, kind=kind) from None
+        raise VideoError(path, error.reason, kind=error.kind) from None
     except MemoryError as error:
         raise VideoError(path, f"there is not enough memory for it ({error})", kind="too large") from None
     except Exception as error:
