@@ -66,6 +66,10 @@ class RefusedError(PlaceError):
     kind = "refused"
 
 
+class IsFolderError(NoSuchPlaceError):
+    """There is a folder where a file is wanted."""
+
+
 class NoSuchBucketError(NoSuchPlaceError):
     """Not even the bucket is there."""
 
