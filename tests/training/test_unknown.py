@@ -139,10 +139,10 @@ def test_folds_measure_on_what_was_held_out(folder, tmp_path):
 
 
 def test_directions_by_hand():
-    pooled = torch.tensor([[2.0, 1.0], [4.0, 1.0], [3.0, 2.0], [3.0, 0.0]])    # left, right, above, below (3, 1)
-    found = fit_class_means("direction", pooled, torch.tensor([0, 0, 1, 2]), 4)
+    pooled = torch.tensor([[3.0, 2.0], [3.0, 2.0], [3.0, -1.0]])       # above twice, and below (3, 1)
+    found = fit_class_means("direction", pooled, torch.tensor([1, 1, 2]), 4)
     assert found.kind == "direction" and found.centre.tolist() == [3, 1]
-    assert found.class_means.tolist() == [[0, 0], [0, 1], [0, -1], [0, 0]]  # without videos: as the largest
+    assert found.class_means.tolist() == [[0, 1], [0, 1], [0, -1], [0, 1]]  # without videos: as the largest
     unknown = Unknown(found.centre, found.class_means[1:3], temperature=1.0, threshold=1.0)
     assert unknown.distances(torch.tensor([[3.0, 9.0], [9.0, 1.0]])).tolist() == pytest.approx([0, 2**0.5])
     assert unknown.is_unknown(torch.tensor([[3.0, 9.0], [9.0, 1.0]])) == [False, True]
