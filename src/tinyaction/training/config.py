@@ -133,8 +133,9 @@ class RunConfig:
     shortcuts: str = flag("quick", "what simpler models get, in the report: quick takes at most about a fifth of one "
                                    "evaluation; all shows every video with other frames as well; or none",
                           choices=("quick", "all", "none"))
-    unknown_rate: float = flag(0.0, "share of clips of the classes that may be told unknown, as 0.05: predict then "
-                                    "says so of clips that are far from all classes; 0 never", at_least=0, below=1)
+    unknown_rate: float = flag(0.0, "share of clips, or of a timeline's segments, of the classes that may be told "
+                                    "unknown, as 0.05: predict then says so of those that are far from all classes; "
+                                    "0 never", at_least=0, below=1)
     background: str = flag("", "folder of clips that are none of the classes: they choose the threshold, where no "
                                "--unknown-rate does, and show what it finds", metavar="DIR")
 
