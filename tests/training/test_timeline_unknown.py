@@ -12,10 +12,12 @@ from tinyaction.cli import main
 from tinyaction.data.segments import Segment as Labelled
 from tinyaction.models.unknown import Unknown
 from tinyaction.prepare.streams import make_streams
+from tinyaction.results import timeline as timeline_module
 from tinyaction.results.calibration import threshold_at_rate
-from tinyaction.results.timeline import RunMeans, Timeline, join_unknown
+from tinyaction.results.run import RunFolder
+from tinyaction.results.timeline import RunMeans, Timeline, join_unknown, step_means
 from tinyaction.results.timeline_metrics import Segment
-from tinyaction.results.timeline_report import read_timelines, unknown_lines
+from tinyaction.results.timeline_report import leave_timelines, read_timelines, unknown_lines
 from tinyaction.training.timeline_unknown import fit_unknown, pooled_segments
 
 NAMES = ["run", "jump", "background"]
@@ -85,6 +87,15 @@ def test_unknown_segments_that_touch_are_one_and_no_action():
     assert told.actions() == told.segments() and unknown_lines([told]) == []
 
 
+def test_the_figures_are_those_of_the_actions(tmp_path):
+    run = RunFolder(str(tmp_path / "run"))
+    metrics = leave_timelines(run, {}, [timeline()], [[Segment(0, 1, "run")]])
+    run.close()
+    assert metrics.edit == metrics.f1[0.5] == metrics.frame_accuracy == 1.0
+    (video,) = read_timelines(run.path / "timelines.csv")
+    assert [one.label for one in video.told] == ["run", "unknown", "unknown"]
+
+
 def test_segments_of_a_class_that_touch_stay_apart():
     runs = [Segment(0, 1, "run"), Segment(1, 2, "run")]
     told = join_unknown([*runs, Segment(2, 3, "unknown", 0.2), Segment(3, 6, "unknown", 0.6)])
@@ -138,6 +149,22 @@ def test_a_run_stores_what_prediction_says(result, folder, tmp_path, capsys):
     assert ",unknown," in (tmp_path / "t.csv").read_text()
     assert main(["predict", video, "--checkpoint", strict, "--device", "cpu", "--no-unknown", "--json"]) == 0
     assert "unknown" not in capsys.readouterr().out
+
+
+def test_prediction_adds_up_what_the_steps_of_each_run_have(result, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(timeline_module, "CHUNK_STEPS", 8)
+    monkeypatch.setattr(timeline_module, "PIECE_STEPS", 5)
+    predictor = ta.TimelinePredictor(with_threshold(result, tmp_path, 0.0), device="cpu")
+    predictor.model.temporal.reach = 3                                 # so that 40 steps are several chunks
+    video = str(folder / "val" / "stream0000.mp4")
+    told = predictor(video)
+    steps = torch.cat([step_means(piece) for piece in predictor.features.pieces(
+        video, *predictor.features.open(video))])
+    expected = RunMeans(2)
+    expected.add(told.scores.argmax(axis=1).tolist(), steps)
+    assert told.means.sums.keys() == expected.sums.keys() and told.means.num_steps == len(steps) == 40
+    for start, total in expected.sums.items():
+        torch.testing.assert_close(told.means.sums[start], total)
 
 
 def test_evaluate_counts_unknown_segments_as_nothing_told(result, folder, tmp_path, capsys):

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tinyaction.cli.predict import main as predict
 from tinyaction.cli.train import main as train
 from tinyaction.models.unknown import ClassMeans, Unknown, fit_class_means, logits_and_pooled, spread_basis
 from tinyaction.results.calibration import auroc, expected_calibration_error, threshold_at_rate, with_temperature
-from tinyaction.training.unknown import Known, PooledVideos
+from tinyaction.training.unknown import Known, PooledVideos, _Pooled
 from tinyaction.video.writer import write_video
 
 
@@ -221,6 +222,17 @@ def test_folds_are_each_by_the_others(cross):
     expected = torch.cat([fit_class_means("direction", train.features, train.labels, 3).distances(test.features)
                           for train, test in (parts, parts[::-1])])
     assert torch.equal(known.held_out("direction"), expected)
+
+
+def test_each_fold_is_held_out_from_the_others(cross):
+    found = replace(cross(6), names=list("abcdef"))
+    fold_of = {"a": 2, "b": 1, "c": 2, "d": 1, "e": 1, "f": 2}
+    data = SimpleNamespace(merged=lambda: SimpleNamespace(train=None))
+    splits, everything = _Pooled.splits(SimpleNamespace(of=lambda videos: found), data, fold_of)
+    assert everything is found
+    assert [(train.features.tolist(), test.features.tolist()) for train, test in splits] == [
+        (found.features[[0, 2, 5]].tolist(), found.features[[1, 3, 4]].tolist()),
+        (found.features[[1, 3, 4]].tolist(), found.features[[0, 2, 5]].tolist())]
 
 
 @pytest.mark.parametrize(("changes", "message"), [
