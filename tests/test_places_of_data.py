@@ -17,16 +17,19 @@ from tinyaction.cli import main
 from tinyaction.data.annotations import find_data
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.files import write_whole
+from tinyaction.models import create_model, load_weights
 from tinyaction.models.checkpoint import Checkpoint
+from tinyaction.place_file import fetch_place
 from tinyaction.places import PlaceError
 from tinyaction.prepare.store import make_store
 from tinyaction.prepare.stored_file import StoreSettings
 from tinyaction.results.run import RunFolder
 from tinyaction.results.run_copy import fetch_run, local_run_folder
 from tinyaction.training.config import RunConfig
+from tinyaction.training.identity import ListIdentity, RunIdentity, differences
 from tinyaction.training.resume import resumed_config
 from tinyaction.training.run import train
-from tinyaction.video import open_video
+from tinyaction.video import VideoError, open_video
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,35 @@ def test_lists_elsewhere_are_those_here(lists, memory):
     assert len(VideoDataset(f"{url}/bars_train_list.txt", lambda results: results)) == 4
 
 
+def identities(source):
+    data = find_data(source)
+    return [ListIdentity.of(videos, data.folder or source) for videos in (data.train, data.val)]
+
+
+def test_another_file_at_the_same_address_is_noticed(lists, memory, monkeypatch):
+    """As of files here, by its size; data that is moved elsewhere is the same data."""
+    url, local = memory(lists), identities(lists)
+    asked = []
+    monkeypatch.setattr("tinyaction.training.identity.size_and_version", lambda path: asked.append(path) or (7, 7))
+    assert identities(url) == local
+    assert not asked                                                   # the lists of train/ and val/ tell
+    system = fsspec.filesystem("memory")
+    path = find_data(url).train[2][0]
+    system.pipe_file(path, system.cat_file(path) + b"more")
+    before, now = (RunIdentity(["a", "b"], *both, {}, 1, "float32") for both in (local, identities(url)))
+    assert differences(before, now) == ["files of its training videos were replaced: their sizes differ"]
+    monkeypatch.setattr("tinyaction.training.identity.MAX_SIZES", 3)
+    monkeypatch.setattr("tinyaction.training.identity.MAX_ASKED", 2)
+    identities(url)
+    assert [Path(path).name for path in asked] == ["clip 0.mp4", "clip 3.mp4"]  # of a longer list
+
+
+def test_sizes_over_http_are_asked_for(lists):
+    pytest.importorskip("aiohttp", reason="of the extra 'cloud'")
+    with serve(lists.parent) as server:
+        assert identities(f"{server.url}/lists") == identities(lists)
+
+
 def test_class_folders_and_tables_elsewhere(tmp_path, memory):
     folder = tmp_path / "classes"
     for number in range(6):
@@ -83,6 +115,22 @@ def test_class_folders_and_tables_elsewhere(tmp_path, memory):
     videos = find_data(url, allow_outside=True).val
     assert videos[0][0] == "s3://b/1.mp4?sig=key"  # to read it
     assert videos.item_name(0) == "s3://b/1.mp4"   # to write it down
+
+
+def test_folders_of_frames_elsewhere(tmp_path, frame_folder, memory):
+    for number in range(4):
+        frame_folder(num=5 + number, folder=f"frames/train/clip{number}")
+    (tmp_path / "frames/a_train_list.txt").write_text("".join(f"clip{n} {5 + n} {n % 2}\n" for n in range(4)))
+    (tmp_path / "frames/a_val_list.txt").write_text("clip0 5 0\n")
+    url = memory(tmp_path / "frames")
+    data, local = find_data(url), find_data(tmp_path / "frames")
+    assert rows(data) == rows(local)
+    for index in range(4):
+        here, there = open_video(local.train[index][0]), open_video(data.train[index][0])
+        assert len(there) == 5 + index
+        assert (here.get_batch([4, 0, 2]) == there.get_batch([4, 0, 2])).all()
+    with pytest.raises(VideoError, match=f"^{url}/train: no frames in the folder; they are named img_00001.jpg"):
+        open_video(f"{url}/train")
 
 
 def test_data_that_is_not_there(memory, lists):
@@ -135,6 +183,30 @@ def test_a_checkpoint_elsewhere(tmp_path, memory):
     (tmp_path / "run" / "best.pt").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=rf"^{memory(tmp_path / 'run')}/best.pt: "):
         Checkpoint.load(url)
+
+
+def test_weights_elsewhere_are_fetched_once(tmp_path, lists, memory, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    (tmp_path / "run").mkdir()
+    fetched = []
+    monkeypatch.setattr("tinyaction.models.hub.fetch_place",
+                        lambda *arguments: (fetched.append(arguments[0]), fetch_place(*arguments)))
+    for bias in (1.0, 2.0):                                            # another file at the same address
+        save_toy(tmp_path / "run" / "a.pt")
+        checkpoint = Checkpoint.load(tmp_path / "run" / "a.pt")
+        checkpoint.state_dict["cls_head.fc.bias"].fill_(bias)
+        checkpoint.save(tmp_path / "run" / "a.pt")
+        url = memory(tmp_path / "run") + "/a.pt"
+        for _ in range(2):
+            model = create_model("conv2d", 2)
+            assert load_weights(model, "conv2d", url).source == url
+            assert model.cls_head.fc.bias.tolist() == [bias] * 2
+    assert len(fetched) == 2
+    with pytest.raises(FileNotFoundError, match="none.pt: no such file"):
+        load_weights(model, "conv2d", f"memory://{tmp_path.name}/none.pt")
+    config = RunConfig("data", model="tsm-resnet18", weights="https://me:key@host/a.pt?sig=key")
+    identity = RunIdentity.of(config, find_data(lists), lists, None, num_processes=1)
+    assert identity.flags["weights"] == "https://host/a.pt"            # it is written into last.pt
 
 
 def test_a_run_is_copied_and_goes_on(tmp_path, lists, memory, monkeypatch):

@@ -72,7 +72,8 @@ class VideoLoader:
         pin_memory: page-locked batches, for faster copies to a CUDA device.
         prefetch: batches that each worker makes ahead.
         rank, num_ranks: number of this process among several; see :func:`tinyaction.data.order.rank_batches`.
-        on_error: "raise" the error of a video, or "skip" the video: its batch is smaller, ``loader.bad`` lists it.
+        on_error: "raise" the error of a video, or "skip" the video: its batch is smaller, ``loader.bad`` lists it. One
+            that is unreachable is never skipped.
         max_skipped: largest share of an epoch's videos that may be skipped.
         video_timeout: seconds that a worker may take for one video before it is stopped; no limit without workers.
 
@@ -223,7 +224,7 @@ class VideoLoader:
     # ---- bad videos ------------------------------------------------------------------------------------------------
 
     def _fail(self, failure: "Failure") -> None:
-        if self.on_error == "raise":
+        if self.on_error == "raise" or getattr(failure.error, "kind", "") == "unreachable":
             raise failure.error
         filename = self.dataset.filename(failure.index) if failure.index >= 0 else ""
         reason = f"{failure.error}" or type(failure.error).__name__

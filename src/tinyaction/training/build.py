@@ -1,6 +1,7 @@
 """Build everything that training needs from the config of a run: :func:`build`."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from tinyaction.training.distributed import (
     broadcast_from_main,
     main_process_first,
     num_processes,
+    once_a_machine,
     rank,
     start_processes,
 )
@@ -81,7 +83,7 @@ def build(
     """
     device = start_processes(choose_device(config.device))
     config = replace(config, resume=config.resume or broadcast_from_main(folder_of_job(config)))
-    num_at_start = processes_at_start(config.resume) if config.resume else num_processes()
+    num_at_start = broadcast_from_main(processes_at_start(config.resume) if config.resume else num_processes())
     batch_size, grad_accum = share_step(config.batch_size, config.grad_accum, num_before=num_at_start,
                                         num_now=num_processes(), keep_rounds=config.sync_batch_norm)
     amp = choose_amp(config.amp, device)
@@ -90,7 +92,8 @@ def build(
         on_line, on_count = None, None
     if data is None:
         folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-        data = main_process_first(lambda: find_run_data(config, folder))
+        key = (os.getcwd(), folder, config.allow_outside, config.group_by, config.multi_label)
+        data = once_a_machine(lambda: find_run_data(config, folder), key)
         check_groups_apart(data.train, data.val)
     folder = data.folder or Path(config.data)
     config = check_data(config, data)
