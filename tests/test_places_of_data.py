@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from hub import serve_hub
 from servers import serve
 from toys import save_toy, write_clip, write_set
 
@@ -356,38 +357,53 @@ def serve_gs():
     server.stop()
 
 
+@contextmanager
+def serve_hf():
+    """The same for the Hugging Face hub."""
+    pytest.importorskip("huggingface_hub", reason="of the extra 'cloud'")
+    with serve_hub() as hub:
+        yield {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_the-secret", "HF_HUB_DISABLE_XET": "1"}
+        assert "Bearer hf_the-secret" in hub.tokens
+        assert not [name for name, content in hub.files.items() if b"the-secret" in content]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("protocol", "serve_bucket"), [("s3", serve_s3), ("gs", serve_gs)])
-def test_a_cloud(protocol, serve_bucket, tmp_path, lists):
+@pytest.mark.parametrize(("bucket", "serve_bucket"), [
+    ("s3://bucket", serve_s3), ("gs://bucket", serve_gs), ("hf://datasets/me/clips", serve_hf)])
+def test_a_cloud(bucket, serve_bucket, tmp_path, lists):
     """Train, store, predict and go on from a bucket, equal to the same here; and a bucket that is not there."""
+    nowhere = f"{bucket.rpartition('/')[0]}/nowhere"
     flags = ["--model", "conv2d", "--weights", "none", "--size", "24", "--clip-len", "2", "--num-workers", "0",
              "--batch-size", "2", "--device", "cpu", "--epochs", "1"]
     script = f"""
 import fsspec, os
+from pathlib import Path
 from tinyaction.cli import main
-system, bucket = fsspec.filesystem({protocol!r}), "{protocol}://bucket"
-system.mkdir("bucket")
-system.put({str(lists)!r} + "/", "bucket/lists/", recursive=True)
-flags = {flags!r}
+from tinyaction.places import write_place
+flags, bucket, nowhere, lists = {flags!r}, {bucket!r}, {nowhere!r}, Path({str(lists)!r})
+if not bucket.startswith("hf"):
+    fsspec.filesystem(bucket[:2]).mkdir("bucket")
+for path in lists.rglob("*.*"):
+    write_place(f"{{bucket}}/lists/{{path.relative_to(lists)}}", path)
 assert main(["train", "--data", f"{{bucket}}/lists", "--out", f"{{bucket}}/run", *flags]) == 0
 assert main(["store", "--data", f"{{bucket}}/lists", "--out", f"{{bucket}}/store", "--format", "raw",
              "--short-side", "28"]) == 0
 assert main(["train", "--data", f"{{bucket}}/store", "--out", "stored", *flags]) == 0
 assert main(["predict", f"{{bucket}}/lists/val", "--checkpoint", f"{{bucket}}/run", "--csv", "there.csv"]) == 0
-assert main(["train", "--data", {str(lists)!r}, "--out", "here", *flags]) == 0
-assert main(["predict", {str(lists / "val")!r}, "--checkpoint", "here", "--csv", "here.csv"]) == 0
+assert main(["train", "--data", str(lists), "--out", "here", *flags]) == 0
+assert main(["predict", str(lists / "val"), "--checkpoint", "here", "--csv", "here.csv"]) == 0
 os.rename("runs", "first")
 assert main(["train", "--resume", f"{{bucket}}/run"]) == 0
-assert main(["predict", "{protocol}://nowhere/a.mp4", "--checkpoint", "here"]) == 2
-assert main(["train", "--data", "{protocol}://nowhere/clips", "--out", "x", *flags]) == 2
+assert main(["predict", f"{{nowhere}}/a.mp4", "--checkpoint", "here"]) == 2
+assert main(["train", "--data", f"{{nowhere}}/clips", "--out", "x", *flags]) == 2
 """
     with serve_bucket() as environment:
         done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, **environment},
                               capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 2 and all(line.startswith(f"error: {protocol}://nowhere/") for line in errors)
-    assert protocol != "s3" or "there is no such bucket" in errors[0]
+    assert len(errors) == 2 and all(line.startswith(f"error: {nowhere}/") for line in errors)
+    assert bucket[:2] != "s3" or "there is no such bucket" in errors[0]
     states = [Checkpoint.load(tmp_path / name).state_dict for name in ("here", "first/run", "runs/run")]
     assert all(torch.equal(state[name], states[0][name]) for state in states[1:] for name in state)
     scores = [[line.split(",")[1:] for line in (tmp_path / name).read_text().splitlines()]
