@@ -145,7 +145,7 @@ def open_list(environment: dict[str, object], folder: Path, machine: str, argume
         return VideoList([f"{argument} {number}.mp4" for number in range(500)], range(500))
 
     start_processes(torch.device("cpu"))
-    videos = once_a_machine(read, argument)
+    videos = once_a_machine(lambda: read(argument), argument)
     place = videos._names._packed.array.ctypes.data
     maps = [line.replace("-", " ", 1).split() for line in Path("/proc/self/maps").read_text().splitlines()]
     inode = next(words[5] for words in maps if int(words[0], 16) <= place < int(words[1], 16))

@@ -24,6 +24,8 @@ import torch
 from tinyaction.cli import Parser, errors_to_exit_code
 from tinyaction.data.annotations import VideoList, find_data
 from tinyaction.data.loader import EpochSampler, VideoLoader
+from tinyaction.training.build import find_run_data
+from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import gather_objects, once_a_machine, start_processes, stop_processes
 from tinyaction.training.identity import ListIdentity
 
@@ -129,7 +131,7 @@ def be_rank(folder: str, rank: int, num_ranks: int, port: int) -> None:
     start_processes(torch.device("cpu"))
     before = memory_mib(os.getpid())
     with measured(f"rank {rank}: opening the list"):
-        data = once_a_machine(find_data, folder)
+        data = once_a_machine(lambda: find_run_data(RunConfig(folder), folder), folder)
     gather_objects(None)
     with measured(f"rank {rank}: its digests"):
         identity = ListIdentity.of(data.train, folder)

@@ -119,7 +119,8 @@ def iter_segments(path: str | Path, required: Sequence[str], *, may_be_empty: st
     is_ours = Path(path).name in (SPLIT_FILE, CLEAN_FILE)  # safe for spreadsheets
     for where, cells in read_table(path, required, together=("start", "end"), may_be_empty=may_be_empty):
         cells = {column: from_cell(cell) for column, cell in cells.items()} if is_ours else cells
-        others = {column: cell for column, cell in cells.items() if column not in ("", *COLUMNS, "split", "group")}
+        others = {column: cell for column, cell in cells.items() if column not in ("", *COLUMNS, "split", "group")
+                  } if len(cells) > 2 else {}                          # ten million rows mostly have no more
         start, end = parse_range(cells["start"], cells["end"], where) if "start" in cells else (0.0, math.inf)
         group = cells.get("group", "")
         num_with_group += group != ""

@@ -1,6 +1,7 @@
 """Build everything that training needs from the config of a run: :func:`build`."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,7 +92,8 @@ def build(
         on_line, on_count = None, None
     if data is None:
         folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-        data = once_a_machine(find_data, folder, **flags_of_data(config))
+        key = (os.getcwd(), folder, config.allow_outside, config.group_by, config.multi_label)
+        data = once_a_machine(lambda: find_run_data(config, folder), key)
         check_groups_apart(data.train, data.val)
     folder = data.folder or Path(config.data)
     config = check_data(config, data)
@@ -113,12 +115,8 @@ def build(
 
 def find_run_data(config: RunConfig, folder: str | Path, *, keep_split: bool = True) -> DataFolder:
     """The videos of a run in a folder, its data or the store of them; see :func:`find_data`."""
-    return find_data(folder, keep_split=keep_split, **flags_of_data(config))
-
-
-def flags_of_data(config: RunConfig) -> dict[str, Any]:
-    """Arguments of :func:`find_data`."""
-    return {"allow_outside": config.allow_outside, "group_by": config.group_by, "multi_label": config.multi_label}
+    return find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=keep_split,
+                     multi_label=config.multi_label)
 
 
 def check_num_batches(num_videos: int, batch_size: int) -> None:

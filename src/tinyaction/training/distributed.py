@@ -220,21 +220,22 @@ def main_process_first(function: Callable[[], T]) -> T:
     return function() if result is None else result
 
 
-def once_a_machine(function: Callable[..., T], *arguments: object, **keywords: object) -> T:
+def once_a_machine(function: Callable[[], T], arguments: object) -> T:
     """Call a function in rank 0, then in one process of each machine; the others there map the arrays that it made.
 
-    A process with other arguments than the first of its machine calls it as well, so that a check sees both results.
+    ``arguments`` are what its result depends on: a process with others than the first of its machine calls it as well,
+    so that a check sees both results.
     """
-    result = function(*arguments, **keywords) if rank() == 0 else None
+    result = function() if rank() == 0 else None
     if num_processes() == 1:
         assert result is not None
         return result
     broadcast_from_main(None)  # barrier: the other ranks wait here
-    keys = gather_objects((machine(), arguments, keywords))
+    keys = gather_objects((machine(), arguments))
     first = keys.index(keys[rank()])
     address, offer = "", None
     if rank() == first:
-        result = function(*arguments, **keywords) if result is None else result
+        result = function() if result is None else result
         with suppress(OSError):  # a system without such memory
             offer = Offer(result) if keys.count(keys[first]) > 1 else None
             address = offer.address if offer else ""
@@ -242,7 +243,7 @@ def once_a_machine(function: Callable[..., T], *arguments: object, **keywords: o
     try:
         result = take_offer(addresses[first]) if result is None else result
     except OSError:  # not to be reached from here
-        result = function(*arguments, **keywords)
+        result = function()
     gather_objects(None)  # until all have it
     return result
 
