@@ -6,7 +6,7 @@
     labels                    out-of-fold probabilities of a probe              needs features
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -111,8 +111,13 @@ def clips_for_width(width: float, accuracy: float = 0.9) -> int:
         num_clips += 10
 
 
-def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Audit:
+def audit_data(
+    config: RunConfig, *, looked_at: Iterable[tuple[str, ClipFacts | str]] | None = None,
+    on_line: OnLine | None = None, on_count: OnCount | None = None,
+) -> Audit:
     """Look at a data set and say what is doubtful. Features need ``config.weights``; without them the rest is done.
+
+    ``looked_at``: what :func:`look_at_files` gave, where that was done before.
 
     Raises ValueError or OSError: a list, a flag or the weights are wrong; the message names it.
     """
@@ -120,7 +125,14 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     data = audit_folder(config, on_line=on_line, on_count=on_count)
     videos = data.train.joined(data.val) if data.is_split and len(data.val) else data.train
     num_train = len(data.train)
-    facts, unreadable = look_at_all(videos, config, lambda done, total: count("clips looked at", done, total))
+    paths = list(dict.fromkeys(videos.paths()))
+    found: dict[str, ClipFacts | str] = {}
+    for path, one in look_at_files(paths, config) if looked_at is None else looked_at:
+        found[path] = one
+        count("clips looked at", len(found), len(paths))
+    of_clips = [found[path] for path in videos.paths()]
+    facts = [None if isinstance(one, str) else one for one in of_clips]
+    unreadable = {path: why for path in paths if isinstance(why := found[path], str)}
     pairs = find_pairs([None if one is None else one.keypoints for one in facts],
                        on_clip=lambda done, total: count("clips compared", done, total))
     known = None if videos.groups is None else list(videos.groups)
@@ -179,22 +191,12 @@ def _find_clips(folder: Path, config: RunConfig) -> DataFolder:
         return data
 
 
-def look_at_all(
-    videos: VideoList, config: RunConfig, on_file: Callable[[int, int], None]
-) -> tuple[list[ClipFacts | None], dict[str, str]]:
-    """Facts of each clip of the list, and why the others have none; each file is read once, in other processes."""
-    paths = list(dict.fromkeys(videos[index][0] for index in range(len(videos))))
-    seen: dict[str, ClipFacts] = {}
-    unreadable: dict[str, str] = {}
+def look_at_files(paths: Sequence[str], config: RunConfig) -> Iterator[tuple[str, ClipFacts | str]]:
+    """(path, facts of the clip, or why it cannot be read) in any order; each file is read once, in another process."""
     for path, result in map_in_processes(look_at, paths, num_workers=max(1, config.num_workers),
                                          timeout_seconds=config.video_timeout):
-        if isinstance(result, ClipFacts):
-            seen[path] = result
-        else:
-            assert isinstance(result, Lost | VideoError)
-            unreadable[path] = result.reason
-        on_file(len(seen) + len(unreadable), len(paths))
-    return [seen.get(videos[index][0]) for index in range(len(videos))], unreadable
+        assert isinstance(result, ClipFacts | Lost | VideoError)
+        yield path, result if isinstance(result, ClipFacts) else result.reason
 
 
 def folds_of(
