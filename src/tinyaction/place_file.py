@@ -116,7 +116,8 @@ class PlaceFile:
         return self._whole[start:stop]
 
     def _checked(self, system: Any, inner: str, start: int, stop: int) -> bytes:
-        content = bytes(system.cat_file(inner, start=start, end=stop))
+        options = {"cache_type": "none"} if system.protocol == "hf" else {}  # it would read 5 MB ahead each time
+        content = bytes(system.cat_file(inner, start=start, end=stop, **options))
         if len(content) not in (stop - start, self._size):  # the whole file: of a server without ranges
             raise EOFError
         return content

@@ -146,7 +146,7 @@ def _options(protocol: str) -> dict[str, Any]:
     if protocol in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {
             "connect_timeout": SECONDS_A_TRY, "read_timeout": SECONDS_A_TRY, "retries": {"max_attempts": 0}}}
-    return {}
+    return {"use_listings_cache": False} if protocol in ("gs", "gcs") else {}
 
 
 _tries_of: dict[str, list[Future[Any]]] = {}  # of the addresses that were written to; some may not have ended
