@@ -15,33 +15,48 @@ import torch
 import tinyaction.training.loop
 import tinyaction.training.run
 from tinyaction.cli.train import main
+from tinyaction.data import shared_array
+from tinyaction.data.lists import VideoList
 from tinyaction.files import is_alive
 from tinyaction.models.checkpoint import Checkpoint
+from tinyaction.training import distributed
+from tinyaction.training.distributed import once_a_machine, start_processes, stop_processes
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["tinyaction.cli.train", "torch._dynamo", "torch.distributed"])
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def environment_of(rank: int, num: int, port: int) -> dict[str, object]:
+    return {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num, "LOCAL_WORLD_SIZE": num, "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port}
 
 
 class Ranks:
     """Processes 0 to n - 1 of one training.
 
     ``argv`` are the flags of all, ``own`` further ones of a rank. ``diary`` is a folder into which each process writes
-    the videos of its batches. ``max_file_bytes`` stands for a full disk, of rank 0.
+    the videos of its batches. ``max_file_bytes`` stands for a full disk, of rank 0. ``folders`` stand for machines: in
+    the first rank 0 works, in the second rank 1, ... ``environment`` is that of all.
     """
 
     def __init__(self, num: int, output: Path, *argv: object, own: dict[int, list[object]] | None = None,
-                 diary: Path | None = None, max_file_bytes: int = 0, has_dropout: bool = True) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+                 diary: Path | None = None, max_file_bytes: int = 0, has_dropout: bool = True,
+                 folders: list[Path] | None = None, environment: dict[str, str] | None = None) -> None:
+        port = free_port()
         self.output = output
         self.processes = []
         for rank in range(num):
             words = [*map(str, argv), *map(str, (own or {}).get(rank, []))]
-            environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num, "LOCAL_WORLD_SIZE": num,
-                           "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            own_environment = {**environment_of(rank, num, port), **(environment or {})}
             self.processes.append(processes.Process(target=be_rank, args=(
-                words, environment, output, diary, max_file_bytes if rank == 0 else 0, has_dropout)))
+                words, own_environment, output, diary, max_file_bytes if rank == 0 else 0, has_dropout,
+                folders and folders[rank])))
             self.processes[-1].start()
 
     def is_running(self) -> bool:
@@ -96,8 +111,9 @@ class Torchrun:
 
 def be_rank(
     argv: list[str], environment: dict[str, object], output: Path, diary: Path | None = None, max_file_bytes: int = 0,
-    has_dropout: bool = True,
+    has_dropout: bool = True, folder: Path | None = None,
 ) -> None:
+    os.chdir(folder or ".")
     os.environ |= {name: str(value) for name, value in environment.items()}
     descriptor = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(descriptor, 1)
@@ -112,6 +128,30 @@ def be_rank(
     if max_file_bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     raise SystemExit(main(argv))
+
+
+def open_list(environment: dict[str, object], folder: Path, machine: str, argument: str) -> None:
+    """Read a list as training does; write down (names, whether this process read it, the memory where they lie)."""
+    os.environ |= {name: str(value) for name, value in environment.items()}
+    shared_array.LEAST_SHARED = 1000
+    if machine == "unreachable":
+        shared_array.MemoryFile.place = "/proc/1/fd/999999"
+    elif machine:
+        distributed.machine = lambda: machine
+    calls = []
+
+    def read(argument: str) -> VideoList:
+        calls.append(argument)
+        return VideoList([f"{argument} {number}.mp4" for number in range(500)], range(500))
+
+    start_processes(torch.device("cpu"))
+    videos = once_a_machine(lambda: read(argument), argument)
+    place = videos._names._packed.array.ctypes.data
+    maps = [line.replace("-", " ", 1).split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    inode = next(words[5] for words in maps if int(words[0], 16) <= place < int(words[1], 16))
+    found = [list(videos.paths()), len(calls), inode]
+    (folder / f"{environment['RANK']}.json").write_text(json.dumps(found))
+    stop_processes()
 
 
 def keep_diary(folder: Path) -> None:

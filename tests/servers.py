@@ -12,11 +12,18 @@ from typing import Any
 
 
 class RangeServer(ThreadingHTTPServer):
-    """``url`` of a folder. ``failure`` is a status, "stall" or "drop" for all requests, or for the first so many."""
+    """``url`` of a folder.
+
+    ``failure`` is a status, "stall" or "drop": after ``num_fine`` requests that are answered the next ``num_failures``
+    end so. Files of the names in ``refused`` are answered with 403.
+    """
 
     daemon_threads = True
     failure: int | str = 0
+    num_fine = 0
     num_failures = 10**9
+    num_requests = 0
+    refused: frozenset[str] = frozenset()
     has_ranges = True
     num_bytes = 0
 
@@ -56,8 +63,16 @@ class Handler(SimpleHTTPRequestHandler):
             super().do_HEAD()
 
     def _has_failed(self) -> bool:
-        self.server.num_failures -= 1
-        failure = self.server.failure if self.server.num_failures >= 0 else 0
+        server = self.server
+        server.num_requests += 1
+        failure: int | str = 0
+        if server.failure and server.num_fine > 0:
+            server.num_fine -= 1
+        elif server.failure and server.num_failures > 0:
+            server.num_failures -= 1
+            failure = server.failure
+        elif Path(self.path).name in server.refused:
+            failure = 403
         if failure == "stall":
             time.sleep(5)
         if isinstance(failure, int) and failure:

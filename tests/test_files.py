@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -96,6 +98,16 @@ def test_what_a_killed_process_left_goes_with_the_next_write_and_a_living_one_ke
     files._remove_parts_once.cache_clear()                             # a new process begins with an empty one
     write_whole(tmp_path / "last.pt", "whole")
     assert sorted(os.listdir(tmp_path)) == [".notes.part", "last.pt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux tells of processes in /proc")
+def test_a_process_that_has_ended_is_not_alive_although_its_parent_never_asks():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert files.is_alive(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)          # it has ended, and its number is still taken
+    assert not files.is_alive(process.pid)
+    process.communicate()
 
 
 @pytest.mark.parametrize("folder", ["new", "empty"])

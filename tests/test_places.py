@@ -6,11 +6,13 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from hub import serve_hub
 from servers import RangeServer, serve
 from video_files import write_by_pyav, write_h264
 
-from tinyaction import places
-from tinyaction.places import PlaceError, PlaceFile, is_place, url_of, without_secrets
+from tinyaction import place_file, places
+from tinyaction.place_file import PlaceFile
+from tinyaction.places import PlaceError, is_place, url_of, without_secrets
 from tinyaction.video import VideoError, open_video
 
 needs_http = pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="aiohttp, of the extra 'cloud'")
@@ -72,13 +74,31 @@ def test_errors_are_those_of_the_local_file(videos, in_memory, name):
 
 @needs_http
 def test_a_clip_reads_what_it_needs(videos, server, monkeypatch):
-    monkeypatch.setattr(places, "BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr(place_file, "BLOCK_BYTES", 1 << 12)
     size = (videos / "long.mp4").stat().st_size
     assert read(f"{server.url}/long.mp4", range(300, 316)) == read(videos / "long.mp4", range(300, 316))
     assert server.num_bytes < size / 2
     server.num_bytes = 0
     read(f"{server.url}/long.mp4", range(600))
     assert server.num_bytes == size  # none twice
+
+
+def test_a_clip_of_the_hub_reads_what_it_needs(videos, monkeypatch):
+    """huggingface_hub would read 5 MB ahead of each range."""
+    hub_package = pytest.importorskip("huggingface_hub", reason="of the extra 'cloud'")
+    hub_package.HfFileSystem.clear_instance_cache()
+    with serve_hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+                            hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        hub.files["b/long.mp4"] = (videos / "long.mp4").read_bytes()
+        assert places.list_place("hf://datasets/me/clips/b") == ["hf://datasets/me/clips/b/long.mp4"]
+        path = "hf://datasets/me/clips/b/long.mp4"
+        reader = open_video(path)
+        assert (reader.get_batch([300, 316]) == open_video(videos / "long.mp4").get_batch([300, 316])).all()
+        assert hub.num_bytes == reader.file.num_bytes_read
+        assert places.read_place(path) == hub.files["b/long.mp4"]
+    hub_package.HfFileSystem.clear_instance_cache()
 
 
 @needs_http
@@ -89,19 +109,20 @@ def test_a_server_without_ranges_is_read_as_a_whole(videos, server):
 
 
 @needs_http
-@pytest.mark.parametrize(("failure", "sentence"), [
-    (403, "access is refused (403)"), (401, "access is refused (401)"), (404, "no such file"),
-    (503, "the server answers 503, after"), (429, "the server answers 429, after"),
-    ("drop", "the connection broke"), ("stall", "no answer, after 1 try in"), (418, "the server answers 418"),
+@pytest.mark.parametrize(("failure", "sentence", "kind"), [
+    (403, "access is refused (403)", "refused"), (401, "access is refused (401)", "refused"),
+    (404, "no such file", "missing"), (418, "the server answers 418", "unreadable"),
+    (503, "the server answers 503, after", "unreachable"), (429, "the server answers 429, after", "unreachable"),
+    ("drop", "the connection broke", "unreachable"), ("stall", "no answer, after 1 try in", "unreachable"),
 ])
-def test_a_server_that_fails_is_one_sentence(server: RangeServer, failure, sentence, monkeypatch):
+def test_a_server_that_fails_is_one_sentence(server: RangeServer, failure, sentence, kind, monkeypatch):
     if "after" in sentence or failure == "drop":
         monkeypatch.setenv("TINYACTION_PLACE_SECONDS", "0.4" if failure == "stall" else "1.5")
     server.failure = failure
     with pytest.raises(VideoError) as caught:
         open_video(f"{server.url}/b.mp4?token=secret")
     assert caught.value.reason.startswith(sentence)
-    assert caught.value.kind == ("missing" if failure == 404 else "unreachable")
+    assert caught.value.kind == kind
     assert str(caught.value).startswith(f"{server.url}/b.mp4: ")
     assert "secret" not in str(caught.value)
 
@@ -144,7 +165,7 @@ def test_what_is_a_place():
 
 
 def test_blocks_are_fetched_once_and_ahead(monkeypatch):
-    monkeypatch.setattr(places, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(place_file, "BLOCK_BYTES", 10)
     content = bytes(range(200))
     fsspec.filesystem("memory").pipe_file("/blocks/a", content)
     file = PlaceFile("memory://blocks/a")

@@ -240,4 +240,6 @@ def is_alive(process: int) -> bool:
         return False
     except OSError:  # another user's
         pass
+    with suppress(OSError):  # Linux: one that has ended stays until its parent asks, which a halted parent never does
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True

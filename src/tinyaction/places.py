@@ -6,18 +6,14 @@ Credentials are those of the environment; what is written down of an address is 
 """
 
 import importlib
-import io
 import os
 import re
-import tempfile
 import threading
 import time
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,9 +24,6 @@ LIMIT_SECONDS = 60.0  # of a request with all its tries; TINYACTION_PLACE_SECOND
 SECONDS_A_TRY = 20.0
 FIRST_WAIT_SECONDS = 0.5  # before the second try; then twice as long each time
 SECONDS_A_BYTE = 1e-6  # more time for what is sent: 1 MB a second
-BLOCK_BYTES = 1 << 17
-MOST_BLOCKS_AHEAD = 8  # that one request of a file read in turn brings
-NUM_CACHED_BLOCKS = 128
 PASSING_CODES = (408, 425, 429, 500, 502, 503, 504)
 NAMED_WITH_HASH = ("s3", "s3a", "gs", "gcs", "hf", "memory")  # there # is a letter of names and begins no fragment
 CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "UnauthorizedSSOTokenError")
@@ -45,19 +38,36 @@ class PlaceError(OSError):
 
     Attributes:
         reason: what stands in the way, without the address.
+        kind: as of a VideoError.
     """
+
+    kind = "unreadable"
 
     def __init__(self, path: AnyPath, reason: str) -> None:
         super().__init__(f"{without_secrets(str(path))}: {reason}")
         self.reason = reason
 
 
+class UnreachableError(PlaceError):
+    """Nothing can be read or written there now."""
+
+    kind = "unreachable"
+
+
 class NoSuchPlaceError(PlaceError, FileNotFoundError):
     """There is nothing at an address."""
+
+    kind = "missing"
 
 
 class RefusedError(PlaceError):
     """The server gives no access."""
+
+    kind = "refused"
+
+
+class IsFolderError(NoSuchPlaceError):
+    """There is a folder where a file is wanted."""
 
 
 class NoSuchBucketError(NoSuchPlaceError):
@@ -119,13 +129,13 @@ def file_system(path: AnyPath) -> tuple[Any, str]:
         options = _options(protocol)
         return fsspec.core.url_to_fs(url_of(path), **options)
     except ImportError:
-        raise PlaceError(path, f"a package that reads {protocol}:// is missing; pip install 'tinyaction[cloud]'"
-                         ) from None
+        raise UnreachableError(path, f"a package that reads {protocol}:// is missing; pip install 'tinyaction[cloud]'"
+                               ) from None
     except ValueError as error:
         if "rotocol" not in str(error):
             raise PlaceError(path, "this is no address that can be read") from None
-        raise PlaceError(path, f"the protocol {protocol}:// is unknown; pip install 'tinyaction[cloud]' brings s3, "
-                         "gs, https and hf, others are packages of fsspec") from None
+        raise UnreachableError(path, f"the protocol {protocol}:// is unknown; pip install 'tinyaction[cloud]' brings "
+                               "s3, gs, https and hf, others are packages of fsspec") from None
 
 
 def _options(protocol: str) -> dict[str, Any]:
@@ -136,13 +146,13 @@ def _options(protocol: str) -> dict[str, Any]:
     if protocol in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {
             "connect_timeout": SECONDS_A_TRY, "read_timeout": SECONDS_A_TRY, "retries": {"max_attempts": 0}}}
-    return {}
+    return {"use_listings_cache": False} if protocol in ("gs", "gcs") else {}
 
 
 _tries_of: dict[str, list[Future[Any]]] = {}  # of the addresses that were written to; some may not have ended
 
 
-def _request(
+def request(
     path: AnyPath, work: Callable[[Any, str], T], *, num_bytes: int = 0, tries: list[Future[Any]] | None = None
 ) -> T:
     """Do something with a file system, again after what may pass, until the limit.
@@ -167,7 +177,7 @@ def _request(
         left = begin + limit - time.monotonic()
         if left <= pause:
             counted = "1 try" if num_tries == 1 else f"{num_tries} tries"
-            raise PlaceError(path, f"{reason}, after {counted} in {time.monotonic() - begin:.0f} s")
+            raise UnreachableError(path, f"{reason}, after {counted} in {time.monotonic() - begin:.0f} s")
         time.sleep(pause)
         pause *= 2
 
@@ -218,7 +228,7 @@ def _code_of(error: BaseException) -> int:
 
 def place_info(path: AnyPath) -> dict[str, Any]:
     """What the file system says of a file or folder; NoSuchPlaceError where there is none."""
-    return _request(path, lambda system, inner: dict(system.info(inner)))
+    return request(path, lambda system, inner: dict(system.info(inner)))
 
 
 def place_exists(path: AnyPath) -> bool:
@@ -239,7 +249,7 @@ def size_and_version(path: AnyPath) -> tuple[int, int]:
 
 def read_place(path: AnyPath) -> bytes:
     """The whole of a small file."""
-    return _request(path, lambda system, inner: bytes(system.cat_file(inner)))
+    return request(path, lambda system, inner: bytes(system.cat_file(inner)))
 
 
 def list_place(path: AnyPath, *, is_deep: bool = False) -> list[str]:
@@ -247,15 +257,20 @@ def list_place(path: AnyPath, *, is_deep: bool = False) -> list[str]:
 
     Raises NoSuchPlaceError where nothing is there, or the server has no list of it.
     """
+    return sorted(sizes_in_place(path, is_deep=is_deep))
+
+
+def sizes_in_place(path: AnyPath, *, is_deep: bool = False) -> dict[str, int]:
+    """The same with their bytes, -1 where the list does not tell them, as pages of HTTP."""
     protocol = url_of(path).partition("://")[0]
 
-    def work(system: Any, inner: str) -> list[str]:
-        if is_deep:
-            return list(system.find(inner))
-        return [entry["name"] for entry in system.ls(inner, detail=True) if entry["type"] == "file"]
+    def work(system: Any, inner: str) -> list[tuple[str, Any]]:
+        found = (system.find(inner, detail=True).items() if is_deep else
+                 [(entry["name"], entry) for entry in system.ls(inner, detail=True) if entry["type"] == "file"])
+        return [(name, entry.get("size")) for name, entry in found]
 
-    found = _request(path, work)
-    return sorted(name if is_place(name) else f"{protocol}://{name.lstrip('/')}" for name in found)
+    return {name if is_place(name) else f"{protocol}://{name.lstrip('/')}": -1 if size is None else int(size)
+            for name, size in request(path, work)}
 
 
 def write_place(path: AnyPath, source: Path | bytes) -> None:
@@ -266,160 +281,13 @@ def write_place(path: AnyPath, source: Path | bytes) -> None:
     tries.clear()
     if isinstance(source, bytes):
         content = source
-        _request(path, lambda system, inner: system.pipe_file(inner, content), num_bytes=len(content), tries=tries)
+        request(path, lambda system, inner: system.pipe_file(inner, content), num_bytes=len(content), tries=tries)
         return
-    _request(path, lambda system, inner: system.put_file(str(source), inner), num_bytes=source.stat().st_size,
+    request(path, lambda system, inner: system.put_file(str(source), inner), num_bytes=source.stat().st_size,
              tries=tries)
 
 
 def remove_place(path: AnyPath) -> None:
     """Remove a file where it is there."""
     if place_exists(path):
-        _request(path, lambda system, inner: system.rm_file(inner))
-
-
-def fetch_place(path: AnyPath, target: AnyPath) -> None:
-    """Copy a file to a local one, some megabytes a request."""
-    file = PlaceFile(path)
-    with open(target, "wb") as local:
-        for start in range(0, len(file), step := BLOCK_BYTES * 64):
-            local.write(file.fetched(start, min(start + step, len(file))))
-
-
-@contextmanager
-def local_copy(path: AnyPath) -> Iterator[Path]:
-    """The path itself, or a temporary copy of a file elsewhere, with its name."""
-    if not is_place(path):
-        yield Path(path)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, Path(without_secrets(os.fspath(path))).name)
-        fetch_place(path, copy)
-        yield copy
-
-
-class PlaceFile:
-    """A file elsewhere, read by ranges: ``file[start:stop]`` as of bytes, ``len(file)``; ``num_bytes_read`` so far.
-
-    Blocks that were read are kept, the latest of them. A file read in turn comes in larger and larger pieces.
-    """
-
-    def __init__(self, path: AnyPath) -> None:
-        self.path = url_of(path)
-        self.num_bytes_read = 0
-        self.num_requests = 0
-        info = place_info(path)
-        if info.get("type") == "directory":
-            raise NoSuchPlaceError(path, "a folder, not a file")
-        self._whole: bytes | None = None
-        if info.get("size") is None:  # a server that says no length
-            self._whole = read_place(path)
-        self._size = int(info.get("size", 0)) if self._whole is None else len(self._whole)
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._next = self._num_ahead = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    @property
-    def num_bytes_held(self) -> int:
-        return len(self._blocks) * BLOCK_BYTES + len(self._whole or b"")
-
-    def __getitem__(self, part: slice) -> bytes:
-        start, stop, step = part.indices(self._size)
-        return self.read_range(start, stop)[::step]
-
-    def read_range(self, start: int, stop: int) -> bytes:
-        start, stop = max(0, start), min(stop, self._size)
-        if start >= stop:
-            return b""
-        numbers = range(start // BLOCK_BYTES, (stop - 1) // BLOCK_BYTES + 1)
-        missing = [number for number in numbers if number not in self._blocks]
-        got = {number: self._blocks[number] for number in numbers if number in self._blocks}
-        if missing:
-            got |= self._fetch_blocks(missing[0], missing[-1] + 1)
-        for number in numbers:
-            self._blocks.move_to_end(number)
-        while len(self._blocks) > max(NUM_CACHED_BLOCKS, len(numbers)):
-            self._blocks.popitem(last=False)
-        content = b"".join(got[number] for number in numbers)
-        return content[start - numbers[0] * BLOCK_BYTES : stop - numbers[0] * BLOCK_BYTES]
-
-    def _fetch_blocks(self, first: int, stop: int) -> dict[int, bytes]:
-        """Fetch these blocks in one request, and more of them where they follow what was fetched before."""
-        self._num_ahead = min(2 * self._num_ahead + 1, MOST_BLOCKS_AHEAD) if first == self._next else 0
-        while stop < first + self._num_ahead and stop not in self._blocks:
-            stop += 1
-        start = first * BLOCK_BYTES
-        content = self.fetched(start, min(stop * BLOCK_BYTES, self._size))
-        self._next = stop
-        blocks = {first + i // BLOCK_BYTES: content[i : i + BLOCK_BYTES] for i in range(0, len(content), BLOCK_BYTES)}
-        self._blocks |= blocks
-        return blocks
-
-    def fetched(self, start: int, stop: int) -> bytes:
-        """The bytes from ``start`` to ``stop`` by a request of their own."""
-        if self._whole is None:
-            self.num_requests += 1
-            content = _request(self.path, lambda system, inner: self._checked(system, inner, start, stop))
-            self.num_bytes_read += len(content)
-            if len(content) == stop - start:
-                return content
-            self._whole = content
-        return self._whole[start:stop]
-
-    def _checked(self, system: Any, inner: str, start: int, stop: int) -> bytes:
-        content = bytes(system.cat_file(inner, start=start, end=stop))
-        if len(content) not in (stop - start, self._size):  # the whole file: of a server without ranges
-            raise EOFError
-        return content
-
-    def cursor(self, *, zeros: Sequence[tuple[int, int]] = (), is_exact: bool = False) -> "Cursor":
-        """A file object on it.
-
-        Bytes within ``zeros``, of (start, stop) each, are read as 0 and not fetched. With ``is_exact`` each read is a
-        request of just these bytes.
-        """
-        return Cursor(self.fetched if is_exact else self.read_range, len(self), zeros)
-
-
-class Cursor(io.RawIOBase):
-    """A file object with a position of its own; see :meth:`PlaceFile.cursor`."""
-
-    def __init__(self, read_range: Callable[[int, int], bytes], size: int, zeros: Sequence[tuple[int, int]]) -> None:
-        self._read_range = read_range
-        self._size = size
-        self._zeros = zeros
-        self._place = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        return self._place
-
-    def read(self, size: int | None = -1) -> bytes:
-        stop = self._size if size is None or size < 0 else min(self._place + size, self._size)
-        parts = []
-        while self._place < stop:
-            inside = next(((start, end) for start, end in self._zeros if start <= self._place < end), None)
-            if inside:
-                end = min(stop, inside[1])
-                parts.append(bytes(end - self._place))
-            else:
-                end = min([stop, *(start for start, _ in self._zeros if start > self._place)])
-                parts.append(self._read_range(self._place, end))
-            self._place = end
-        return b"".join(parts)
-
-    def readinto(self, buffer: Any) -> int:
-        content = self.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
+        request(path, lambda system, inner: system.rm_file(inner))

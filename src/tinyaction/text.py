@@ -50,8 +50,8 @@ def shell_line(*words: str | Path) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """1, "segment" -> 1 segment; 2 -> 2 segments"""
-    return f"{number} {thing}" + "s" * (number != 1)
+    """1, "segment" -> 1 segment; 2 -> 2 segments; 2, "class" -> 2 classes"""
+    return f"{number} {thing}" + ("" if number == 1 else "es" if thing.endswith(("s", "ch")) else "s")
 
 
 def some_of(names: Sequence[str]) -> str:

@@ -2,10 +2,8 @@
 
 import csv
 import os
-import pickle
 import re
 import tracemalloc
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
@@ -553,20 +551,6 @@ def test_a_long_list_is_read_into_arrays(tmp_path):
     assert peak < 1.3 * needed
     assert [videos[i] for i in (0, 777, num - 1)] == [(f"data/{names[i]}", i % 400) for i in (0, 777, num - 1)]
     assert list(videos.paths()) == [f"data/{name}" for name in names]
-
-
-def test_spawned_workers_have_no_copy_of_a_long_list(tmp_path, monkeypatch):
-    """They get it by pickle, as a place in shared memory, where that has room."""
-    videos = VideoList([f"{i:06}.mp4" for i in range(10_000)], range(10_000))
-    assert len(ForkingPickler.dumps(videos)) > 10 * 10_000
-    monkeypatch.setattr("tinyaction.data.shared_memory.LEAST_SHARED", 10_000)
-    with monkeypatch.context() as patch:
-        patch.setattr("tinyaction.data.shared_memory.SHARED_MEMORY", tmp_path / "none")
-        assert len(ForkingPickler.dumps(videos)) > 10 * 10_000
-    assert len(ForkingPickler.dumps(videos)) < 3000
-    assert videos[7777] == ("007777.mp4", 7777)
-    copied = pickle.loads(pickle.dumps(videos))
-    assert copied[7777] == ("007777.mp4", 7777) and copied.labels[5] == 5
 
 
 def test_a_folder_whose_class_name_is_refused_stays_as_it_was(tmp_path):

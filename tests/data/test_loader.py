@@ -1,6 +1,7 @@
 """The loader when files are bad and workers hang or die. Items are made of their own number; no video is read."""
 
 import faulthandler
+import gc
 import os
 import signal
 import subprocess
@@ -387,6 +388,20 @@ except ValueError as error:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120,
                             env={**os.environ, "PYTHONPATH": places})
     assert result.stdout == expected, result.stderr
+
+
+def test_workers_are_killed_where_their_loader_is_collected():
+    """After an error it is collected with its iterator, in any order; torch would wait 5 s for each halted worker."""
+    loader = loader_of(Trouble(20, {}), num_workers=2)
+    next(iter(loader))
+    workers, loader.itself = list(loader._workers), loader
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    del loader
+    gc.collect()
+    for worker in workers:
+        worker.join(10)
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL] * 2
 
 
 def test_ctrl_c_leaves_the_workers_to_the_main_process():

@@ -123,6 +123,20 @@ def test_the_command_keeps_names_and_labels_of_a_data_folder(folder, embedder, t
     np.testing.assert_allclose(content["features"][2:], embedder(folder / "val"), rtol=1e-5, atol=1e-6)
 
 
+def test_the_command_takes_segments_with_several_labels(folder, embedder, long_clip, tmp_path, capsys):
+    (tmp_path / "list.csv").write_text("path,start,end,label,split\n" + "".join(
+        f"{long_clip},{row}\n" for row in ("0,1,walk;wave,train", "0.5,3,,train", "3,4,wave,val")))
+    embed(capsys, "--data", tmp_path, "--allow-outside", "--checkpoint", folder / "model.pt", "--out",
+          tmp_path / "f.npz", "--device", "cpu")
+    content = np.load(tmp_path / "f.npz")
+    assert content["labels"].tolist() == [[1, 1], [0, 0], [0, 1]]
+    assert content["class_names"].tolist() == ["walk", "wave"]
+    assert content["names"].tolist() == [f"{long_clip}#t={times}" for times in ("0,1", "0.5,3", "3,4")]
+    frames = ta.open_video(long_clip).get_batch(range(50))
+    for features, (first, stop) in zip(content["features"], ((0, 10), (5, 30), (30, 40)), strict=True):
+        np.testing.assert_allclose(features, embedder(frames[first:stop]), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_the_command_writes_windows_with_their_seconds(folder, long_clip, tmp_path, capsys, suffix):
     out = tmp_path / f"f{suffix}"

@@ -12,6 +12,7 @@ from toys import write_set
 
 from tinyaction.data.loader import rank_batches
 from tinyaction.training import distributed
+from tinyaction.training.peers import Peers
 
 # Evaluates a fixed network, then trains it for an epoch; process 0 writes what came out.
 PROGRAM = """
@@ -246,6 +247,20 @@ def test_a_process_ends_whole_while_it_gives_signs_of_life():
             "threading.Thread(target=tell, daemon=True).start()\ntime.sleep(0.3)\n")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("local_rank", "speaks"), [(0, True), (1, False)])
+def test_one_process_of_each_machine_speaks_where_the_store_does_not_answer(local_rank, speaks, monkeypatch):
+    """The cable between two machines is cut: nobody else would say on the second one what happened."""
+    class Silent:
+        def set(self, *_):
+            raise RuntimeError("connection lost")
+        compare_set = set
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    one = Peers(Silent(), 2 + local_rank, 4)
+    assert one.fail("torchrun gave no sign of life") is speaks
+    one.close()
 
 
 def test_each_start_has_a_name_of_its_own_in_one_store():

@@ -11,7 +11,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from ranks import Ranks, has_saved, wait_for, weight_difference
+from ranks import (
+    Ranks,
+    environment_of,
+    free_port,
+    has_saved,
+    open_list,
+    processes,
+    wait_for,
+    weight_difference,
+)
 from toys import write_set
 
 from tinyaction.data.loader import EpochSampler, VideoLoader
@@ -150,6 +159,31 @@ def test_what_cannot_train_together_is_one_sentence(own, words, bars, tmp_path):
     (error,) = ranks.errors()
     assert words in error
     assert not (tmp_path / "run").exists()
+
+
+# ---- lists ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("machines", "arguments", "num_calls", "same_memory"), [
+    (["", "", ""], "aaa", [1, 0, 0], [0, 0, 0]),                       # one machine
+    (["x", "y", "y"], "aaa", [1, 1, 0], [0, 1, 1]),                    # two
+    (["", "", ""], "aba", [1, 1, 0], [0, 1, 0]),                       # rank 1 was given other data
+    (["unreachable"] * 3, "aaa", [1, 1, 1], [0, 1, 2]),                # such as without /proc
+])
+def test_a_list_is_read_once_a_machine(machines, arguments, num_calls, same_memory, tmp_path):
+    port = free_port()
+    ranks = [processes.Process(target=open_list, args=(environment_of(rank, 3, port), tmp_path, machine, argument))
+             for rank, (machine, argument) in enumerate(zip(machines, arguments, strict=True))]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+    assert [process.exitcode for process in ranks] == [0, 0, 0]
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
+    assert [names for names, _, _ in found] == [[f"{argument} {i}.mp4" for i in range(500)] for argument in arguments]
+    assert [num for _, num, _ in found] == num_calls
+    inodes = [inode for _, _, inode in found]
+    assert [inodes.index(inode) for inode in inodes] == same_memory
 
 
 # ---- arithmetic ----------------------------------------------------------------------------------------------------

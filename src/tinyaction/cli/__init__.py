@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn, Protocol, TextIO
+from typing import Any, NoReturn, Protocol, TextIO
 
 from tinyaction.device import default_num_workers
 from tinyaction.text import printable, wrapped
@@ -59,6 +59,17 @@ def check_at_least(least: int, arguments: argparse.Namespace, *names: str) -> No
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+
+
+def add_list_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags by which every command reads a list as training does; :func:`list_flags` hands them on."""
+    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
+    parser.add_argument("--multi-label", action="store_true", help="a video may have several labels, as in a CSV with "
+                        "wave;walk, which needs no flag")
+
+
+def list_flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"allow_outside": arguments.allow_outside, "multi_label": arguments.multi_label}
 
 
 def num_workers_of(given: int) -> int:

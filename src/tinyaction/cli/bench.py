@@ -15,7 +15,15 @@ from pathlib import Path
 
 import torch
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of, say
+from tinyaction.cli import (
+    Parser,
+    add_list_flags,
+    check_at_least,
+    errors_to_exit_code,
+    list_flags,
+    num_workers_of,
+    say,
+)
 from tinyaction.cli.network import check_clip_length
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import find_data
@@ -36,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         check_output(arguments.json, flag="--json", inputs=arguments.data, force=arguments.force)
     device = choose_device(arguments.device)
-    videos = chosen_videos(arguments.data, arguments.num_videos)
+    videos = chosen_videos(arguments)
     check_clip_length(arguments, videos)
     clock = "processor time" if arguments.cpu_time else "wall time"
     say(f"{processor()}, {num_cores()} cores, on {device}; torch {torch.__version__}\n"
@@ -84,6 +92,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cpu-time", action="store_true", help="count the process's processor time, not the wall's, "
                         "where others use the machine too (not for loaders and network)")
     parser.add_argument("--json", default="", metavar="FILE.json", help="file for the numbers")
+    add_list_flags(parser)
     parser.add_argument("--force", action="store_true", help="replace a file that tinyaction wrote before")
     arguments = parser.parse_args(argv)
     check_at_least(1, arguments, "num_videos", "repeats", "clip_len", "size", "short_side", "batch_size")
@@ -91,13 +100,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def chosen_videos(data: Sequence[str], num_videos: int) -> list[str]:
+def chosen_videos(arguments: argparse.Namespace) -> list[str]:
     """The files, and of each folder so many of its videos, evenly spread over its validation list."""
     videos = []
-    for place in data:
+    for place in arguments.data:
         if Path(place).is_dir():
-            found = find_data(place, keep_split=False).val
-            num = min(num_videos, len(found))
+            found = find_data(place, keep_split=False, **list_flags(arguments)).val
+            num = min(arguments.num_videos, len(found))
             videos += [found[i * len(found) // num][0] for i in range(num)]
         else:
             videos.append(place)

@@ -10,7 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, num_workers_of, say
+from tinyaction.cli import (
+    Parser,
+    add_list_flags,
+    check_at_least,
+    errors_to_exit_code,
+    list_flags,
+    num_workers_of,
+    say,
+)
 from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import CLEAN_FILE, DataFolder, find_data
@@ -36,7 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-workers", type=int, default=-1, help="processes that read one file each, 0 and 1 are "
                         "one; -1 (default) starts one per core")
     parser.add_argument("--video-timeout", type=float, default=60.0, help="seconds for one file (default 60)")
-    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos outside the folder")
+    add_list_flags(parser)
     parser.add_argument("--again", action="store_true", help=f"forget what was found before (in {CACHE})")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.add_argument("--write-clean", action="store_true",
@@ -55,7 +63,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace, parts: Path | None = None) -> int:
     """``parts``: take what was found of each file from this folder, see :mod:`tinyaction.cli.join`."""
-    data = find_data(args.data, allow_outside=args.allow_outside, keep_split=False)
+    data = find_data(args.data, keep_split=False, **list_flags(args))
     folder = data.folder or Path(args.data)
     if args.write_clean:
         check_output(folder / CLEAN_FILE, flag="--write-clean", inputs=[args.data], force=args.force)
@@ -78,7 +86,7 @@ def run(args: argparse.Namespace, parts: Path | None = None) -> int:
     else:
         say("\n".join(report_lines(check, str(folder), data.unused_files())))
     if args.write_clean:
-        for text in write_clean(data, check, folder, drop_concealed=args.drop_concealed):
+        for text in write_clean(data, check, folder, args):
             say(text, file=sys.stderr if args.json else sys.stdout)
     return 1 if check.findings else 0
 
@@ -126,15 +134,15 @@ def _shown(path: str, folder: str) -> str:
         return path
 
 
-def write_clean(data: DataFolder, check: Check, folder: Path, *, drop_concealed: bool = False) -> list[str]:
+def write_clean(data: DataFolder, check: Check, folder: Path, args: argparse.Namespace) -> list[str]:
     """Write ``clean.csv`` into the folder: the lists without what is wrong, all their columns; returns what to say."""
     rows = []
     for split, videos in (("train", data.train), ("val", data.val)):
-        for index in clean_places(videos, check, drop_concealed=drop_concealed):
+        for index in clean_places(videos, check, drop_concealed=args.drop_concealed):
             place = Path(os.path.normpath(videos[index][0]))
             inside = place.relative_to(folder) if place.is_relative_to(folder) else place
             rows.append(replace(videos.row(index, data.class_names), path=inside.as_posix(), split=split))
     path = folder / CLEAN_FILE
     write_segments(path, rows)
-    return [f"{path}: {len(rows)} of {len(data.train) + len(data.val)} videos; train with: "
-            f"{shell_line('tinyaction', 'train', '--data', path)}"]
+    command = shell_line("tinyaction", "train", "--data", path, *["--multi-label"] * args.multi_label)
+    return [f"{path}: {len(rows)} of {len(data.train) + len(data.val)} videos; train with: {command}"]

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, say
+from tinyaction.cli import Parser, add_list_flags, check_at_least, errors_to_exit_code, list_flags, say
 from tinyaction.cli.network import (
     add_network_flags,
     check_clip_length,
@@ -21,7 +22,8 @@ from tinyaction.cli.network import (
     network_inputs,
 )
 from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
-from tinyaction.data.annotations import find_data
+from tinyaction.data.annotations import VideoList, find_data
+from tinyaction.data.segments import segment_name
 from tinyaction.device import default_num_workers
 from tinyaction.files import check_output, whole_file, write_whole
 from tinyaction.inference.embedder import Embedder, Vector
@@ -32,10 +34,10 @@ from tinyaction.video import VideoError
 
 @dataclass
 class Videos:
-    """What to embed; of ``--data`` also the class of each video."""
+    """What to embed, N videos; of ``--data`` also their labels, (N,) numbers or, of several a video, (N, K) 0 or 1."""
 
     names: list[str]
-    labels: list[int] = field(default_factory=list)
+    labels: npt.NDArray[Any] | None = None
     class_names: list[str] = field(default_factory=list)
 
 
@@ -79,8 +81,8 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
     arrays: dict[str, Any] = {"features": np.stack(features), "names": np.array([videos.names[i] for i in rows])}
     if arguments.windows is not None:
         arrays |= {"start_seconds": np.array(times)[:, 0], "end_seconds": np.array(times)[:, 1]}
-    if videos.labels:
-        arrays |= {"labels": np.array(videos.labels)[rows], "class_names": np.array(videos.class_names)}
+    if videos.labels is not None:
+        arrays |= {"labels": videos.labels[rows], "class_names": np.array(videos.class_names)}
     write(path, names_path, arrays)
     what = "videos" if arguments.windows is None else f"windows of {len(videos.names)} videos"
     where = "" if path.suffix == ".npz" else f"; names in {names_path}"
@@ -103,10 +105,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="processes that decode; 0 decodes in the main process, -1 (default) starts one per core")
     parser.add_argument("--skip-errors", action="store_true",
                         help="go on after a video that cannot be read, name it, and leave it out")
-    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
+    add_list_flags(parser)
     parser.add_argument("--out", default="features.npy",
                         help="FILE.npy, (N, F) float32, and the names in FILE.txt (default features.npy); or FILE.npz "
-                        "with arrays features, names, start_seconds, end_seconds, labels, class_names")
+                        "with arrays features, names, start_seconds, end_seconds, labels, class_names; labels are "
+                        "numbers, (N,), or of several a video 0 and 1, (N, K)")
     parser.add_argument("--force", action="store_true", help="replace output files that tinyaction wrote before")
     add_part_flags(parser)
     arguments = parser.parse_args(argv)
@@ -131,13 +134,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def chosen_videos(arguments: argparse.Namespace) -> Videos:
     """The files to embed. Raises ValueError where one could not be named in a list of names."""
     if arguments.data:
-        data = find_data(arguments.data, val_share=None, allow_outside=arguments.allow_outside)
+        data = find_data(arguments.data, val_share=None, **list_flags(arguments))
         lists = [data.train, data.val] if data.is_split else [data.val]
-        if any(videos.starts is not None or videos.label_sets is not None for videos in lists):
-            raise ValueError(f"{arguments.data}: it lists segments, or several labels a video; embed takes whole "
-                             "videos of one label (--windows embeds the windows of a long one)")
-        pairs = [videos[index] for videos in lists for index in range(len(videos))]
-        videos = Videos([path for path, _ in pairs], [label for _, label in pairs], data.class_names)
+        videos = Videos([name for part in lists for name in names_of(part)], np.concatenate(
+            [part.labels if part.label_sets is None else part.label_sets for part in lists]), data.class_names)
     else:
         videos = Videos(list(map(str, flat_sources(arguments.sources))))
     broken = [name for name in videos.names if any(letter in name for letter in "\n\t")]
@@ -145,6 +145,13 @@ def chosen_videos(arguments: argparse.Namespace) -> Videos:
         raise ValueError(f"{broken[0]!r}: a name with a line break or a tab cannot stand in a list of names; rename "
                          "the file")
     return videos
+
+
+def names_of(videos: VideoList) -> list[str]:
+    """Paths of whole videos, or names of segments, by which an :class:`Embedder` opens them."""
+    if videos.starts is None or videos.ends is None:
+        return list(videos.paths())
+    return list(map(segment_name, videos.paths(), videos.starts, videos.ends))
 
 
 def embed(

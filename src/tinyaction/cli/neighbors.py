@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from tinyaction.cli import Parser, check_at_least, errors_to_exit_code, say
+from tinyaction.cli import Parser, add_list_flags, check_at_least, errors_to_exit_code, list_flags, say
 from tinyaction.cli.network import add_network_flags, check_network_flags
 from tinyaction.device import choose_device, default_num_workers
 from tinyaction.inference.inputs import flat_sources
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"\rfeatures {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
     library = ClipLibrary.build(network, arguments.data, device=str(device), num_workers=arguments.num_workers,
-                                allow_outside=arguments.allow_outside, on_video=count)
+                                on_video=count, **list_flags(arguments))
     for note in library.notes:
         say(f"note: {note}", file=sys.stderr)
     for clip, found in zip(clips, library.nearest(clips, num=arguments.num), strict=True):
@@ -47,7 +47,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="one JSON object a video and line")
     parser.add_argument("--num-workers", type=int, default=-1,
                         help="processes that decode; 0 decodes in the main process, -1 (default) starts one per core")
-    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
+    add_list_flags(parser)
     arguments = parser.parse_args(argv)
     check_network_flags(arguments)
     check_at_least(1, arguments, "num")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tinyaction.cli import Parser, errors_to_exit_code, say, store
+from tinyaction.cli import Parser, add_list_flags, errors_to_exit_code, list_flags, say, store
 from tinyaction.cli.progress import CountLine
 from tinyaction.data.annotations import VAL_SHARE
 from tinyaction.data.segments import read_segments, write_segments
@@ -87,7 +87,7 @@ def add_split_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="CSV", help="the CSV to write")
     parser.add_argument("--val-share", type=float, default=VAL_SHARE, help="of the videos (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives another split (%(default)s)")
-    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
+    add_list_flags(parser)
     parser.add_argument("--force", action="store_true", help="replace a CSV that tinyaction wrote before")
 
 
@@ -120,7 +120,7 @@ def run_split(args: argparse.Namespace) -> None:
         raise ValueError(f"--out is {args.out}; it must end in .csv")
     check_output(args.out, flag="--out", inputs=[args.data], force=args.force)
     found = write_new_split(args.data, args.out, by=args.by, val_share=args.val_share, seed=args.seed,
-                            group_by=args.group_by, allow_outside=args.allow_outside)
+                            group_by=args.group_by, **list_flags(args))
     say(f"{args.out}: {found}")
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from tinyaction.cli import Parser, errors_to_exit_code, say
-from tinyaction.data.annotations import VideoList, find_data
+from tinyaction.data.annotations import VideoList
 from tinyaction.data.class_map import check_classes
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.data.segments import split_segment_name
 from tinyaction.results.report import write_report
 from tinyaction.results.run import Run, read_run
-from tinyaction.training.build import STAND_IN, build_datasets
+from tinyaction.training.build import STAND_IN, build_datasets, find_run_data
 from tinyaction.training.config import RunConfig, known_flags
 
 
@@ -55,7 +55,7 @@ def _evaluated(run: Run) -> VideoDataset:
 
 def _datasets(run: Run, data: str) -> tuple[VideoDataset, VideoDataset]:
     config = RunConfig(**known_flags(run.config, source=str(run.folder / "config.json")))
-    found = find_data(data, keep_split=False, multi_label=config.multi_label)
+    found = find_run_data(config, data, keep_split=False)
     if config.folds:
         found = found.merged()
     check_classes(run.class_names, found.class_names, source=run.folder, data=data)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tinyaction.cli import Parser, errors_to_exit_code
+from tinyaction.cli import Parser, add_list_flags, errors_to_exit_code, list_flags
 from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.progress import CountLine
 from tinyaction.device import default_num_workers
@@ -44,7 +44,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                         help="seconds for one video; one that takes longer cannot be read (%(default)g)")
     parser.add_argument("--on-error", default="raise", choices=("raise", "skip"),
                         help="videos that cannot be read: name them and fail, or leave them out (%(default)s)")
-    parser.add_argument("--allow-outside", action="store_true", help="lists may name videos elsewhere")
+    add_list_flags(parser)
 
 
 def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
@@ -62,8 +62,7 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
         check_output(target, flag="--out", inputs=[arguments.data], is_folder=True)
     part, cluster = getattr(arguments, "part", ""), getattr(arguments, "cluster", "")
     if part or cluster:
-        plan = plan_store(arguments.data, target, settings, allow_outside=arguments.allow_outside,
-                          part=Part.parse(part or "1/1"))
+        plan = plan_store(arguments.data, target, settings, part=Part.parse(part or "1/1"), **list_flags(arguments))
         work = partial(partial, store_videos, plan, num_workers=max(arguments.num_workers, bool(cluster)),
                        video_timeout=arguments.video_timeout)
         if part:
@@ -77,6 +76,7 @@ def run(arguments: argparse.Namespace, parts: Path | None = None) -> int:
     line = CountLine()
     make_store(arguments.data, target, settings, num_workers=arguments.num_workers,
                video_timeout=arguments.video_timeout, skip_bad=arguments.on_error == "skip", known_bad=known_bad,
-               allow_outside=arguments.allow_outside, on_line=line.print, on_count=line)
-    line.print("train with: " + shell_line("tinyaction", "train", "--data", target))
+               on_line=line.print, on_count=line, **list_flags(arguments))
+    line.print("train with: " + shell_line(
+        "tinyaction", "train", "--data", target, *["--multi-label"] * arguments.multi_label))
     return 0

@@ -26,12 +26,14 @@ def from_tables(
     is_split = True
     written = folder / SPLIT_FILE
     if written in tables:  # the other tables are what it was made of
-        left_out = _left_out(folder, read_rows(written), [path for path in tables if path != written])
+        others = [read_rows(path, multi_label=multi_label) for path in tables if path != written]
+        left_out = _left_out(folder, read_rows(written, multi_label=multi_label), others)
         tables, train_table, val_table, test_table = [written], None, None, None
     if train_table and val_table:
-        train, val = read_rows(train_table), read_rows(val_table)
-        test = read_rows(test_table) if test_table else Rows.of(())
-        check_segments([row for rows in (train, val, test) if not rows.is_whole for row in rows])
+        train, val, test = (read_rows(table, multi_label=multi_label) if table else Rows.of(())
+                            for table in (train_table, val_table, test_table))
+        check_segments([row for rows in (train, val, test) if not rows.is_whole for row in rows],
+                       multi_label=multi_label)
         check_no_label([row for rows in (train, val, test) for row in rows.first_of_labels().values()],
                        multi_label=multi_label)
     else:
@@ -39,7 +41,7 @@ def from_tables(
             names = ", ".join(path.name for path in tables)
             raise ValueError(f"{folder}: several CSV files ({names}); keep one with a column 'split', or *train*.csv "
                              "and *val*.csv")
-        rows = read_rows(tables[0])
+        rows = read_rows(tables[0], multi_label=multi_label)
         check_no_label(rows.first_of_labels().values(), multi_label=multi_label)  # before a split of them is written
         if any(rows.splits.texts):
             _check_splits(rows, tables[0], needed=() if split.any_split else ("train", "val"))
@@ -150,11 +152,11 @@ def _check_splits(rows: Rows, path: Path, *, needed: Sequence[str]) -> None:
             raise ValueError(f"{path}: no line with the split {split!r}")
 
 
-def _left_out(folder: Path, rows: Rows, tables: Sequence[Path]) -> list[str]:
+def _left_out(folder: Path, rows: Rows, tables: Sequence[Rows]) -> list[str]:
     """Videos and classes that came into the class folders, or the other tables, or went, after the split was made."""
     listed = {row.name for row in rows}
     if tables:
-        there = {row.name: label_names(row) for table in tables for row in read_rows(table)}
+        there = {row.name: label_names(row) for table in tables for row in table}
     else:
         there = {path.relative_to(folder).as_posix(): [name] for name, videos in videos_by_class(folder).items()
                  for path in videos}

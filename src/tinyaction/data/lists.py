@@ -20,7 +20,7 @@ import torch
 from tinyaction.data.class_folders import is_video
 from tinyaction.data.rows import PackedTexts, Rows, read_rows
 from tinyaction.data.segments import LABEL_SEPARATOR, Segment, check_no_label, label_names, segment_name
-from tinyaction.data.shared_memory import SharedArray
+from tinyaction.data.shared_array import shared_field
 from tinyaction.data.tables import read_lines, read_text
 from tinyaction.places import is_place, join_place, without_secrets
 
@@ -39,6 +39,13 @@ class VideoList:
     ``labels`` are the first of each, -1 where there is none.
     """
 
+    labels: npt.NDArray[np.int64] = shared_field()
+    num_frames: npt.NDArray[np.int64] | None = shared_field()  # of each video, where the list says so
+    starts: npt.NDArray[np.float64] | None = shared_field()
+    ends: npt.NDArray[np.float64] | None = shared_field()
+    lines: npt.NDArray[np.int64] | None = shared_field()
+    label_sets: npt.NDArray[np.uint8] | None = shared_field()
+
     def __init__(
         self, filenames: Iterable[str], labels: Iterable[int], *, prefix: str = "", source: str = "",
         groups: Iterable[str] | None = None,
@@ -51,23 +58,10 @@ class VideoList:
         assert self.groups is None or len(self.groups) == len(self.labels)
         self.prefix = prefix
         self.source = source
-        self.num_frames: npt.NDArray[np.int64] | None = None  # of each video, where the list says so
         self.columns: dict[str, list[str]] = {}  # further columns of a table: name -> cell of each video
-        self.starts: npt.NDArray[np.float64] | None = None
-        self.ends: npt.NDArray[np.float64] | None = None
-        self.lines: npt.NDArray[np.int64] | None = None
-        self.label_sets: npt.NDArray[np.uint8] | None = None
-
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        return self._labels.array
-
-    @labels.setter
-    def labels(self, labels: npt.NDArray[np.int64]) -> None:
-        self._labels = SharedArray(labels)
 
     def __len__(self) -> int:
-        return len(self._labels.array)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[str, int]:
         return join_place(self.prefix, self.name(index)), int(self.labels[index])

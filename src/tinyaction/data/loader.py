@@ -42,6 +42,7 @@ from tinyaction.data.workers import (
     how_it_ended,
     is_halted,
     kill_at_exit,
+    kill_with,
     start_worker,
 )
 from tinyaction.video import VideoError
@@ -71,7 +72,8 @@ class VideoLoader:
         pin_memory: page-locked batches, for faster copies to a CUDA device.
         prefetch: batches that each worker makes ahead.
         rank, num_ranks: number of this process among several; see :func:`tinyaction.data.order.rank_batches`.
-        on_error: "raise" the error of a video, or "skip" the video: its batch is smaller, ``loader.bad`` lists it.
+        on_error: "raise" the error of a video, or "skip" the video: its batch is smaller, ``loader.bad`` lists it. One
+            that is unreachable is never skipped.
         max_skipped: largest share of an epoch's videos that may be skipped.
         video_timeout: seconds that a worker may take for one video before it is stopped; no limit without workers.
 
@@ -134,6 +136,7 @@ class VideoLoader:
         self._torch_loader: DataLoader[Any] | None = None   # kept with its workers over the epochs
         self._is_done = True                                # whether its last iteration reached the end
         self._workers: list[multiprocessing.process.BaseProcess] = []
+        kill_with(self, self._workers)
         self._waiting_since = 0.0                           # for a batch, in seconds of time.monotonic()
 
     def __len__(self) -> int:
@@ -221,7 +224,7 @@ class VideoLoader:
     # ---- bad videos ------------------------------------------------------------------------------------------------
 
     def _fail(self, failure: "Failure") -> None:
-        if self.on_error == "raise":
+        if self.on_error == "raise" or getattr(failure.error, "kind", "") == "unreachable":
             raise failure.error
         filename = self.dataset.filename(failure.index) if failure.index >= 0 else ""
         reason = f"{failure.error}" or type(failure.error).__name__
@@ -386,7 +389,7 @@ class VideoLoader:
         """Kill the workers; the next iteration starts new ones."""
         for process in self._workers:
             process.kill()
-        self._workers = []
+        self._workers.clear()
         self._torch_loader = None
 
 

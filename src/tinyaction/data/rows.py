@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyaction.data.segments import Segment, check_segments, iter_segments, label_names
-from tinyaction.data.shared_memory import SharedArray
+from tinyaction.data.segments import LABEL_SEPARATOR, Segment, check_segments, iter_segments, label_names
+from tinyaction.data.shared_array import GrowingArray, SharedArray
 
 CHUNK = 10_000  # values that are Python's at a time: all of a long list take four times the memory
 
@@ -21,11 +21,27 @@ class Packer:
     """Collects texts, one at a time."""
 
     def __init__(self) -> None:
-        self.packed, self.ends = bytearray(), array("q", [0])
+        self.num_bytes = 0
+        self._packed, self._ends = GrowingArray("u1"), GrowingArray("i8")
+        self._piece, self._piece_ends = bytearray(), array("q", [0])  # the last texts
 
     def add(self, text: str) -> None:
-        self.packed += text.encode("utf-8", "surrogateescape")
-        self.ends.append(len(self.packed))
+        content = text.encode("utf-8", "surrogateescape")
+        self._piece += content
+        self.num_bytes += len(content)
+        self._piece_ends.append(self.num_bytes)
+        if len(self._piece_ends) >= CHUNK:
+            self._keep_piece()
+
+    def _keep_piece(self) -> None:
+        self._packed.extend(self._piece)
+        self._ends.extend(self._piece_ends)
+        self._piece, self._piece_ends = bytearray(), array("q")
+
+    def finished(self) -> tuple[SharedArray, SharedArray]:
+        """All texts as bytes, and where each begins and the last ends."""
+        self._keep_piece()
+        return self._packed.finished(), self._ends.finished()
 
 
 class PackedTexts:
@@ -36,8 +52,7 @@ class PackedTexts:
             given, texts = texts, Packer()
             for text in given:
                 texts.add(text)
-        self._packed = SharedArray(np.frombuffer(texts.packed, dtype=np.uint8))
-        self._ends = SharedArray(np.frombuffer(texts.ends, dtype=np.int64))
+        self._packed, self._ends = texts.finished()
         self._places: SharedArray | None = None  # of those that were taken
 
     def __len__(self) -> int:
@@ -59,7 +74,7 @@ class PackedTexts:
             for start, stop in pairs:
                 yield str(packed[start:stop], "utf-8", "surrogateescape")
 
-    def take(self, places: npt.NDArray[np.int64]) -> "PackedTexts":
+    def take(self, places: npt.NDArray[np.integer[Any]]) -> "PackedTexts":
         """The texts of these places, without a copy of them."""
         taken = PackedTexts.__new__(PackedTexts)
         taken._packed, taken._ends = self._packed, self._ends
@@ -74,7 +89,7 @@ class FewTexts(Collection[str]):
     texts: list[str]
     numbers: npt.NDArray[np.int32]
 
-    def take(self, places: npt.NDArray[np.int64]) -> "FewTexts":
+    def take(self, places: npt.NDArray[np.integer[Any]]) -> "FewTexts":
         return FewTexts(self.texts, self.numbers[places])
 
     def __len__(self) -> int:
@@ -118,7 +133,7 @@ class Rows(Collection[Segment]):
         others: dict[str, Packer] = {}
         labels: dict[tuple[str, bool], int] = {}
         splits: dict[str, int] = {}
-        numbers = {name: array("i") for name in ("label", "split", "line")}
+        label_numbers, split_numbers, lines = array("i"), array("i"), array("i")
         starts, ends = array("d"), array("d")
         source, is_whole = "", True
         for number, row in enumerate(segments):
@@ -128,18 +143,20 @@ class Rows(Collection[Segment]):
             paths.add(row.path)
             if row.group:
                 groups.add(row.group)
-            numbers["label"].append(labels.setdefault((row.label, label_names(row) == [row.label]), len(labels)))
-            numbers["split"].append(splits.setdefault(row.split, len(splits)))
-            numbers["line"].append(int(row.where.rpartition(" ")[2] or 0))
+            is_one_name = LABEL_SEPARATOR not in row.label or label_names(row) == [row.label]
+            label_numbers.append(labels.setdefault((row.label, is_one_name), len(labels)))
+            split_numbers.append(splits.setdefault(row.split, len(splits)))
+            lines.append(int(row.where.rpartition(" ")[2] or 0))
             if not is_whole:
                 starts.append(row.start)
                 ends.append(row.end)
             for name, packer in others.items():
                 packer.add(row.others[name])
-        of_number = {name: np.frombuffer(values, np.int32) for name, values in numbers.items()}
-        return cls(source, PackedTexts(paths), FewTexts([label for label, _ in labels], of_number["label"]),
-                   FewTexts(list(splits), of_number["split"]), PackedTexts(groups) if groups.packed else None,
-                   of_number["line"], None if is_whole else np.frombuffer(starts), None if is_whole else
+        of_labels, of_splits, of_lines = (np.frombuffer(values, np.int32)
+                                          for values in (label_numbers, split_numbers, lines))
+        return cls(source, PackedTexts(paths), FewTexts([label for label, _ in labels], of_labels),
+                   FewTexts(list(splits), of_splits), PackedTexts(groups) if groups.num_bytes else None,
+                   of_lines, None if is_whole else np.frombuffer(starts), None if is_whole else
                    np.frombuffer(ends), {name: PackedTexts(packer) for name, packer in others.items()})
 
     def __len__(self) -> int:
@@ -168,7 +185,7 @@ class Rows(Collection[Segment]):
     def is_whole(self) -> bool:
         return self.ends is None
 
-    def take(self, places: npt.NDArray[np.int64]) -> "Rows":
+    def take(self, places: npt.NDArray[np.integer[Any]]) -> "Rows":
         """The rows of these places, in this order."""
         return Rows(self.source, self.paths.take(places), self.labels.take(places), self.splits.take(places),
                     self.groups and self.groups.take(places), self.lines[places],
@@ -178,7 +195,9 @@ class Rows(Collection[Segment]):
 
     def of_split(self, name: str) -> "Rows":
         number = self.splits.texts.index(name) if name in self.splits.texts else -1
-        return self.take(np.flatnonzero(self.splits.numbers == number))
+        places = np.flatnonzero(self.splits.numbers == number).astype(np.int32)  # half the memory
+        splits = FewTexts([name], np.broadcast_to(np.int32(0), len(places)))  # one number
+        return replace(self.take(places), splits=splits)
 
     def with_split(self, is_val: npt.NDArray[np.bool_], groups: Sequence[str] | None) -> "Rows":
         """The rows, chosen for training or validation; with these groups where they are given."""
@@ -193,12 +212,12 @@ class Rows(Collection[Segment]):
         return {int(self.labels.numbers[place]): self[place] for place in np.sort(first[first >= 0]).tolist()}
 
 
-def read_rows(path: str | Path) -> Rows:
-    """Read a CSV file of whole videos, "path,label", or of segments, which must not overlap.
+def read_rows(path: str | Path, *, multi_label: bool = False) -> Rows:
+    """Read a CSV file of whole videos, "path,label", or of segments; see :func:`check_segments` of overlaps.
 
     A label may be empty; see :func:`tinyaction.data.segments.check_no_label`.
     """
     rows = Rows.of(iter_segments(path, ("path", "label"), may_be_empty="label"))
     if not rows.is_whole:
-        check_segments(list(rows))
+        check_segments(list(rows), multi_label=multi_label)
     return rows

@@ -119,7 +119,8 @@ def iter_segments(path: str | Path, required: Sequence[str], *, may_be_empty: st
     is_ours = Path(path).name in (SPLIT_FILE, CLEAN_FILE)  # safe for spreadsheets
     for where, cells in read_table(path, required, together=("start", "end"), may_be_empty=may_be_empty):
         cells = {column: from_cell(cell) for column, cell in cells.items()} if is_ours else cells
-        others = {column: cell for column, cell in cells.items() if column not in ("", *COLUMNS, "split", "group")}
+        others = {column: cell for column, cell in cells.items() if column not in ("", *COLUMNS, "split", "group")
+                  } if len(cells) > 2 else {}                          # ten million rows mostly have no more
         start, end = parse_range(cells["start"], cells["end"], where) if "start" in cells else (0.0, math.inf)
         group = cells.get("group", "")
         num_with_group += group != ""
@@ -189,12 +190,13 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds:.{NUM_DECIMALS}f}".rstrip("0").rstrip(".")
 
 
-def check_segments(segments: Sequence[Segment], *, overlap: bool = False) -> None:
+def check_segments(segments: Sequence[Segment], *, overlap: bool = False, multi_label: bool = False) -> None:
     """Raise ValueError where a segment is there twice or, without ``overlap``, two of one video overlap.
 
-    They may overlap as well where a row has several labels; then a stretch that has some is one row with all of them.
+    They may overlap as well where a row has several labels, or may have them by ``multi_label``; then a stretch that
+    has some is one row with all of them.
     """
-    has_sets = any(LABEL_SEPARATOR in item.label and len(label_names(item)) > 1 for item in segments)
+    has_sets = multi_label or any(LABEL_SEPARATOR in item.label and len(label_names(item)) > 1 for item in segments)
     by_path: dict[str, list[Segment]] = {}
     for item in segments:
         if item.is_whole:  # may be listed twice, in training and in validation

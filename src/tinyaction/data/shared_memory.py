@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 import torch
 
 SHARED_MEMORY = Path("/dev/shm")
-LEAST_SHARED = 2**22  # bytes of an array that is shared rather than copied
 RESERVE = 2**20  # bytes for labels, semaphores and the board of the workers
 
 
@@ -42,32 +40,6 @@ def share(batch: Any, *, batch_size: int, num_workers: int, prefetch: int) -> No
             tensor.share_memory_()  # type: ignore[no-untyped-call]
         except RuntimeError:  # another process was faster
             raise ValueError(too_little(num_bytes, 0, **arguments)) from None
-
-
-class SharedArray:
-    """An array that worker processes have no copy of, even where they are spawned: then it goes to shared memory.
-
-    A small one is copied, and one for which shared memory has no room.
-    """
-
-    def __init__(self, array: npt.NDArray[Any]) -> None:
-        self._tensor = torch.from_numpy(array)
-
-    @property
-    def array(self) -> npt.NDArray[Any]:
-        return self._tensor.numpy()
-
-    def __getstate__(self) -> Any:
-        """torch sends a tensor in shared memory to a process that it starts as the place where it lies."""
-        is_shared: bool = self._tensor.is_shared()  # type: ignore[no-untyped-call]
-        if not is_shared and self.array.nbytes >= LEAST_SHARED and SHARED_MEMORY.is_dir() and (
-                self.array.nbytes < shutil.disk_usage(SHARED_MEMORY).free / 2):
-            self._tensor.share_memory_()  # type: ignore[no-untyped-call]
-            is_shared = True
-        return self._tensor if is_shared else self.array
-
-    def __setstate__(self, state: Any) -> None:
-        self._tensor = state if isinstance(state, torch.Tensor) else torch.from_numpy(state)
 
 
 def max_batches(num_workers: int, prefetch: int) -> int:

@@ -67,31 +67,33 @@ def read_table(
     """
     lines = read_lines(path)
     header = next(lines, "")
-    table = csv.DictReader(chain([header], lines), skipinitialspace=True, delimiter=delimiter_of(header))
-    columns = [(name or "").strip().lower() for name in table.fieldnames or []]
+    table = csv.reader(chain([header], lines), skipinitialspace=True, delimiter=delimiter_of(header))
+    rows = _rows_of(table, path)
+    columns = [name.strip().lower() for name in next(rows, [])]
     if together and set(together) & set(columns):
         required = [required[0], *together, *(name for name in required[1:] if name not in together)]
     expected = ",".join(required)
     if not set(required) <= set(columns):
         raise ValueError(f"{path}, line 1: columns {', '.join(columns) or '(none)'}; a table begins with "
                          f"'{expected}' or '{expected},split'")
-    table.fieldnames = columns
     is_empty = True
-    for values in _rows_of(table, path):
+    for values in filter(None, rows):
         where = f"{path}, line {table.line_num}"
-        if None in values:
+        if len(values) > len(columns):
             raise ValueError(f"{where}: {len(columns)} columns, but more cells; a path with a comma goes into quotes")
-        cells = {column: (cell or "").strip() for column, cell in values.items()}
+        cells = dict(zip(columns, map(str.strip, values), strict=False))
         for column in required:
-            if not cells[column] and (column != may_be_empty or values[column] is None):
+            if not cells.get(column) and (column != may_be_empty or column not in cells):
                 raise ValueError(f"{where}: no {column}; a line is '{expected}[,split]'")
+        if len(values) < len(columns):
+            cells = dict.fromkeys(columns, "") | cells
         is_empty = False
         yield where, cells
     if is_empty:
         raise ValueError(f"{path}: the table is empty; a line is '{expected}[,split]'")
 
 
-def _rows_of(table: "csv.DictReader[str]", path: str | Path) -> Iterator[dict[Any, Any]]:
+def _rows_of(table: Any, path: str | Path) -> Iterator[list[str]]:  # a csv.reader
     try:
         yield from table
     except csv.Error as error:  # a quote that is never closed, mostly

@@ -143,6 +143,17 @@ def _kill_started() -> None:
             process.kill()
 
 
+def kill_with(owner: object, processes: list[multiprocessing.process.BaseProcess]) -> None:
+    """Kill worker processes when their loader is collected, as after an error; torch would wait 5 s for each."""
+    parent = os.getpid()
+
+    def kill() -> None:
+        for process in processes if os.getpid() == parent else ():     # not where a worker collects its copy
+            process.kill()
+
+    weakref.finalize(owner, kill).atexit = False
+
+
 def how_it_ended(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name

@@ -1,7 +1,8 @@
 """Frames that come by themselves: cameras, streams by their address, a pipe; and files, played as if they were one.
 
     0                      a camera's number
-    rtsp://host/path       a stream; also rtmp, srt, udp, tcp, http and https
+    rtsp://host/path       a stream; also rtmp, srt, udp, tcp, http and https where they end in no suffix of a video
+                           and in no /, as the address of a folder does
     -                      standard input, as in: ffmpeg ... -f mpegts - | tinyaction predict - ...
 
 Cameras and streams are opened again when they break off; a pipe and a file end.
@@ -44,7 +45,9 @@ def is_stream(source: str) -> bool:
     if source == "-" or source.isdigit() and not Path(source).exists():
         return True
     scheme, found, path = source.partition("://")
-    is_file = scheme.startswith("http") and Path(path.partition("?")[0]).suffix.lower() in VIDEO_SUFFIXES
+    path = path.partition("?")[0]
+    is_file = scheme.lower().startswith("http") and (
+        path.endswith("/") or Path(path).suffix.lower() in VIDEO_SUFFIXES)
     return bool(found) and scheme.lower() in SCHEMES and not is_file
 
 

@@ -18,7 +18,8 @@ from tinyaction.models.recognizer import Recognizer
 from tinyaction.models.temporal import TemporalNetwork, TimelineModel
 from tinyaction.models.torch_file import check_finite, read_torch_file
 from tinyaction.models.unknown import Unknown
-from tinyaction.places import is_place, local_copy, suffix_of, without_secrets
+from tinyaction.place_file import local_copy
+from tinyaction.places import is_place, suffix_of, without_secrets
 from tinyaction.text import check_class_names
 from tinyaction.version import __version__
 

@@ -14,7 +14,7 @@ from tinyaction.data.segments import write_segments
 
 def write_new_split(
     source: str | Path, out: str | Path, *, by: str, val_share: float, seed: int = 0, group_by: str = "",
-    allow_outside: bool = False,
+    allow_outside: bool = False, multi_label: bool = False,
 ) -> str:
     """Divide the training and validation videos anew, whatever split they had, and say what came out.
 
@@ -27,7 +27,8 @@ def write_new_split(
     """
     if not 0 < val_share < 1:
         raise ValueError(f"--val-share is {val_share}; it must be above 0 and below 1")
-    data = find_data(source, val_share=None, allow_outside=allow_outside, group_by=group_by, keep_split=False)
+    data = find_data(source, val_share=None, allow_outside=allow_outside, group_by=group_by, keep_split=False,
+                     multi_label=multi_label)
     videos = data.train.joined(data.val) if data.is_split else data.val
     is_by_group = by == "group" or videos.starts is not None
     if by == "group" and videos.groups is None and videos.starts is None:

@@ -107,8 +107,8 @@ def default_store(folder: str | Path, settings: StoreSettings) -> Path:
 def make_store(
     source: str | Path, folder: str | Path, settings: StoreSettings, *, num_workers: int = 0,
     video_timeout: float = SECONDS_PER_VIDEO, skip_bad: bool = False, allow_outside: bool = False, group_by: str = "",
-    known_bad: Callable[[list[str]], Mapping[str, str]] | None = None, on_line: Callable[[str], None] | None = None,
-    on_count: Callable[[str, int, int], None] | None = None,
+    multi_label: bool = False, known_bad: Callable[[list[str]], Mapping[str, str]] | None = None,
+    on_line: Callable[[str], None] | None = None, on_count: Callable[[str, int, int], None] | None = None,
 ) -> None:
     """Bring a store up to date: :func:`plan_store`, then :func:`fill_store`; arguments and errors as there.
 
@@ -119,7 +119,8 @@ def make_store(
     """
     say = on_line or (lambda sentence: None)
     count = on_count or (lambda unit, num_done, num_all: None)
-    plan = plan_store(source, folder, settings, allow_outside=allow_outside, group_by=group_by)
+    plan = plan_store(source, folder, settings, allow_outside=allow_outside, group_by=group_by,
+                      multi_label=multi_label)
     say(str(plan))
     result = fill_store(plan, num_workers=num_workers, video_timeout=video_timeout, skip_bad=skip_bad,
                         known_bad=known_bad(list(plan.targets)) if known_bad else {},
@@ -134,7 +135,7 @@ def make_store(
 
 def plan_store(
     source: str | Path, folder: str | Path, settings: StoreSettings, *, allow_outside: bool = False,
-    group_by: str = "", part: Part = WHOLE,
+    group_by: str = "", multi_label: bool = False, part: Part = WHOLE,
 ) -> StorePlan:
     """Look at what is there and what is missing, and estimate the space for it.
 
@@ -151,7 +152,7 @@ def plan_store(
     source, folder = Path(source), Path(folder)
     if not suffix_of(source) and _exists(join_place(source, STORE_FILE)):
         raise ValueError(f"{source}: this is a frame store already; give the folder of the videos")
-    data = find_data(source, allow_outside=allow_outside, group_by=group_by)
+    data = find_data(source, allow_outside=allow_outside, group_by=group_by, multi_label=multi_label)
     _check_folder(folder, source, settings)
     targets = _targets(data, source, settings)
     missing = [video for video in part.items_of(list(targets))

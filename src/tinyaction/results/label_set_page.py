@@ -23,8 +23,10 @@ def label_set_section(run: Run) -> str:
         figures = [one[name] for name in ("average_precision", "f1", "precision", "recall", "threshold")]
         rows.append([from_cell(one["class"]), one["positives"],
                      *(f"{float(text):.3f}" if text else "–" for text in figures)])
+    is_kept = not run.folds or run.config.get("final")
     text = ("<p>A class is predicted where its score reaches its threshold, which was chosen for the highest F1 on "
-            "the validation videos. best.pt holds the thresholds.</p>")
+            f"{'the videos as they were held out' if run.folds else 'the validation videos'}."
+            f"{' best.pt holds the thresholds.' if is_kept else ''}</p>")
     return section("Classes", text + table(
         ["class", "videos with it", "average precision", "F1", "precision", "recall", "threshold"],
         rows))

@@ -54,7 +54,7 @@ class ClipLibrary:
     @classmethod
     def build(
         cls, network: str | Path | Recognizer, data: str | Path = "", *, device: str = "auto", num_workers: int = 0,
-        allow_outside: bool = False, on_video: Callable[[int, int], None] | None = None,
+        allow_outside: bool = False, multi_label: bool = False, on_video: Callable[[int, int], None] | None = None,
     ) -> "ClipLibrary":
         """Features of the clips from the cache beside their folder, else from the network.
 
@@ -72,6 +72,7 @@ class ClipLibrary:
             model, checkpoint = load_model(network)
             name, arguments = str(checkpoint.model["name"]), checkpoint.eval_pipeline
             data = data or str(checkpoint.config.get("data", ""))
+            multi_label = multi_label or bool(checkpoint.thresholds)
         elif network.published is None:
             raise ValueError("nothing is published of this recognizer, so its clips are not known; name the "
                              "checkpoint of a run")
@@ -81,7 +82,7 @@ class ClipLibrary:
             raise ValueError("no clips to search are named; give the folder or list of labelled clips as data")
         if not Path(data).exists():
             raise FileNotFoundError(f"{data}: no such folder; give the folder or list of labelled clips as data")
-        found = find_data(data, val_share=None, allow_outside=allow_outside)
+        found = find_data(data, val_share=None, allow_outside=allow_outside, multi_label=multi_label)
         pipeline = eval_pipeline(**arguments)
         cache = FeatureCache.beside(data, f"{name}-{arguments['clip_len']}x{arguments['size']}", model, pipeline)
         features = extract_features(model, found.train, pipeline, cache, device=device_used, on_video=on_video,

@@ -139,7 +139,8 @@ def _fold_section(run: Run) -> str:
     """A row a fold, and how far they are from each other."""
     columns = {"fold": [fold["fold"] for fold in run.folds], "videos": [fold["videos"] for fold in run.folds]}
     columns |= {heading: [f"{float(fold[name]):.1%}" for fold in run.folds]
-                for heading, name in (("accuracy", "accuracy"), ("mean over classes", "mean_class_accuracy"))}
+                for heading, name in ((("mAP", "map"), ("mean F1", "f1")) if run.is_multi_label else
+                                      (("accuracy", "accuracy"), ("mean over classes", "mean_class_accuracy")))}
     columns |= {heading: [from_cell(fold[name]) for fold in run.folds]
                 for heading, name in (("groups held out", "groups"), ("chosen", "chosen"))}
     columns = {heading: cells for heading, cells in columns.items() if any(cells)}  # groups are not always known
@@ -202,9 +203,9 @@ def _majority_tiles(run: Run) -> list[tuple[str, str, str]]:
 
 
 def _fold_tiles(run: Run) -> list[tuple[str, str, str]]:
-    accuracies = [float(fold["accuracy"]) for fold in run.folds]
-    tile = (f"{np.mean(accuracies):.1%} ± {np.std(accuracies, ddof=1):.1%}", f"mean of {len(accuracies)} folds",
-            f"and standard deviation; from {min(accuracies):.1%} to {max(accuracies):.1%}")
+    accuracies = [float(fold["map" if run.is_multi_label else "accuracy"]) for fold in run.folds]
+    tile = (f"{np.mean(accuracies):.1%} ± {np.std(accuracies, ddof=1):.1%}", f"mean{' mAP' * run.is_multi_label} of "
+            f"{len(accuracies)} folds", f"and standard deviation; from {min(accuracies):.1%} to {max(accuracies):.1%}")
     if not run.config.get("final"):
         return [tile]
     return [tile, ("all videos", "best.pt", "is trained on all of them, so none is left to test it: the accuracy of "

@@ -51,6 +51,7 @@ LABEL_SET_METRICS = (
     "epoch", "lr", "train_loss", "train_exact_match", "val_loss", "val_map", "val_f1", "val_exact_match")
 TIMES = ("data_seconds", "compute_seconds")
 FOLDS = ("fold", "videos", "train_videos", "accuracy", "mean_class_accuracy", "loss", "chosen", "num_groups", "groups")
+LABEL_SET_FOLDS = ("fold", "videos", "train_videos", "map", "f1", *FOLDS[5:])
 OLD_COLUMNS = {"seconds_waiting": "data_seconds", "seconds_computing": "compute_seconds"}  # of earlier versions
 LOCK = ".lock"
 
@@ -260,6 +261,7 @@ class SavedPrediction:
     label_score: float
     labels: tuple[int, ...] = ()  # of several labels all of them; the two above are then the first, or -1
     predicted_labels: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()  # of several labels, of each class
 
     @property
     def is_right(self) -> bool:
@@ -373,7 +375,8 @@ def read_run(folder: str | Path) -> Run:
     path = folder / "predictions.csv"
     parse = _label_set_of if config.get("multi_label") else _prediction_of
     predictions = read_table_rows(path, PREDICTIONS, lambda row: parse(row, numbers)) if path.is_file() else []
-    folds = read_table_rows(folder / "folds.csv", FOLDS, dict) if (folder / "folds.csv").is_file() else []
+    columns = LABEL_SET_FOLDS if config.get("multi_label") else FOLDS
+    folds = read_table_rows(folder / "folds.csv", columns, dict) if (folder / "folds.csv").is_file() else []
     has_classes = config.get("multi_label") and (folder / "classes.csv").is_file()
     classes = read_table_rows(folder / "classes.csv", CLASSES, dict) if has_classes else []
     return Run(folder, config, history, predictions, frozenset(_read_bad_files(folder / "bad_files.txt")), folds,
@@ -390,7 +393,8 @@ def _label_set_of(row: Mapping[str, str], numbers: Mapping[str, int]) -> SavedPr
                          for column in ("class", "predicted"))
     first, first_predicted = (numbers_of[0] if numbers_of else -1 for numbers_of in (labels, predicted))
     return SavedPrediction(from_cell(row["path"]), first, first_predicted, float(row["score"]),
-                           float(row["class_score"] or math.nan), labels, predicted)
+                           float(row["class_score"] or math.nan), labels, predicted,
+                           tuple(float(row[f"score_{name}"]) for name in numbers if f"score_{name}" in row))
 
 
 def end_of_name(filename: str) -> str:

@@ -2,15 +2,16 @@
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from tinyaction.files import is_part, part_folder
+from tinyaction.place_file import fetch_place
 from tinyaction.places import (
     NoSuchBucketError,
     NoSuchPlaceError,
     PlaceError,
-    fetch_place,
     is_place,
     list_place,
     path_inside,
@@ -88,20 +89,19 @@ class RunCopy:
                 remove_place(f"{self.place}/{name}")
 
 
-def fetch_run(place: str | Path) -> Path:
+def fetch_run(place: str | Path, facts: Mapping[str, str] | None = None) -> Path:
     """Copy a run that lies elsewhere to where it goes on; returns the folder.
+
+    ``facts`` are added to its ``config.json``.
 
     Raises:
         FileNotFoundError: no run is there.
-        ValueError: the folder is here already, or several processes would fetch it.
+        ValueError: the folder is here already.
     """
     place, folder = url_of(place).rstrip("/"), local_run_folder(place)
     if folder.exists():
         raise ValueError(f"--resume is {place}, and {folder} is here already; go on with --resume {folder}, or move "
                          "it away")
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ValueError(f"--resume is {place}; several processes go on from a folder that all of them see: copy it "
-                         "there first")
     if not place_exists(f"{place}/config.json"):
         raise FileNotFoundError(f"{place}: no run is there")
     with part_folder(folder) as part:
@@ -109,8 +109,8 @@ def fetch_run(place: str | Path) -> Path:
             target = path_inside(part, url_of(path).removeprefix(f"{place}/"), what="run folder")
             target.parent.mkdir(parents=True, exist_ok=True)
             fetch_place(path, target)
-        config = json.loads((part / "config.json").read_text(encoding="utf-8"))  # it may be a copy of a run elsewhere
-        config = json.dumps({**config, "out": without_secrets(place)}, indent=2, ensure_ascii=False)
-        (part / "config.json").write_text(config + "\n", encoding="utf-8")
+        config = json.loads((part / "config.json").read_text(encoding="utf-8"))
+        config |= {"out": without_secrets(place), **(facts or {})}     # it may be a copy of a run that lies elsewhere
+        (part / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         part.rename(folder)
     return folder

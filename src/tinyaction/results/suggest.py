@@ -69,7 +69,7 @@ def suggest(
     labelled, vectors = set[Path](), torch.zeros(0, 0)
     data = str(known.config.get("data", ""))
     try:
-        train = find_data(data, allow_outside=True, keep_split=False).train
+        train = find_data(data, allow_outside=True, keep_split=False, multi_label=bool(known.thresholds)).train
         if train.starts is None:
             features, names = features_of(train, data)
             labelled, vectors = {Path(one).resolve() for one in names}, clip_vectors(features)

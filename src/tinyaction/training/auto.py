@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinyaction.data.annotations import find_data
 from tinyaction.device import choose_device
 from tinyaction.models.create import published_card
 from tinyaction.models.hub import fetch_file
 from tinyaction.models.weights import find_published
 from tinyaction.prepare.synthetic import is_generated
+from tinyaction.training.build import find_run_data
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import broadcast_from_main, rank, start_processes
 
@@ -62,9 +62,7 @@ def choose_model(config: RunConfig, *, on_line: Callable[[str], None] | None = N
 
 def _clips_of(config: RunConfig) -> int:
     """The number of training clips; training writes the split, and says so."""
-    data = find_data(config.data, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False,
-                     multi_label=config.multi_label)
-    return len(data.train)
+    return len(find_run_data(config, config.data, keep_split=False).train)
 
 
 def find_choice(device: str, num_clips: int) -> Choice:

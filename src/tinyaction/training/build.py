@@ -1,6 +1,7 @@
 """Build everything that training needs from the config of a run: :func:`build`."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from tinyaction.training.distributed import (
     broadcast_from_main,
     main_process_first,
     num_processes,
+    once_a_machine,
     rank,
     start_processes,
 )
@@ -81,7 +83,7 @@ def build(
     """
     device = start_processes(choose_device(config.device))
     config = replace(config, resume=config.resume or broadcast_from_main(folder_of_job(config)))
-    num_at_start = processes_at_start(config.resume) if config.resume else num_processes()
+    num_at_start = broadcast_from_main(processes_at_start(config.resume) if config.resume else num_processes())
     batch_size, grad_accum = share_step(config.batch_size, config.grad_accum, num_before=num_at_start,
                                         num_now=num_processes(), keep_rounds=config.sync_batch_norm)
     amp = choose_amp(config.amp, device)
@@ -90,9 +92,8 @@ def build(
         on_line, on_count = None, None
     if data is None:
         folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-        data = main_process_first(
-            lambda: find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by,
-                              multi_label=config.multi_label))
+        key = (os.getcwd(), folder, config.allow_outside, config.group_by, config.multi_label)
+        data = once_a_machine(lambda: find_run_data(config, folder), key)
         check_groups_apart(data.train, data.val)
     folder = data.folder or Path(config.data)
     config = check_data(config, data)
@@ -110,6 +111,12 @@ def build(
         model.compile()
     return Training(config, device, folder, data, train_set, val_set, model, train_loader, val_loader, updater,
                     criterion, lr, notes, num_at_start)
+
+
+def find_run_data(config: RunConfig, folder: str | Path, *, keep_split: bool = True) -> DataFolder:
+    """The videos of a run in a folder, its data or the store of them; see :func:`find_data`."""
+    return find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=keep_split,
+                     multi_label=config.multi_label)
 
 
 def check_num_batches(num_videos: int, batch_size: int) -> None:
@@ -158,7 +165,7 @@ def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count
     settings = StoreSettings(format=config.store, short_side=short_side)
     folder = default_store(config.data, settings)
     make_store(config.data, folder, settings, num_workers=config.num_workers, allow_outside=config.allow_outside,
-               group_by=config.group_by, on_line=on_line, on_count=on_count)
+               group_by=config.group_by, multi_label=config.multi_label, on_line=on_line, on_count=on_count)
     return folder
 
 

@@ -239,7 +239,9 @@ def check_timeline(config: RunConfig) -> None:
             ("class_weights", False), ("balanced", False), ("ema", 0), ("mixup", 0), ("patience", 0),
             ("label_smoothing", 0), ("grad_accum", 1), ("num_crops", 1), ("num_clips", 1), ("compile", False),
             ("group_by", ""), ("folds", 0), ("layer_decay", 1), ("drop_path", 0), ("frame_interval", 0),
-            ("unknown_rate", 0), ("background", ""))),
+            ("background", ""))),
+        ("--unknown-rate with --overlaps", config.overlaps and config.unknown_rate > 0,
+         "leave one out: what goes on at once lies between the classes"),
     ):
         if is_given:
             raise ValueError(f"{name} does not go with --task timeline; {advice}")
@@ -262,7 +264,6 @@ def check_folds(config: RunConfig) -> None:
 def check_multi_label(config: RunConfig) -> None:
     """Raise ValueError for flags that know one label a video only."""
     for name, is_given, advice in (
-        ("--folds", config.folds > 0, "leave it out"),
         ("--balanced", config.balanced, "take --class-weights"),
         ("--task timeline", config.task == "timeline", "leave out --multi-label"),
         ("--unknown-rate", config.unknown_rate > 0, "leave it out: a video may have none of the labels"),

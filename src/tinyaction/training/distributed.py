@@ -11,7 +11,7 @@ import pickle
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from tinyaction.data.shared_array import Offer, machine, take_offer
 from tinyaction.training.peers import PeerFailedError, Peers, TrainingInterrupted, has_store_of_torchrun
 
 T = TypeVar("T")
@@ -217,6 +218,34 @@ def main_process_first(function: Callable[[], T]) -> T:
     result = function() if rank() == 0 else None
     broadcast_from_main(None)  # barrier: the other ranks wait here
     return function() if result is None else result
+
+
+def once_a_machine(function: Callable[[], T], arguments: object) -> T:
+    """Call a function in rank 0, then in one process of each machine; the others there map the arrays that it made.
+
+    ``arguments`` are what its result depends on: a process with others than the first of its machine calls it as well,
+    so that a check sees both results.
+    """
+    result = function() if rank() == 0 else None
+    if num_processes() == 1:
+        assert result is not None
+        return result
+    broadcast_from_main(None)  # barrier: the other ranks wait here
+    keys = gather_objects((machine(), arguments))
+    first = keys.index(keys[rank()])
+    address, offer = "", None
+    if rank() == first:
+        result = function() if result is None else result
+        with suppress(OSError):  # a system without such memory
+            offer = Offer(result) if keys.count(keys[first]) > 1 else None
+            address = offer.address if offer else ""
+    addresses = gather_objects(address)
+    try:
+        result = take_offer(addresses[first]) if result is None else result
+    except OSError:  # not to be reached from here
+        result = function()
+    gather_objects(None)  # until all have it
+    return result
 
 
 def broadcast_state(model: nn.Module) -> None:

@@ -5,6 +5,8 @@
     RUN/fold-1/ ...          of fine-tuning: an ordinary run each
     RUN/best.pt              with --final: trained on all videos
 
+Of several labels, mAP stands for accuracy, and the thresholds are chosen on all videos, each as it was held out.
+
 The videos of training and of validation are one list here. Groups are held out whole. Of a fine-tuned fold the last
 epoch counts: the best one was chosen on the videos that are held out, and its accuracy would flatter.
 """
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tinyaction.data.annotations import DataFolder, VideoList, find_data
+from tinyaction.data.annotations import DataFolder, VideoList
 from tinyaction.data.groups import known_groups
 from tinyaction.device import choose_device
 from tinyaction.files import write_whole
@@ -27,8 +29,10 @@ from tinyaction.models import check_input
 from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.prepare.synthetic import is_stand_in
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
+from tinyaction.results.label_set_compare import Estimate, label_set_figures
 from tinyaction.results.metrics import wilson_interval
-from tinyaction.results.run import FOLDS, RunFolder, next_lines
+from tinyaction.results.multilabel import best_thresholds
+from tinyaction.results.run import FOLDS, LABEL_SET_FOLDS, RunFolder, next_lines
 from tinyaction.results.shortcuts import Shortcut
 from tinyaction.results.summary import result_lines
 from tinyaction.text import to_cell
@@ -39,6 +43,7 @@ from tinyaction.training.build import (
     build_datasets,
     build_model,
     check_data,
+    find_run_data,
     prepare_folder,
 )
 from tinyaction.training.config import RunConfig
@@ -90,10 +95,14 @@ class CrossValidation:
 
     @property
     def accuracies(self) -> list[float]:
-        return [fold.record.val.top1 for fold in self.folds]
+        """Of each fold; of several labels mAP."""
+        return [fold.record.val.selection_metric for fold in self.folds]
 
     def record(self) -> EpochRecord:
-        """The folds as one epoch: means over the training of all, and the scores of each video that was held out."""
+        """The folds as one epoch: means over the training of all, and the scores of each video that was held out.
+
+        Of several labels each fold gets the thresholds that are best on all videos.
+        """
         trained, held_out = [fold.record.train for fold in self.folds], [fold.record.val for fold in self.folds]
         sizes = [len(one.labels) for one in held_out]
         loss, top1 = (float(np.mean([getattr(one, name) for one in trained])) for name in ("loss", "top1"))
@@ -104,13 +113,23 @@ class CrossValidation:
             np.concatenate([one.scores for one in held_out]), np.concatenate([one.labels for one in held_out]),
             [name for one in held_out for name in one.filenames], sum(one.data_seconds for one in held_out),
             sum(one.compute_seconds for one in held_out), [bad for one in held_out for bad in one.bad])
+        if val.is_multi_label:
+            val.thresholds = best_thresholds(val.scores, val.labels)
+            for one in held_out:
+                one.thresholds = val.thresholds
         return EpochRecord(0, self.folds[0].record.lr, train, val)
 
     def summary(self, val: Evaluation) -> dict[str, float]:
-        """Mean and spread over the folds, and the interval of the accuracy over all videos."""
-        low, high = wilson_interval(int((val.scores.argmax(axis=1) == val.labels).sum()), len(val.labels))
-        return {"num_folds": len(self.folds), "accuracy": val.top1, "mean": float(np.mean(self.accuracies)),
-                "std": float(np.std(self.accuracies, ddof=1)), "low": low, "high": high}
+        """Mean and spread over the folds, and the interval of the accuracy, or the mAP, over all videos."""
+        if val.is_multi_label:
+            figures = label_set_figures(val.scores[None], val.predicted_sets[None], val.labels.astype(np.bool_))
+            found = Estimate.of(figures.mean_ap[:, 0])
+            low, high = found.low, found.high
+        else:
+            low, high = wilson_interval(int((val.scores.argmax(axis=1) == val.labels).sum()), len(val.labels))
+        return {"num_folds": len(self.folds), metric_name(val): val.selection_metric,
+                "mean": float(np.mean(self.accuracies)), "std": float(np.std(self.accuracies, ddof=1)), "low": low,
+                "high": high}
 
 
 def run_folds(
@@ -125,8 +144,8 @@ def run_folds(
     device = choose_device(config.device)
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
-    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by).merged()
-    check_data(config, data)
+    data = find_run_data(config, folder).merged()
+    config = check_data(config, data)
     divide(data.train, data.class_names, config.folds)                 # before anything is computed
     run = RunFolder(config.out, name=f"{config.model}-folds", trackers=config.trackers, on_line=on_line)
     try:
@@ -156,9 +175,12 @@ def divide(videos: VideoList, class_names: Sequence[str], num_folds: int) -> lis
     Raises ValueError: a class has fewer videos, or groups, than there are folds.
     """
     groups, what = known_groups(videos), "video" if videos.groups is None else "group"
+    sets = [[label] for label in videos.labels.tolist()] if videos.label_sets is None else [
+        np.flatnonzero(row).tolist() for row in videos.label_sets]
     of_class: dict[int, set[str]] = {}
-    for label, group in zip(videos.labels.tolist(), groups, strict=True):
-        of_class.setdefault(label, set()).add(group)
+    for labels, group in zip(sets, groups, strict=True):
+        for label in labels:
+            of_class.setdefault(label, set()).add(group)
     for label, names in sorted(of_class.items()):
         if len(names) < num_folds:
             name = class_names[label]
@@ -166,11 +188,11 @@ def divide(videos: VideoList, class_names: Sequence[str], num_folds: int) -> lis
                       " only, which cannot be held out and trained on; add clips of other groups" if videos.groups else
                       " only, which cannot be held out and trained on; add clips")
             raise ValueError(f"--folds is {num_folds}, but class {name!r} has {len(names)} {what}{advice}")
-    fold_of = assign_folds(videos.labels.tolist(), groups, num_folds=num_folds)
+    fold_of = assign_folds(sets, groups, num_folds=num_folds)
     parts = [([place for place, one in enumerate(fold_of) if one != fold],
               [place for place, one in enumerate(fold_of) if one == fold]) for fold in range(num_folds)]
     for train, _ in parts:
-        lost = sorted(set(of_class) - set(videos.labels[train].tolist()))
+        lost = sorted(set(of_class) - {label for place in train for label in sets[place]})
         if lost:
             raise ValueError(f"all groups of class {class_names[lost[0]]!r} came into one of the {num_folds} folds; "
                              "take another number of --folds")
@@ -198,7 +220,7 @@ def probe_folds(
         result = fit_clips(model, learned, poolings, clips.subset(train), clips.subset(held_out))
         folds.append(Fold(EpochRecord(0, 0.0, result.train, result.val), groups_of(clips.videos, held_out),
                           f"{result.probe.pooling}, L2 strength {result.probe.strength:g}"))
-        if config.shortcuts != "none":
+        if config.shortcuts != "none" and not config.multi_label:
             folds[-1].shortcuts = of_probe(result.probe, learned, tested_data(clips.subset(held_out), K))
         run.log(fold_line(len(folds), config.folds, folds[-1]))
     folds[0].record.val.bad = clips.bad
@@ -252,7 +274,12 @@ def fold_line(number: int, num_folds: int, fold: Fold) -> str:
     names = ", ".join(groups) if len(groups) <= MOST_GROUPS else f"{', '.join(groups[:MOST_GROUPS])}, ..."
     of_groups = f" of {len(groups)} group{'s' if len(groups) > 1 else ''} ({names})" if groups else ""
     chosen = f"; {fold.chosen}" if fold.chosen else ""
-    return f"fold {number}/{num_folds}: accuracy {val.top1:.4f} over {len(val.labels)} videos{of_groups}{chosen}"
+    return (f"fold {number}/{num_folds}: {metric_name(val)} {val.selection_metric:.4f} over {len(val.labels)} videos"
+            f"{of_groups}{chosen}")
+
+
+def metric_name(val: Evaluation) -> str:
+    return "mAP" if val.is_multi_label else "accuracy"
 
 
 def write_run(
@@ -264,12 +291,13 @@ def write_run(
     run.write_predictions(val, data.class_names, folds=[
         number for number, fold in enumerate(result.folds, start=1) for _ in fold.record.val.labels])
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([FOLDS, *fold_rows(result)])
+    csv.writer(text).writerows([LABEL_SET_FOLDS if val.is_multi_label else FOLDS, *fold_rows(result)])
     write_whole(run.path / "folds.csv", text.getvalue())
     if result.final is not None:
-        replace(result.final, metrics=metrics, config=asdict(config)).save(run.path / "best.pt")
+        thresholds = [] if val.thresholds is None else val.thresholds.tolist()
+        replace(result.final, metrics=metrics, config=asdict(config), thresholds=thresholds).save(run.path / "best.pt")
     run.write_config({**run_facts(config, data, device=device), "cross_validation": summary, **result.facts})
-    for line in [*result_lines(val, data.class_names), summary_line(summary),
+    for line in [*result_lines(val, data.class_names), summary_line(summary, metric_name(val)),
                  *majority_lines(data.train, val, data.class_names),
                  *next_lines(run.path, asdict(config), original_of(data.train[0][0]))]:
         run.log(line)
@@ -279,12 +307,15 @@ def fold_rows(result: CrossValidation) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for number, fold in enumerate(result.folds, start=1):
         val = fold.record.val
-        rows.append([number, len(val.labels), fold.record.train.num_videos, repr(val.top1), repr(val.mean_class),
-                     repr(val.loss), to_cell(fold.chosen), len(fold.groups) or "", to_cell("; ".join(fold.groups))])
+        figures = (val.mean_ap, val.f1) if val.is_multi_label else (val.top1, val.mean_class)
+        rows.append([number, len(val.labels), fold.record.train.num_videos, *map(repr, (*figures, val.loss)),
+                     to_cell(fold.chosen), len(fold.groups) or "", to_cell("; ".join(fold.groups))])
     return rows
 
 
-def summary_line(summary: dict[str, float]) -> str:
-    return (f"{summary['num_folds']} folds: mean accuracy {summary['mean']:.4f}, standard deviation "
-            f"{summary['std']:.4f}; 95 % interval of the accuracy over all videos {summary['low']:.4f} to "
-            f"{summary['high']:.4f}")
+def summary_line(summary: dict[str, float], metric: str) -> str:
+    low, high = summary["low"], summary["high"]
+    interval = (f"95 % interval of the {metric} over all videos {low:.4f} to {high:.4f}" if low < high else
+                "no interval, as none of the videos is ranked wrong")
+    return (f"{summary['num_folds']} folds: mean {metric} {summary['mean']:.4f}, standard deviation "
+            f"{summary['std']:.4f}; {interval}")

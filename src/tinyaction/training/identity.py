@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +16,21 @@ import torch
 from tinyaction.data.annotations import DataFolder, VideoList
 from tinyaction.data.long_videos import LongVideo
 from tinyaction.models.checkpoint import versions
+from tinyaction.places import (
+    NoSuchPlaceError,
+    RefusedError,
+    is_place,
+    size_and_version,
+    sizes_in_place,
+    url_of,
+    without_secrets,
+)
 from tinyaction.text import some_of
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of
 from tinyaction.training.distributed import gather_objects, num_processes
 
 MAX_SIZES = 10_000  # files of a longer list are a sample, evenly spread: looking at each takes minutes for a million
+MAX_ASKED = 100  # files that lie elsewhere and are asked for one by one
 
 
 @dataclass(frozen=True)
@@ -29,16 +40,17 @@ class ListIdentity:
     num_videos: int
     names: str
     labels: str
-    sizes: str  # of up to MAX_SIZES files, in bytes; of a folder of frames its number of files; -1 for a missing one
+    sizes: str  # what sizes_of says of up to MAX_SIZES files
 
     @classmethod
     def of(cls, videos: VideoList, folder: str | Path) -> "ListIdentity":
         names, sizes = hashlib.sha256(), hashlib.sha256()
+        prefix = prefix_of(folder)
         for path in videos.item_names():
-            names.update(path.removeprefix(f"{folder}{os.sep}").encode("utf-8", "surrogateescape") + b"\0")
-        num_sizes = min(len(videos), MAX_SIZES)
-        for index in np.linspace(0, len(videos) - 1, num_sizes).round().astype(int).tolist():
-            sizes.update(b"%d\0" % _size(videos[index][0]))
+            names.update(path.removeprefix(prefix).encode("utf-8", "surrogateescape") + b"\0")
+        sample = [videos[index][0] for index in _spread(len(videos), MAX_SIZES)]
+        for size in sizes_of(sample, is_whole=len(sample) == len(videos)):
+            sizes.update(b"%d\0" % size)
         labels = hashlib.sha256(videos.label_bytes())
         return cls(len(videos), *(digest.hexdigest()[:16] for digest in (names, labels, sizes)))
 
@@ -56,9 +68,41 @@ def fingerprint(lists: Sequence[ListIdentity]) -> str:
 
 def fingerprint_of_segments(videos: Sequence[LongVideo], folder: str | Path) -> str:
     """One digest of uncut videos below a folder: the same where names, segments and sizes are."""
-    facts = [(video.path.removeprefix(f"{folder}{os.sep}"), _size(video.path),
-              [(item.start, item.end, item.label) for item in video.segments]) for video in videos]
+    sizes = sizes_of([video.path for video in videos])
+    facts = [(video.path.removeprefix(prefix_of(folder)), size,
+              [(item.start, item.end, item.label) for item in video.segments])
+             for video, size in zip(videos, sizes, strict=True)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def prefix_of(folder: str | Path) -> str:
+    """What paths of videos below a folder begin with."""
+    return f"{url_of(folder)}/" if is_place(folder) else f"{folder}{os.sep}"
+
+
+def sizes_of(paths: Sequence[str], *, is_whole: bool = True) -> list[int]:
+    """Bytes of files, of folders of frames their number of files; -1 of missing ones, and where nothing tells.
+
+    Of files elsewhere the lists of their folders tell, which cost a request for a thousand files. Where they do not,
+    as over HTTP, or ``paths`` are a sample of folders with many more, up to MAX_ASKED of them are asked for one by
+    one: of the others it is not noticed that they are replaced.
+    """
+    elsewhere = [path for path in paths if is_place(path)]
+    found: dict[str, int] = {}
+    if is_whole:
+        for folder in sorted({path.rpartition("/")[0] for path in map(url_of, elsewhere) if path[:4] != "http"}):
+            with suppress(NoSuchPlaceError, RefusedError):             # that nobody may list
+                found |= sizes_in_place(folder)
+    unknown = [path for path in elsewhere if found.get(url_of(path), -1) < 0]
+    for index in _spread(len(unknown), MAX_ASKED):
+        with suppress(NoSuchPlaceError, RefusedError):
+            found[url_of(unknown[index])] = size_and_version(unknown[index])[0]
+    return [found.get(url_of(path), -1) if is_place(path) else _size(path) for path in paths]
+
+
+def _spread(num: int, at_most: int) -> list[int]:
+    """Up to so many of ``num`` indices, evenly spread."""
+    return np.linspace(0, num - 1, min(num, at_most)).round().astype(int).tolist()
 
 
 def _size(path: str) -> int:
@@ -84,7 +128,8 @@ class RunIdentity:
         cls, config: RunConfig, data: DataFolder, folder: str | Path, amp: torch.dtype | None, *, num_processes: int
     ) -> "RunIdentity":
         """``folder`` is the one in which ``data`` was found."""
-        flags = {name: value for name, value in asdict(config).items() if name not in (*MAY_CHANGE, "out")}
+        flags = {name: without_secrets(value) if isinstance(value, str) else value
+                 for name, value in asdict(config).items() if name not in (*MAY_CHANGE, "out")}
         return cls(list(data.class_names), ListIdentity.of(data.train, folder), ListIdentity.of(data.val, folder),
                    flags, num_processes, str(amp or torch.float32).removeprefix("torch."))
 

@@ -5,9 +5,12 @@ import os
 import shutil
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
-from tinyaction.results.run_copy import local_run_folder
+from tinyaction.place_file import local_copy
+from tinyaction.places import NoSuchPlaceError, is_place, join_place
+from tinyaction.results.run_copy import fetch_run, local_run_folder
 from tinyaction.training.config import RunConfig
 
 
@@ -26,23 +29,36 @@ def folder_of_job(config: RunConfig) -> str:
     """The run that this job began before torchrun restarted it (``--max-restarts``); "" where there is none.
 
     torchrun counts no restart where a machine joins (``--nnodes=1:4``): then the run is one that this torchrun began.
+    A run that is copied elsewhere is fetched where rank 0 is on another machine after the restart.
     """
-    if not job_name():
-        return ""
-    is_restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    is_restart |= os.environ.get("RANK", "0") != "0"                   # of several machines rank 0 decides for all
     folders = [local_run_folder(config.out)] if config.out else sorted(Path("runs").glob(f"{config.model}-*"))
-    for folder in folders:
-        job, launcher = _begun_by(folder)
-        if job == job_name() and (is_restart or launcher == launcher_name()):
-            return str(folder)
-    return ""
+    found = [str(folder) for folder in folders if is_of_this_job(folder)]
+    if not found and is_place(config.out) and _is_counted_restart() and os.environ.get("RANK", "0") == "0":
+        with suppress(NoSuchPlaceError), local_copy(join_place(config.out, "config.json")) as path:
+            found = [str(fetch_run(config.out, facts_of_job()))] if _begun_by(path)[0] == job_name() else []
+    return found[-1] if found else ""
 
 
-def _begun_by(folder: Path) -> tuple[str | None, str | None]:
-    """The job and the launcher that began a run."""
+def _is_counted_restart() -> bool:
+    return bool(job_name()) and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def is_of_this_job(folder: Path) -> bool:
+    """Whether this job began the run in a folder, or fetched it."""
+    is_restart = _is_counted_restart() or os.environ.get("RANK", "0") != "0"  # of several machines rank 0 decides
+    job, launcher = _begun_by(folder / "config.json")
+    return bool(job_name()) and job == job_name() and (is_restart or launcher == launcher_name())
+
+
+def facts_of_job() -> dict[str, str]:
+    """What ``config.json`` says of the job that began a run, or fetched it."""
+    return {"job": job_name(), "launcher": launcher_name()}
+
+
+def _begun_by(path: Path) -> tuple[str | None, str | None]:
+    """The job and the launcher in a ``config.json``."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
         return config.get("job"), config.get("launcher")
     except (OSError, ValueError, AttributeError):
         return None, None

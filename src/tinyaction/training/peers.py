@@ -113,7 +113,10 @@ class Peers:
             self._told.set()
 
     def fail(self, sentence: str) -> bool:
-        """Record why this process fails; False where another one failed before, which speaks for all."""
+        """Record why this process fails; False where another one failed before, which speaks for all.
+
+        Where the store does not answer, one process of each machine speaks.
+        """
         first: list[str] = []
 
         def ask() -> None:
@@ -125,8 +128,8 @@ class Peers:
         thread.join(SECONDS_TO_SPEAK)
         if self.rank == 0 and not has_store_of_torchrun():
             time.sleep(2)  # the store ends with this process, and the others have to look
-        if not first:  # the store is gone: with rank 0, or with torchrun
-            return self.rank == (0 if has_store_of_torchrun() else 1)
+        if not first:  # the store is gone: with rank 0, with torchrun, or with the network
+            return os.environ["LOCAL_RANK"] == "0" if has_store_of_torchrun() else self.rank == 1
         return first[0].partition("\t")[0] == str(self.rank)
 
     def check(self) -> None:

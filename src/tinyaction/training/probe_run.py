@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tinyaction.data.annotations import DataFolder, VideoList, find_data
+from tinyaction.data.annotations import DataFolder, VideoList
 from tinyaction.data.groups import check_groups_apart, known_groups
 from tinyaction.data.loader import BadVideo
 from tinyaction.data.pipelines import eval_pipeline
@@ -35,6 +35,7 @@ from tinyaction.training.build import (
     build_model,
     check_data,
     eval_arguments,
+    find_run_data,
     prepare_folder,
 )
 from tinyaction.training.config import RunConfig
@@ -72,8 +73,7 @@ def run_probe(
     device = choose_device(config.device)
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     folder = prepare_folder(config, on_line=on_line, on_count=on_count)
-    data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by,
-                     multi_label=config.multi_label)
+    data = find_run_data(config, folder)
     check_groups_apart(data.train, data.val)
     config = check_data(config, data)
     model, notes = build_model(config, len(data.class_names))

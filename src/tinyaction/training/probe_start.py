@@ -15,7 +15,7 @@ from tinyaction.models.create import use_pooling
 from tinyaction.models.pooling import Pooling
 from tinyaction.results.run import epoch_sort_key
 from tinyaction.training.build import OnCount, Training, build_updater
-from tinyaction.training.distributed import broadcast_state, main_process_first, rank
+from tinyaction.training.distributed import broadcast_from_main, broadcast_state, main_process_first, rank
 from tinyaction.training.probe_run import ProbeResult, fit_probe, probe_lines
 
 
@@ -25,7 +25,8 @@ def begin_with_probe(training: Training, *, on_count: OnCount | None) -> ProbeRe
     Of a resumed run only the kind of the head is restored, and None returned: ``last.pt`` holds its weights.
     """
     config, model = training.config, training.model
-    pooling, result = saved_pooling(config.resume), None
+    pooling = broadcast_from_main(saved_pooling(config.resume) if rank() == 0 else None)
+    result = None
     if pooling is not None:
         model.cls_head.dropout.p = 0.0
         use_pooling(model, pooling)

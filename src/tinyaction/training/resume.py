@@ -16,12 +16,12 @@ import torch
 
 from tinyaction.data.loader import VideoLoader
 from tinyaction.models.checkpoint import BestEpoch, Checkpoint, SavedTraining, load_newest, previous_of
-from tinyaction.places import is_place, without_secrets
+from tinyaction.places import is_place, url_of, without_secrets
 from tinyaction.results.run import RunFolder
-from tinyaction.results.run_copy import fetch_run
 from tinyaction.text import shell_line
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of, known_flags, read_flags
 from tinyaction.training.distributed import gather_objects, num_processes, rank
+from tinyaction.training.fetched_run import check_same_start, config_of_place, file_of_main
 from tinyaction.training.identity import RunIdentity, differences
 from tinyaction.training.loop import TrainState
 from tinyaction.training.peers import PeerFailedError, TrainingInterrupted
@@ -197,9 +197,12 @@ class CheckpointManager:
         Raises:
             ValueError: the run cannot be resumed exactly; every reason is named.
         """
-        if not (self.path.exists() or previous_of(self.path).exists()):
+        with file_of_main(self.path, self.run) as path:
+            is_there = path.exists() or previous_of(path).exists()
+            saved, note = load_newest(path) if is_there else (None, "")
+            check_same_start(saved.training if saved else None, self.path)
+        if saved is None:
             return False
-        saved, note = load_newest(self.path)
         if saved.training is None or "train" not in (saved.training.identity or {}):
             raise ValueError(f"{self.path}: no training state of this version of tinyaction is in it; resume with the "
                              f"version that wrote it, or start a new run with --weights {self.path}")
@@ -276,8 +279,8 @@ class CheckpointManager:
                 self.save()
             if is_empty or isinstance(error, PeerFailedError):
                 raise
-            raise ValueError(f"{error}; the steps before are saved: mend the file, or add --on-error skip, and go on "
-                             f"with: {go_on}") from None
+            advice = "go on" if error.kind == "unreachable" else "mend the file, or add --on-error skip, and go on"
+            raise ValueError(f"{error}; the steps before are saved: {advice} with: {go_on}") from None
         except BaseException:
             is_empty = self._is_empty()
             raise
@@ -340,7 +343,7 @@ def resumed_config(given: Mapping[str, Any]) -> RunConfig:
         ValueError: a given flag may not change, or the run's files are damaged.
         FileNotFoundError: the run does not exist.
     """
-    place = given["resume"] if is_place(given["resume"]) else ""
+    place = url_of(given["resume"]).rstrip("/") if is_place(given["resume"]) else ""
     folder = Path(place or given["resume"])
     if not place and not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such run folder to resume")
@@ -352,8 +355,12 @@ def resumed_config(given: Mapping[str, Any]) -> RunConfig:
         raise ValueError(f"{flag_of(next(iter(fixed)))} belongs to the run and cannot change with --resume; start a "
                          f"new run from its weights: {new_run}")
     if place:
-        folder = fetch_run(place)
-        given = {**given, "resume": str(folder), "out": without_secrets(place)}
+        return config_of_place(place, given.get("device", ""), lambda folder: _config_in(
+            folder, {**given, "resume": str(folder), "out": without_secrets(place)}))
+    return _config_in(folder, given)
+
+
+def _config_in(folder: Path, given: Mapping[str, Any]) -> RunConfig:
     last = folder / "last.pt"
     if last.exists() or previous_of(last).exists():
         flags = known_flags(load_newest(last)[0].config, source=str(last))

@@ -17,6 +17,7 @@ from tinyaction.results.multilabel import NO_POSITIVE_THRESHOLD
 from tinyaction.results.progress import OnBatch, Progress
 from tinyaction.results.run import TIMES, RunFolder, check_new, epoch_sort_key, read_run, usage_lines
 from tinyaction.results.summary import result_lines
+from tinyaction.text import counted
 from tinyaction.training.auto import choose_model
 from tinyaction.training.build import NO_WEIGHTS, STAND_IN, OnCount, OnLine, Training, build
 from tinyaction.training.config import RunConfig
@@ -24,7 +25,7 @@ from tinyaction.training.distributed import broadcast_from_main, limit_of_waitin
 from tinyaction.training.finetune import averaged_model
 from tinyaction.training.folds import FineTuning, run_folds
 from tinyaction.training.identity import RunIdentity, check_same_on_all
-from tinyaction.training.job import folder_of_job, job_name, launcher_name
+from tinyaction.training.job import facts_of_job, folder_of_job
 from tinyaction.training.loop import Callbacks, TrainState, fit
 from tinyaction.training.outcome import add_shortcuts, checkpoint_of, run_facts, write_page
 from tinyaction.training.probe_run import ProbeResult, majority_lines, probe_facts, run_probe
@@ -88,7 +89,7 @@ def train(
         background_videos(config)                                      # wrong ones are told before the training
         config = config if config.task == "timeline" else choose_model(config, on_line=on_line)
     result = _train(config, data=data, on_line=on_line, on_batch=on_batch, on_count=on_count)
-    if is_asked_for(config) and rank() == 0:
+    if is_asked_for(config) and config.task == "clips" and rank() == 0:
         add_unknown(result.path, config, result.evaluation, on_line=on_line)
     return result
 
@@ -246,8 +247,7 @@ class RunRecorder:
         training = self.training
         facts = run_facts(training.config, training.data, device=training.device,
                           lists=(self.identity.train, self.identity.val))
-        return facts | {"lr_of_the_batch": training.lr, "num_processes": self.identity.num_processes,
-                        "job": job_name(), "launcher": launcher_name()}
+        return facts | {"lr_of_the_batch": training.lr, "num_processes": self.identity.num_processes} | facts_of_job()
 
     def on_batch(self, progress: Progress) -> None:
         if self._show_progress is not None:
@@ -306,8 +306,8 @@ def process_lines(training: Training) -> list[str]:
     if num_processes() == training.num_processes == 1:
         return []
     num_batches = training.updater.grad_accum * num_processes()
-    return [f"{num_processes()} processes: a step is made of {num_batches} batches of "
-            f"{training.train_loader.batch_size}"]
+    return [f"{counted(num_processes(), 'process')}: a step is made of "
+            f"{counted(num_batches, 'batch')} of {training.train_loader.batch_size}"]
 
 
 def epoch_line(record: EpochRecord, num_epochs: int, is_best: bool) -> str:

@@ -18,13 +18,14 @@ from tinyaction.device import choose_device
 from tinyaction.models import check_input, model_arguments
 from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.models.temporal import TemporalNetwork, TimelineModel, num_step_features, temporal_loss
+from tinyaction.models.unknown import UNKNOWN, Unknown
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache
 from tinyaction.results.run import RunFolder, epoch_sort_key
-from tinyaction.results.timeline import StepFeatures, Timeline, reduced, scores_over_time
+from tinyaction.results.timeline import RunMeans, StepFeatures, Timeline, reduced, scores_over_time
 from tinyaction.results.timeline_metrics import Segment, background_hours, choose_score
 from tinyaction.results.timeline_picture import clock
-from tinyaction.results.timeline_report import leave_timelines, usage_lines, write_timeline_report
+from tinyaction.results.timeline_report import leave_timelines, unknown_lines, usage_lines, write_timeline_report
 from tinyaction.text import counted
 from tinyaction.training.build import OnCount, OnLine, build_model, eval_arguments
 from tinyaction.training.config import RunConfig
@@ -34,6 +35,7 @@ from tinyaction.training.identity import fingerprint_of_segments, origin
 from tinyaction.training.outcome import command_of
 from tinyaction.training.probe_run import is_mirroring
 from tinyaction.training.schedule import learning_rate
+from tinyaction.training.timeline_unknown import fit_unknown, steps_of
 from tinyaction.video.segment import segment_of
 
 CROP_STEPS = 128  # of a training sample
@@ -142,6 +144,9 @@ def run_timeline(
     device = choose_device(config.device)
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     videos = find_long_videos(config.data, overlaps=config.overlaps, allow_outside=config.allow_outside)
+    if config.unknown_rate and UNKNOWN in videos.class_names:
+        raise ValueError(f"{videos.source}: a class is named {UNKNOWN!r}, which --unknown-rate says of segments of "
+                         "none of the classes; rename it")
     recognizer, notes = build_model(config, 2)
     names = videos.class_names if config.overlaps else [*videos.class_names, BACKGROUND]
     temporal = TemporalNetwork(num_step_features(recognizer), len(names), overlaps=config.overlaps)
@@ -225,9 +230,10 @@ def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
                           one.duration, config.overlaps) for one in val]
     if config.false_events:
         choose_min_score(training, timelines, val)
+    unknown = choose_unknown(training, timelines, train, val) if config.unknown_rate else None
     Checkpoint(model_arguments(config.model, training.model.recognizer), training.model.state_dict(),
                training.class_names, eval_arguments(config), epoch=best.epoch, metrics=best.metrics,
-               config=asdict(config), timeline=training.model.settings).save(run.path / "best.pt")
+               config=asdict(config), unknown=unknown, timeline=training.model.settings).save(run.path / "best.pt")
     write_results(training, timelines, val, best.epoch)
     return best.epoch, best.evaluation
 
@@ -327,6 +333,22 @@ def choose_min_score(training: TimelineRun, timelines: Sequence[Timeline], val: 
                          "without one: list validation videos in which nothing happens")
 
 
+def choose_unknown(
+    training: TimelineRun, timelines: Sequence[Timeline], train: Sequence[StepData], val: Sequence[StepData]
+) -> Unknown | None:
+    """What tells segments that are none of the classes, by ``--unknown-rate``; the timelines tell them from now on."""
+    learned, held_out = (((steps_of(training.features, one.video), one.video.segments) for one in part)
+                         for part in (train, val))
+    unknown, lines = fit_unknown(learned, held_out, training.class_names, stride=training.config.stride,
+                                 rate=training.config.unknown_rate)
+    for line in lines:
+        training.run.log(line)
+    for timeline, one in zip(timelines, val, strict=True):
+        timeline.unknown, timeline.means = unknown, RunMeans(len(training.class_names) - 1)
+        timeline.means.add(timeline.scores.argmax(axis=1).tolist(), steps_of(training.features, one.video))
+    return unknown
+
+
 def write_results(
     training: TimelineRun, timelines: Sequence[Timeline], val: Sequence[StepData], best_epoch: int
 ) -> None:
@@ -339,7 +361,7 @@ def write_results(
                                          training.videos.source.parent)),
     }, timelines, [true_segments(one.video) for one in val])
     run.log(f"best epoch {best_epoch} of {config.epochs}, by the accuracy of its steps on the validation videos:")
-    for line in (*metrics.lines(), *usage_lines(run.path, config.data, val[0].video.path)):
+    for line in (*metrics.lines(), *unknown_lines(timelines), *usage_lines(run.path, config.data, val[0].video.path)):
         run.log(line)
     run.log(f"report:   {write_timeline_report(run.path)}")
 

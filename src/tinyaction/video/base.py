@@ -19,8 +19,8 @@ class VideoError(ValueError):
     Attributes:
         path: of the video.
         reason: what is wrong, without the path.
-        kind: "missing", "unreachable", "empty", "cut", "frame count", "damaged", "too large", "hangs", "crashes" or
-            "unreadable".
+        kind: "missing", "refused", "empty", "cut", "frame count", "damaged", "too large", "hangs", "crashes" or
+            "unreadable"; "unreachable" is no fault of the video: it and others can be read when its server answers.
     """
 
     def __init__(self, path: str | Path, reason: str, *, kind: str = "unreadable") -> None:

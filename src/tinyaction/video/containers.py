@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinyaction.places import PlaceFile
+from tinyaction.place_file import PlaceFile
 from tinyaction.video.base import VideoError
 
 ISO_BOXES = (b"ftyp", b"free", b"mdat", b"moof", b"moov", b"wide", b"skip", b"sidx", b"styp", b"mfra", b"uuid",

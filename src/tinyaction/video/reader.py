@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from tinyaction.places import NoSuchPlaceError, PlaceError, PlaceFile, is_place, suffix_of
+from tinyaction.place_file import PlaceFile
+from tinyaction.places import IsFolderError, PlaceError, is_place, suffix_of
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
 from tinyaction.video.containers import (
     check_whole,
@@ -78,7 +79,10 @@ def open_video(path: str | Path, *, max_pixels: int = MAX_PIXELS, num_threads: i
 def _open_place(path: Path, *, max_pixels: int, num_threads: int) -> VideoReader:
     if suffix_of(path) in (".zip", ".npy"):
         return open_frames(path, max_pixels=max_pixels)
-    file = PlaceFile(path)
+    try:
+        file = PlaceFile(path)
+    except IsFolderError:
+        return open_frames(path, max_pixels=max_pixels)
     with suppress(_NeedsCopyError):
         return VideoFile(path, max_pixels=max_pixels, num_threads=num_threads, file=file)
     return CopiedVideo(path, lambda copy: VideoFile(copy, max_pixels=max_pixels, num_threads=num_threads))
@@ -434,8 +438,7 @@ def _errors_named(path: Path) -> Iterator[None]:
     except (VideoError, _NeedsCopyError):
         raise
     except PlaceError as error:
-        kind = "missing" if isinstance(error, NoSuchPlaceError) else "unreachable"
-        raise VideoError(path, error.reason, kind=kind) from None
+        raise VideoError(path, error.reason, kind=error.kind) from None
     except MemoryError as error:
         raise VideoError(path, f"there is not enough memory for it ({error})", kind="too large") from None
     except Exception as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 import av
 
-from tinyaction.places import PlaceFile, fetch_place
+from tinyaction.place_file import PlaceFile, fetch_place
 from tinyaction.video.base import UInt8Array, VideoError, VideoReader
 from tinyaction.video.packets import PacketTable, begins_anew, num_bytes_of_length
 

@@ -1,0 +1,112 @@
+"""Arrays that processes of a machine share: equal contents, no copies, nothing left behind, a copy without room."""
+
+import gc
+import os
+import pickle
+import resource
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinyaction.data import shared_array
+from tinyaction.data.lists import VideoList
+from tinyaction.data.rows import PackedTexts
+from tinyaction.data.shared_array import GrowingArray, Offer, SharedArray, take_offer
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+TEXTS = [f"class ä{i % 7}/clip {i:06}.mp4" for i in range(30_000)]
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """Arrays of 10,000 bytes are large."""
+    monkeypatch.setattr(shared_array, "LEAST_SHARED", 10_000)
+
+
+def is_in_memory_file(array: np.ndarray) -> bool:
+    start = array.ctypes.data
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(number, 16) for number in line.split()[0].split("-"))
+        if first <= start < last:
+            return "/memfd:tinyaction" in line
+    return False
+
+
+def test_a_growing_array_is_that_of_its_pieces(small):
+    pieces = [np.arange(start, start + 700) for start in range(0, 21_000, 700)]
+    growing, few = GrowingArray("i8"), GrowingArray("i8")
+    for piece in pieces:
+        growing.extend(piece)
+    few.extend(pieces[0])
+    assert growing.finished().array.tolist() == [*range(21_000)] and is_in_memory_file(growing.finished().array)
+    assert few.finished().array.tolist() == [*range(700)] and not is_in_memory_file(few.finished().array)
+
+
+def test_a_long_list_of_texts_is_shared_from_the_start(small):
+    texts = PackedTexts(TEXTS)
+    assert list(texts) == TEXTS and texts[29_999] == TEXTS[-1]
+    assert is_in_memory_file(texts._packed.array) and is_in_memory_file(texts._ends.array)
+
+
+def test_others_map_an_array_and_change_only_their_own(small):
+    array = SharedArray(np.arange(6000, dtype=np.float64).reshape(2000, 3))
+    other = pickle.loads(pickle.dumps(array))
+    assert other.array.dtype == np.float64 and np.array_equal(array.array, other.array)
+    assert is_in_memory_file(array.array) and is_in_memory_file(other.array)
+    other.array[7, 1] = -1
+    assert array.array[7, 1] == 22 and pickle.loads(pickle.dumps(other)).array[7, 1] == 22
+
+
+def test_spawned_workers_have_no_copy_of_a_long_list(monkeypatch):
+    """They get it by pickle: of each array the place where it lies."""
+    videos = VideoList(TEXTS, range(30_000), groups=TEXTS[::-1])
+    videos.starts, videos.label_sets = np.arange(30_000) / 7, np.eye(3, dtype=np.uint8)[np.arange(30_000) % 3]
+    assert len(ForkingPickler.dumps(videos)) > 80 * 30_000
+    monkeypatch.setattr(shared_array, "LEAST_SHARED", 10_000)
+    assert len(ForkingPickler.dumps(videos)) < 3000
+    mapped = pickle.loads(ForkingPickler.dumps(videos))
+    for one in (videos, mapped):
+        assert one[7777] == (TEXTS[7777], 7777) and one.groups[3] == TEXTS[-4] and one.starts[14] == 2
+        assert one.label_sets[29_999].tolist() == [0, 0, 1] and one.ends is None
+    for name in ("labels", "starts", "label_sets"):
+        assert is_in_memory_file(getattr(videos, name)) and is_in_memory_file(getattr(mapped, name))
+
+
+@pytest.mark.parametrize("limit", [4000, 50_000])
+def test_without_room_each_has_a_copy_and_a_sentence_says_so(limit, small, caplog):
+    """Room for a part of the first piece, or for some pieces."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        texts = PackedTexts(TEXTS)
+        content = pickle.dumps([texts, SharedArray(np.arange(30_000))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    other, numbers = pickle.loads(content)
+    assert list(texts) == list(other) == TEXTS and numbers.array.tolist() == [*range(30_000)]
+    assert not any(map(is_in_memory_file, (texts._packed.array, texts._ends.array, numbers.array)))
+    assert "each process has a copy of its own of the list of videos, as memory that they share cannot be had: " in (
+        caplog.messages[0])
+
+
+def test_nothing_stays_open(small):
+    before = len(os.listdir("/proc/self/fd"))
+    texts = PackedTexts(TEXTS)
+    offer = Offer(texts)
+    other = take_offer(offer.address)
+    assert len(os.listdir("/proc/self/fd")) > before + 4 and list(other) == TEXTS
+    del texts, other, offer
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_offer_of_another_process_is_not_taken_for_the_own():
+    """On a machine whose name is that of another the file of that number is any."""
+    offer, other = Offer([1, 2]), Offer([3])
+    assert take_offer(offer.address) == [1, 2]
+    place, token = other.address.split()
+    for address in (f"{place} {offer.address.split()[1]}", "", f"/proc/1/fd/999999 {token}"):
+        with pytest.raises(OSError):
+            take_offer(address)
