@@ -38,7 +38,7 @@ from tinyaction.prepare.streams import make_streams
 from tinyaction.prepare.synthetic import add_noise
 from tinyaction.results.features import FeatureCache
 from tinyaction.results.timeline import Timeline, TimelinePredictor, reduced, scores_over_time
-from tinyaction.results.timeline_metrics import Segment, Video, score_above_false_events, timeline_metrics
+from tinyaction.results.timeline_metrics import Segment, Video, choose_score, timeline_metrics
 from tinyaction.training.probe import Linear, ProbeData, poolings_of
 from tinyaction.video.writer import write_video
 
@@ -200,7 +200,7 @@ def print_figures(title: str, tell: Callable[[Stream], Video], reading: Reading,
     val = Told.of(tell, reading.streams(train, "val"))
     parts = [Told.of(tell, reading.streams(folder, "val")) for folder in tests.calm]
     for what, chosen_on in [("all are told", None), ("chosen on the validation videos", val)]:
-        lowest = 0.0 if chosen_on is None else score_above_false_events(
+        lowest = 0.0 if chosen_on is None else choose_score(
             chosen_on.told, chosen_on.true, chosen_on.durations, per_hour=PER_HOUR)
         events = [sum(map(len, part.above(lowest).told)) for part in parts]
         figures = found.above(lowest).figures()

@@ -11,6 +11,7 @@ from tinyaction.results.timeline_metrics import (
     average_precision,
     background_hours,
     boundary_errors,
+    choose_score,
     edit_score,
     f1_at,
     false_events,
@@ -124,6 +125,25 @@ def test_the_lowest_score_that_keeps_to_so_many_false_events(per_hour, score):
     found = score_above_false_events([told], [TRUE], [3600 + 6], per_hour=per_hour)  # an hour of background
     assert found == score
     assert len([one for one in false_events([told], [TRUE]) if one.score > found]) <= per_hour
+
+
+def test_the_score_that_is_told_is_the_highest_that_costs_next_to_no_action():
+    places = range(100)
+    true = [Segment(10.0 * place, 10.0 * place + 2, "run") for place in places]
+    told = [Segment(one.start_seconds, one.end_seconds, "run", 0.8 + 0.001 * place)
+            for place, one in enumerate(true)]
+    calm = video((0, 1, "run", 0.7), (2, 3, "run", 0.5), (4, 5, "run", 0.4))
+    durations, hour = [1000.0, 3600.0 - 800], 1.0                      # an hour of background
+    assert score_above_false_events([told, calm], [true, []], durations, per_hour=hour) == 0.5
+    chosen = choose_score([told, calm], [true, []], durations, per_hour=hour)
+    assert chosen == 0.802                                             # 97 actions are left
+    losses = [1 - f1_at([[one for one in told if one.score > score]], [true], 0.5) for score in (chosen, 0.803)]
+    assert losses[0] == pytest.approx(1 - 194 / 197) and losses[1] > 0.02
+    surest = [*calm, Segment(8, 9, "run", 0.95), Segment(18, 19, "run", 0.95)]
+    assert choose_score([told, surest], [true, []], durations, per_hour=hour) == 0.95  # the rate comes first
+    assert choose_score([calm], [[]], [3600.0], per_hour=hour) == 0.5  # without actions nothing says how high
+    swapped = [told[0], Segment(100.0, 101.5, "run", 0.4)]              # F1 grows where a wrong one is left out
+    assert choose_score([swapped], [true[:1]], [1000.0], per_hour=10**6) == 0.4
 
 
 def random_segments(seed: int) -> list[Segment]:

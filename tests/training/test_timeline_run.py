@@ -155,7 +155,7 @@ def test_predict_writes_segments_in_every_form(result, folder, tmp_path, capsys)
 
 def test_false_events_choose_the_lowest_score_that_is_told(folder, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(timeline_run, "score_above_false_events",
+    monkeypatch.setattr(timeline_run, "choose_score",
                         lambda *_, per_hour: asked.append(per_hour) or 0.3)
     kept = ta.train(config(folder, tmp_path / "run", false_events=2, epochs=1))
     timeline = ta.TimelinePredictor(kept.path, device="cpu")(str(folder / "val" / "stream0000.mp4"))

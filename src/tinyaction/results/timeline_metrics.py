@@ -25,6 +25,7 @@ NAMES = {"frame_accuracy": "frame accuracy", "edit": "edit score", "f1_10": "F1@
          "f1_50": "F1@50", **{f"map_{overlap:g}": f"mAP at tIoU {overlap:g}" for overlap in MAP_OVERLAPS},
          "map": "mAP, mean of these", "boundary_error_seconds": "boundary error, s",
          "false_events_per_hour": "false events an hour"}
+F1_MARGIN = 0.02  # of the F1@50 that a choice of fewer false events may cost
 FOUND = 0.1  # the overlap from which on an action is found, and its boundary error counts
 
 
@@ -205,6 +206,27 @@ def score_above_false_events(
     scores = sorted((one.score for one in false_events(predicted, true)), reverse=True)
     num_allowed = int(per_hour * background_hours(true, durations) + 1e-9)
     return scores[num_allowed] if num_allowed < len(scores) else 0.0
+
+
+def choose_score(
+    predicted: Sequence[Video], true: Sequence[Video], durations: Sequence[float], *, per_hour: float
+) -> float:
+    """The highest score above which F1@50 is within :data:`F1_MARGIN` of the best that ``per_hour`` allows.
+
+    Where actions and false events lie apart, other videos have fewer false events above it than above the lowest score
+    that is allowed, which only just keeps to the rate on these ones.
+    """
+    lowest = score_above_false_events(predicted, true, durations, per_hour=per_hour)
+    told = [[one for one in video if one.score > lowest] for video in predicted]
+    found = [one for video, real in zip(told, true, strict=True) for one, _ in found_pairs(video, real, 0.5)]
+    num_true = sum(map(len, true))
+    if not num_true:
+        return lowest
+    scores = np.unique([lowest, *(one.score for video in told for one in video)])  # ascending, (N,)
+    num_told, num_found = (len(ones) - np.searchsorted(sorted(one.score for one in ones), scores, side="right")
+                           for ones in ([one for video in told for one in video], found))
+    f1 = 2 * num_found / (num_told + num_true)
+    return float(scores[f1 >= f1.max() - F1_MARGIN].max())
 
 
 def mean_average_precision(predicted: Sequence[Video], true: Sequence[Video], overlap: float) -> float:

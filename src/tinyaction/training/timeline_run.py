@@ -23,11 +23,7 @@ from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache
 from tinyaction.results.run import RunFolder, epoch_sort_key
 from tinyaction.results.timeline import RunMeans, StepFeatures, Timeline, reduced, scores_over_time
-from tinyaction.results.timeline_metrics import (
-    Segment,
-    background_hours,
-    score_above_false_events,
-)
+from tinyaction.results.timeline_metrics import Segment, background_hours, choose_score
 from tinyaction.results.timeline_picture import clock
 from tinyaction.results.timeline_report import leave_timelines, unknown_lines, usage_lines, write_timeline_report
 from tinyaction.text import counted
@@ -319,10 +315,10 @@ def evaluate_steps(training: TimelineRun, data: Sequence[StepData]) -> Evaluatio
 
 
 def choose_min_score(training: TimelineRun, timelines: Sequence[Timeline], val: Sequence[StepData]) -> None:
-    """The lowest score of a segment at which the validation videos keep to ``--false-events``."""
+    """The score above which segments are told, so that the validation videos keep to ``--false-events``."""
     truth, durations = [true_segments(one.video) for one in val], [one.duration for one in val]
     per_hour = training.config.false_events
-    chosen = score_above_false_events([one.segments() for one in timelines], truth, durations, per_hour=per_hour)
+    chosen = choose_score([one.segments() for one in timelines], truth, durations, per_hour=per_hour)
     training.model.min_score = chosen
     for one in timelines:
         one.min_score = chosen
