@@ -6,6 +6,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from hub import serve_hub
 from servers import RangeServer, serve
 from video_files import write_by_pyav, write_h264
 
@@ -80,6 +81,24 @@ def test_a_clip_reads_what_it_needs(videos, server, monkeypatch):
     server.num_bytes = 0
     read(f"{server.url}/long.mp4", range(600))
     assert server.num_bytes == size  # none twice
+
+
+def test_a_clip_of_the_hub_reads_what_it_needs(videos, monkeypatch):
+    """huggingface_hub would read 5 MB ahead of each range."""
+    hub_package = pytest.importorskip("huggingface_hub", reason="of the extra 'cloud'")
+    hub_package.HfFileSystem.clear_instance_cache()
+    with serve_hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+                            hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        hub.files["b/long.mp4"] = (videos / "long.mp4").read_bytes()
+        assert places.list_place("hf://datasets/me/clips/b") == ["hf://datasets/me/clips/b/long.mp4"]
+        path = "hf://datasets/me/clips/b/long.mp4"
+        reader = open_video(path)
+        assert (reader.get_batch([300, 316]) == open_video(videos / "long.mp4").get_batch([300, 316])).all()
+        assert hub.num_bytes == reader.file.num_bytes_read
+        assert places.read_place(path) == hub.files["b/long.mp4"]
+    hub_package.HfFileSystem.clear_instance_cache()
 
 
 @needs_http

@@ -2,13 +2,16 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
 import pytest
 import torch
+from hub import serve_hub
 from servers import serve
 from toys import save_toy, write_clip, write_set
 
@@ -17,7 +20,9 @@ from tinyaction.cli import main
 from tinyaction.data.annotations import find_data
 from tinyaction.data.dataset import VideoDataset
 from tinyaction.files import write_whole
+from tinyaction.models import create_model, load_weights
 from tinyaction.models.checkpoint import Checkpoint
+from tinyaction.place_file import fetch_place
 from tinyaction.places import PlaceError
 from tinyaction.prepare.store import make_store
 from tinyaction.prepare.stored_file import StoreSettings
@@ -27,7 +32,7 @@ from tinyaction.training.config import RunConfig
 from tinyaction.training.identity import ListIdentity, RunIdentity, differences
 from tinyaction.training.resume import resumed_config
 from tinyaction.training.run import train
-from tinyaction.video import open_video
+from tinyaction.video import VideoError, open_video
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +120,22 @@ def test_class_folders_and_tables_elsewhere(tmp_path, memory):
     assert videos.item_name(0) == "s3://b/1.mp4"   # to write it down
 
 
+def test_folders_of_frames_elsewhere(tmp_path, frame_folder, memory):
+    for number in range(4):
+        frame_folder(num=5 + number, folder=f"frames/train/clip{number}")
+    (tmp_path / "frames/a_train_list.txt").write_text("".join(f"clip{n} {5 + n} {n % 2}\n" for n in range(4)))
+    (tmp_path / "frames/a_val_list.txt").write_text("clip0 5 0\n")
+    url = memory(tmp_path / "frames")
+    data, local = find_data(url), find_data(tmp_path / "frames")
+    assert rows(data) == rows(local)
+    for index in range(4):
+        here, there = open_video(local.train[index][0]), open_video(data.train[index][0])
+        assert len(there) == 5 + index
+        assert (here.get_batch([4, 0, 2]) == there.get_batch([4, 0, 2])).all()
+    with pytest.raises(VideoError, match=f"^{url}/train: no frames in the folder; they are named img_00001.jpg"):
+        open_video(f"{url}/train")
+
+
 def test_data_that_is_not_there(memory, lists):
     with pytest.raises(FileNotFoundError, match="memory://nowhere/clips: no such file, or nothing lists"):
         find_data("memory://nowhere/clips")
@@ -165,6 +186,30 @@ def test_a_checkpoint_elsewhere(tmp_path, memory):
     (tmp_path / "run" / "best.pt").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=rf"^{memory(tmp_path / 'run')}/best.pt: "):
         Checkpoint.load(url)
+
+
+def test_weights_elsewhere_are_fetched_once(tmp_path, lists, memory, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    (tmp_path / "run").mkdir()
+    fetched = []
+    monkeypatch.setattr("tinyaction.models.hub.fetch_place",
+                        lambda *arguments: (fetched.append(arguments[0]), fetch_place(*arguments)))
+    for bias in (1.0, 2.0):                                            # another file at the same address
+        save_toy(tmp_path / "run" / "a.pt")
+        checkpoint = Checkpoint.load(tmp_path / "run" / "a.pt")
+        checkpoint.state_dict["cls_head.fc.bias"].fill_(bias)
+        checkpoint.save(tmp_path / "run" / "a.pt")
+        url = memory(tmp_path / "run") + "/a.pt"
+        for _ in range(2):
+            model = create_model("conv2d", 2)
+            assert load_weights(model, "conv2d", url).source == url
+            assert model.cls_head.fc.bias.tolist() == [bias] * 2
+    assert len(fetched) == 2
+    with pytest.raises(FileNotFoundError, match="none.pt: no such file"):
+        load_weights(model, "conv2d", f"memory://{tmp_path.name}/none.pt")
+    config = RunConfig("data", model="tsm-resnet18", weights="https://me:key@host/a.pt?sig=key")
+    identity = RunIdentity.of(config, find_data(lists), lists, None, num_processes=1)
+    assert identity.flags["weights"] == "https://host/a.pt"            # it is written into last.pt
 
 
 def test_a_run_is_copied_and_goes_on(tmp_path, lists, memory, monkeypatch):
@@ -286,45 +331,83 @@ def test_reading_from_a_worker(lists):
     assert all(torch.equal(one["inputs"], other["inputs"]) for one, other in zip(*batches, strict=True))
 
 
-@pytest.mark.slow
-def test_s3(tmp_path, lists, monkeypatch):
-    """Train, store and predict from S3, equal to the same here; a bucket that is not there, keys that are not."""
+@contextmanager
+def serve_s3():
+    """The environment of a server that stands for S3."""
     pytest.importorskip("s3fs", reason="of the extra 'cloud'")
-    server_module = pytest.importorskip("moto.server", reason="moto[server], a stand-in for S3")
-    server = server_module.ThreadedMotoServer(port=0)
+    module = pytest.importorskip("moto.server", reason="moto[server], a stand-in for S3")
+    server = module.ThreadedMotoServer(port=0)
     server.start()
-    environment = {**os.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.get_host_and_port()[1]}",
-                   "AWS_ACCESS_KEY_ID": "the-id", "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_REGION": "us-east-1"}
+    yield {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.get_host_and_port()[1]}", "AWS_ACCESS_KEY_ID": "the-id",
+           "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_REGION": "us-east-1"}
+    server.stop()
+
+
+@contextmanager
+def serve_gs():
+    """The same for Google's storage; it asks for no keys."""
+    pytest.importorskip("gcsfs", reason="of the extra 'cloud'")
+    module = pytest.importorskip("gcp_storage_emulator.server", reason="gcp-storage-emulator, a stand-in for it")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = module.create_server("127.0.0.1", port, in_memory=True)
+    server.start()
+    yield {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
+    server.stop()
+
+
+@contextmanager
+def serve_hf():
+    """The same for the Hugging Face hub."""
+    pytest.importorskip("huggingface_hub", reason="of the extra 'cloud'")
+    with serve_hub() as hub:
+        yield {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_the-secret", "HF_HUB_DISABLE_XET": "1"}
+        assert "Bearer hf_the-secret" in hub.tokens
+        assert not [name for name, content in hub.files.items() if b"the-secret" in content]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bucket", "serve_bucket"), [
+    ("s3://bucket", serve_s3), ("gs://bucket", serve_gs), ("hf://datasets/me/clips", serve_hf)])
+def test_a_cloud(bucket, serve_bucket, tmp_path, lists):
+    """Train, store, predict and go on from a bucket, equal to the same here; and a bucket that is not there."""
+    nowhere = f"{bucket.rpartition('/')[0]}/nowhere"
     flags = ["--model", "conv2d", "--weights", "none", "--size", "24", "--clip-len", "2", "--num-workers", "0",
              "--batch-size", "2", "--device", "cpu", "--epochs", "1"]
     script = f"""
-import fsspec, sys
+import fsspec, os
+from pathlib import Path
 from tinyaction.cli import main
-system = fsspec.filesystem("s3")
-system.mkdir("bucket")
-system.put({str(lists)!r} + "/", "bucket/lists/", recursive=True)
-flags = {flags!r}
-assert main(["train", "--data", "s3://bucket/lists", "--out", "s3://bucket/run", *flags]) == 0
-assert main(["store", "--data", "s3://bucket/lists", "--out", "s3://bucket/store", "--format", "raw",
+from tinyaction.places import write_place
+flags, bucket, nowhere, lists = {flags!r}, {bucket!r}, {nowhere!r}, Path({str(lists)!r})
+if not bucket.startswith("hf"):
+    fsspec.filesystem(bucket[:2]).mkdir("bucket")
+for path in lists.rglob("*.*"):
+    write_place(f"{{bucket}}/lists/{{path.relative_to(lists)}}", path)
+assert main(["train", "--data", f"{{bucket}}/lists", "--out", f"{{bucket}}/run", *flags]) == 0
+assert main(["store", "--data", f"{{bucket}}/lists", "--out", f"{{bucket}}/store", "--format", "raw",
              "--short-side", "28"]) == 0
-assert main(["train", "--data", "s3://bucket/store", "--out", "stored", *flags]) == 0
-assert main(["predict", "s3://bucket/lists/val", "--checkpoint", "s3://bucket/run", "--csv", "s3.csv"]) == 0
-assert main(["train", "--data", {str(lists)!r}, "--out", "here", *flags]) == 0
-assert main(["predict", {str(lists / "val")!r}, "--checkpoint", "here", "--csv", "here.csv"]) == 0
-assert main(["predict", "s3://nowhere/a.mp4", "--checkpoint", "here"]) == 2
-assert main(["train", "--data", "s3://nowhere/clips", "--out", "x", *flags]) == 2
+assert main(["train", "--data", f"{{bucket}}/store", "--out", "stored", *flags]) == 0
+assert main(["predict", f"{{bucket}}/lists/val", "--checkpoint", f"{{bucket}}/run", "--csv", "there.csv"]) == 0
+assert main(["train", "--data", str(lists), "--out", "here", *flags]) == 0
+assert main(["predict", str(lists / "val"), "--checkpoint", "here", "--csv", "here.csv"]) == 0
+os.rename("runs", "first")
+assert main(["train", "--resume", f"{{bucket}}/run"]) == 0
+assert main(["predict", f"{{nowhere}}/a.mp4", "--checkpoint", "here"]) == 2
+assert main(["train", "--data", f"{{nowhere}}/clips", "--out", "x", *flags]) == 2
 """
-    try:
-        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True,
-                              text=True, check=False)
-    finally:
-        server.stop()
+    with serve_bucket() as environment:
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, **environment},
+                              capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("there is no such bucket") == 2
-    states = [Checkpoint.load(tmp_path / name).state_dict for name in ("here", "runs/run", "stored")]
-    assert all(torch.equal(state[name], states[0][name]) for state in states[1:2] for name in state)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2 and all(line.startswith(f"error: {nowhere}/") for line in errors)
+    assert bucket[:2] != "s3" or "there is no such bucket" in errors[0]
+    states = [Checkpoint.load(tmp_path / name).state_dict for name in ("here", "first/run", "runs/run")]
+    assert all(torch.equal(state[name], states[0][name]) for state in states[1:] for name in state)
     scores = [[line.split(",")[1:] for line in (tmp_path / name).read_text().splitlines()]
-              for name in ("here.csv", "s3.csv")]
+              for name in ("here.csv", "there.csv")]
     assert scores[0] == scores[1]
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"the-secret" in path.read_bytes()]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tinyaction.places import (
     AnyPath,
-    NoSuchPlaceError,
+    IsFolderError,
     is_place,
     place_info,
     read_place,
@@ -57,7 +57,7 @@ class PlaceFile:
         self.num_requests = 0
         info = place_info(path)
         if info.get("type") == "directory":
-            raise NoSuchPlaceError(path, "a folder, not a file")
+            raise IsFolderError(path, "a folder, not a file")
         self._whole: bytes | None = None
         if info.get("size") is None:  # a server that says no length
             self._whole = read_place(path)
@@ -116,7 +116,8 @@ class PlaceFile:
         return self._whole[start:stop]
 
     def _checked(self, system: Any, inner: str, start: int, stop: int) -> bytes:
-        content = bytes(system.cat_file(inner, start=start, end=stop))
+        options = {"cache_type": "none"} if system.protocol == "hf" else {}  # it would read 5 MB ahead each time
+        content = bytes(system.cat_file(inner, start=start, end=stop, **options))
         if len(content) not in (stop - start, self._size):  # the whole file: of a server without ranges
             raise EOFError
         return content

@@ -66,6 +66,10 @@ class RefusedError(PlaceError):
     kind = "refused"
 
 
+class IsFolderError(NoSuchPlaceError):
+    """There is a folder where a file is wanted."""
+
+
 class NoSuchBucketError(NoSuchPlaceError):
     """Not even the bucket is there."""
 
@@ -142,7 +146,7 @@ def _options(protocol: str) -> dict[str, Any]:
     if protocol in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {
             "connect_timeout": SECONDS_A_TRY, "read_timeout": SECONDS_A_TRY, "retries": {"max_attempts": 0}}}
-    return {}
+    return {"use_listings_cache": False} if protocol in ("gs", "gcs") else {}
 
 
 _tries_of: dict[str, list[Future[Any]]] = {}  # of the addresses that were written to; some may not have ended

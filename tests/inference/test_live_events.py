@@ -176,7 +176,8 @@ def test_which_sources_are_streams(tmp_path, monkeypatch):
     assert [is_stream(source) for source in ("0", "-", "rtsp://a/b", "http://a/b.m3u8", "tcp://a:1", "udp://@:1")
             ] == [True] * 6
     assert [is_stream(source) for source in ("a.mp4", "http://a/b.mp4", "https://a/b.MOV?x=1", "file:///etc/passwd",
-                                             "concat://a", "clips/*.mp4")] == [False] * 6
+                                             "concat://a", "clips/*.mp4", "http://a/clips/", "HTTPS://a/?x=1")
+            ] == [False] * 8
     monkeypatch.chdir(tmp_path)
     Path("0").mkdir()
     assert not is_stream("0")

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from tinyaction.results.calibration import (
+    PRIOR,
     Bin,
     auroc,
     calibration_error,
@@ -83,6 +85,25 @@ def test_the_temperature_with_which_scores_were_spoilt_is_found(factor):
     assert found == pytest.approx(2 * factor, rel=0.12)
     before, after = (expected_calibration_error(one, labels) for one in (spoilt, with_temperature(spoilt, found)))
     assert after < 0.03 and after <= before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_temperature_is_that_which_l_bfgs_finds(seed):
+    """Of the logits, with the same prior around 0."""
+    scores, labels = random_scores(60, 4, seed=seed)
+    logits, targets = torch.from_numpy(np.log(scores)), torch.from_numpy(labels)
+    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(logits / log_temperature.exp(), targets, reduction="sum")
+        loss = loss + log_temperature**2 / PRIOR**2 / 2
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert fit_temperature(scores, labels) == pytest.approx(float(log_temperature.detach().exp()), rel=1e-4)
 
 
 def test_a_few_videos_without_a_mistake_do_not_make_every_score_one():

@@ -14,8 +14,9 @@ import tinyaction as ta
 from tinyaction.cli.evaluate import main as evaluate
 from tinyaction.cli.predict import main as predict
 from tinyaction.cli.train import main as train
-from tinyaction.models.unknown import Unknown, class_directions, logits_and_pooled, nearest_distance
-from tinyaction.results.calibration import expected_calibration_error, threshold_at_rate, with_temperature
+from tinyaction.models.unknown import ClassMeans, Unknown, fit_class_means, logits_and_pooled, spread_basis
+from tinyaction.results.calibration import auroc, expected_calibration_error, threshold_at_rate, with_temperature
+from tinyaction.training.unknown import Known, PooledVideos
 from tinyaction.video.writer import write_video
 
 
@@ -121,6 +122,9 @@ def test_background_chooses_the_threshold_where_no_rate_does(folder, tmp_path, c
     log = (path / "log.txt").read_text()
     assert "background: 100.0% of 4 clips are told unknown; AUROC 1.000" in log
     assert "as 0 of 6 validation videos are" in log
+    facts = json.loads((path / "config.json").read_text())["unknown"]
+    assert facts["kind"] == ta.Checkpoint.load(path / "best.pt").unknown.kind and facts["aurocs"]["mahalanobis"] == 1.0
+    assert f"distance: {facts['kind']}, of mahalanobis 1.000, direction" in log and "and of --background" in log
 
 
 def test_folds_measure_on_what_was_held_out(folder, tmp_path):
@@ -134,31 +138,110 @@ def test_folds_measure_on_what_was_held_out(folder, tmp_path):
     assert saved is not None and 0 < saved.threshold < 2
 
 
-def test_distances_by_hand():
+def test_directions_by_hand():
     pooled = torch.tensor([[2.0, 1.0], [4.0, 1.0], [3.0, 2.0], [3.0, 0.0]])    # left, right, above, below (3, 1)
-    centre, means = class_directions(pooled, torch.tensor([0, 0, 1, 2]), 4)
-    assert centre.tolist() == [3, 1]
-    assert means.tolist() == [[0, 0], [0, 1], [0, -1], [0, 0]]
-    found = nearest_distance(torch.tensor([[3.0, 9.0], [9.0, 1.0]]), centre, means[1:3])
-    assert found.tolist() == pytest.approx([0, 2**0.5])
-    unknown = Unknown(1.0, 1.0, centre, means[1:3])
+    found = fit_class_means("direction", pooled, torch.tensor([0, 0, 1, 2]), 4)
+    assert found.kind == "direction" and found.centre.tolist() == [3, 1]
+    assert found.class_means.tolist() == [[0, 0], [0, 1], [0, -1], [0, 0]]  # without videos: as the largest
+    unknown = Unknown(found.centre, found.class_means[1:3], temperature=1.0, threshold=1.0)
+    assert unknown.distances(torch.tensor([[3.0, 9.0], [9.0, 1.0]])).tolist() == pytest.approx([0, 2**0.5])
     assert unknown.is_unknown(torch.tensor([[3.0, 9.0], [9.0, 1.0]])) == [False, True]
 
 
+def test_along_the_spread_of_the_classes_a_distance_counts_less():
+    differences = torch.tensor([[3.0, 0, 0, 0], [-3, 0, 0, 0], [0, 1, 0, 0], [0, -1, 0, 0]]).double()
+    basis = spread_basis(differences)                                  # variances 4.5 0.5 0 0, their mean 1.25
+    found = ClassMeans(torch.zeros(4), torch.zeros(1, 4), basis)
+    places = found.places(torch.eye(4))
+    assert places.diag().tolist() == pytest.approx([(1.25 / 5.75)**0.5, (1.25 / 1.75)**0.5, 1, 1])
+    assert found.distances(5 * torch.eye(4)).tolist() == pytest.approx(places.diag().tolist())  # length is nothing
+    assert spread_basis(torch.zeros(3, 4)).shape == (4, 0)             # one video a class
+
+
+def test_the_distance_is_that_of_a_shrunk_covariance():
+    generator = torch.Generator().manual_seed(7)
+    pooled = torch.randn(40, 6, generator=generator).double() * torch.tensor([1, 1, 1, 3, 3, 0.1]) + 4
+    labels = torch.arange(40) % 3
+    found = fit_class_means("mahalanobis", pooled, labels, 3)
+    x = pooled / pooled.norm(dim=1, keepdim=True)
+    means = torch.stack([x[labels == label].mean(dim=0) for label in range(3)])
+    within = torch.cov((x - means[labels]).T, correction=0)
+    within = (within + torch.eye(6) * within.trace() / 6) / 2
+    expected = torch.stack([(((x - mean) @ within.inverse()) * (x - mean)).sum(dim=1).sqrt() for mean in means])
+    ratio = found.distances(pooled) / expected.min(dim=0).values
+    assert ratio.std() / ratio.mean() < 1e-6
+
+
+@pytest.fixture(scope="module")
+def cross():
+    """Three classes at three corners of (x, y), which differ along the third feature much more, and that says nothing;
+    with ``is_flat`` they differ in their length only, which is nothing to the one kind.
+    """
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(num_videos: int) -> PooledVideos:
+        labels = torch.arange(num_videos) % 3
+        x = torch.eye(3)[labels] + 0.05 * torch.randn(num_videos, 3, generator=generator)
+        wide = 3 * torch.randn(num_videos, 1, generator=generator)
+        return PooledVideos([], torch.cat([x, wide, torch.zeros(num_videos, 20) + 5], dim=1).double(), labels)
+
+    return draw
+
+
+def test_the_kind_is_chosen_by_classes_left_out(cross):
+    train, held_out = cross(60), cross(30)
+    known = Known([(train, held_out)], train, 3)
+    aurocs = known.aurocs()
+    by_hand = []
+    for label in range(3):
+        means = fit_class_means("mahalanobis", train.features[train.labels != label],
+                                train.labels[train.labels != label], 3)
+        by_hand.append(auroc(held_out.labels == label, means.distances(held_out.features)))
+    assert aurocs["mahalanobis"] == pytest.approx(sum(by_hand) / 3)
+    assert aurocs["mahalanobis"] > aurocs["direction"] + 0.2
+    means, distances = known.best(aurocs)
+    assert means.kind == "mahalanobis" and torch.equal(distances, means.distances(held_out.features))
+    assert known.best({"mahalanobis": 0.7, "direction": 0.8})[0].kind == "direction"
+    assert known.best({"mahalanobis": 0.7, "direction": 0.7})[0].kind == "mahalanobis"  # a tie
+
+
+def test_of_two_classes_only_the_background_chooses(cross):
+    train, held_out = (one.subset(one.labels < 2) for one in (cross(60), cross(30)))
+    known = Known([(train, held_out)], train, 2)
+    assert known.aurocs() == {} and known.best({})[0].kind == "mahalanobis"
+    far = -held_out.features
+    assert Known([(train, held_out)], train, 2, far).aurocs()["mahalanobis"] == 1.0
+
+
+def test_folds_are_each_by_the_others(cross):
+    found = cross(30)
+    is_first = torch.arange(30) < 15
+    parts = found.subset(is_first), found.subset(~is_first)
+    known = Known([parts, parts[::-1]], found, 3)
+    expected = torch.cat([fit_class_means("direction", train.features, train.labels, 3).distances(test.features)
+                          for train, test in (parts, parts[::-1])])
+    assert torch.equal(known.held_out("direction"), expected)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"threshold": float("nan")}, "its threshold is nan; it must be above 0"),
+    ({"threshold": float("nan")}, "its threshold is nan; it must be at least 0"),
     ({"temperature": 0.0}, "its temperature is 0.0; it must be above 0"),
     ({"centre": torch.zeros(3)}, "its class means are (2, 4) and their centre (3,)"),
     ({"class_means": torch.full((2, 4), float("inf"))}, "its class means are NaN or infinite"),
     ({"class_means": torch.zeros(3, 4)}, "it has 2 class names and 3 class means"),
+    ({"basis": torch.zeros(3, 2)}, "the basis of its distances is (3, 2) and its centre (4,)"),
+    ({"basis": torch.full((4, 2), float("nan"))}, "its class means are NaN or infinite"),
     ({"more": 1}, "unexpected keyword argument 'more'"),
 ])
 def test_a_checkpoint_with_an_impossible_threshold_is_one_sentence(runs, tmp_path, changes, message):
-    unknown = Unknown(1.0, 1.0, torch.zeros(4), torch.zeros(2, 4))
+    unknown = Unknown(torch.zeros(4), torch.zeros(2, 4), temperature=1.0, threshold=1.0)
     good = replace(ta.Checkpoint.load(runs[1] / "best.pt"), unknown=unknown)
     good.save(tmp_path / "good.pt")
     assert ta.Checkpoint.load(tmp_path / "good.pt").unknown.threshold == 1.0
     content = torch.load(tmp_path / "good.pt", weights_only=True)
+    del content["unknown"]["basis"]                                    # as an earlier version wrote it
+    torch.save(content, tmp_path / "earlier.pt")
+    assert ta.Checkpoint.load(tmp_path / "earlier.pt").unknown.kind == "direction"
     torch.save({**content, "unknown": content["unknown"] | changes}, tmp_path / "bad.pt")
     with pytest.raises(ValueError) as caught:
         ta.Checkpoint.load(tmp_path / "bad.pt")

@@ -16,12 +16,13 @@ from tinyaction.files import write_whole
 from tinyaction.inference.overlay import with_label
 from tinyaction.inference.sources import list_videos
 from tinyaction.inference.timeline import write_segments, write_subtitles
+from tinyaction.models.unknown import UNKNOWN
 from tinyaction.results.run import RunFolder
 from tinyaction.results.sheets import write_png
 from tinyaction.results.timeline import TimelinePredictor
 from tinyaction.results.timeline_metrics import Segment, timeline_metrics
 from tinyaction.results.timeline_picture import clock, draw_bands
-from tinyaction.results.timeline_report import leave_timelines, write_timeline_report
+from tinyaction.results.timeline_report import leave_timelines, unknown_lines, write_timeline_report
 from tinyaction.text import counted, printable, to_cell
 from tinyaction.training.identity import fingerprint_of_segments, origin
 from tinyaction.video import open_video
@@ -45,7 +46,8 @@ def predict_timelines(arguments: argparse.Namespace) -> int:
     if cameras:
         raise ValueError(f"{cameras[0]}: a timeline is of a video file, not of a camera")
     videos = [str(video) for source in arguments.sources for video in list_videos(source) or [source]]
-    predictor = TimelinePredictor(arguments.checkpoint, device=arguments.device)
+    predictor = TimelinePredictor(arguments.checkpoint, device=arguments.device,
+                                  tells_unknown=not arguments.no_unknown)
     found: dict[str, list[Segment]] = {}
     failures = 0
     count = CountLine()
@@ -66,6 +68,7 @@ def predict_timelines(arguments: argparse.Namespace) -> int:
         write_subtitle_files(arguments, segments)
         if arguments.timeline:
             names = [name for name in predictor.checkpoint.class_names if name != BACKGROUND]
+            names += [UNKNOWN] if predictor.unknown else []
             write_segments(arguments.timeline, segments)
             bands = [(name, [one for one in segments if one.label == name]) for name in names]
             write_png(Path(arguments.timeline).with_suffix(".png"),
@@ -144,8 +147,9 @@ def evaluate_timelines(arguments: argparse.Namespace, command: str) -> list[str]
     true = [[Segment(item.start, item.end, item.label) for item in video.segments] for video in videos]
     count.print(f"{counted(len(videos), 'video')}, {counted(sum(map(len, true)), 'segment')}")
     if not arguments.out:
-        return timeline_metrics([timeline.segments() for timeline in timelines], true,
-                                [timeline.duration for timeline in timelines]).lines()
+        metrics = timeline_metrics([timeline.actions() for timeline in timelines], true,
+                                   [timeline.duration for timeline in timelines])
+        return [*metrics.lines(), *unknown_lines(timelines)]
     config, pipeline = predictor.checkpoint.config, predictor.checkpoint.eval_pipeline
     run = RunFolder(arguments.out)
     try:
@@ -156,9 +160,10 @@ def evaluate_timelines(arguments: argparse.Namespace, command: str) -> list[str]
             "stride": predictor.model.stride_seconds, "min_score": predictor.model.min_score,
             "class_names": predictor.checkpoint.class_names, "num_val": len(videos),
             **origin(fingerprint_of_segments(videos, path.parent))}, timelines, true)
-        for line in metrics.lines():
+        lines = [*metrics.lines(), *unknown_lines(timelines)]
+        for line in lines:
             run.log(line)
-        return [*metrics.lines(), printable(f"report: {write_timeline_report(run.path)}")]
+        return [*lines, printable(f"report: {write_timeline_report(run.path)}")]
     finally:
         run.close()
 

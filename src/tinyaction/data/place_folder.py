@@ -110,9 +110,11 @@ class Mirror:
                 continue
             lines = (line.rsplit(maxsplit=1)[0] for line in read_lines(self.folder / name) if line.strip())
             first = next(lines, "").strip()
-            for folder in ("", *SPLITS) if first and not is_place(first) else ():
-                if _is_there("/".join(filter(None, (self.url, folder, first)))):
-                    self._touch(f"{folder}/{first}" if folder else first)
+            both = first, first.rpartition(" ")[0]                     # a path, or a path and its number of frames
+            names = [name for name in both if name and not is_place(name)]
+            for path in ("/".join(filter(None, (folder, name))) for folder in ("", *SPLITS) for name in names):
+                if _is_there(f"{self.url}/{path}"):
+                    self._touch(path)
 
     def _inner(self, path: str) -> str:
         return url_of(path).removeprefix(f"{self.url}/")

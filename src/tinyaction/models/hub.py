@@ -1,5 +1,6 @@
 """Files of published networks: a folder as the Hugging Face hub has it, one file of tensors, or the hub itself."""
 
+import hashlib
 import json
 import logging
 import re
@@ -13,7 +14,10 @@ from typing import Any
 import torch
 
 from tinyaction.fetch import fetch_url
+from tinyaction.files import whole_file
 from tinyaction.models.torch_file import find_state_dict, read_torch_file
+from tinyaction.place_file import fetch_place
+from tinyaction.places import size_and_version, url_of, without_secrets
 
 SECONDS_TO_ANSWER = 15.0
 MAX_WEIGHT_BYTES = 32 << 30  # of a file that is fetched; the largest published ones have 4 GB
@@ -156,6 +160,18 @@ def fetch_file(address: str) -> Path:
     except OSError as error:
         raise ValueError(f"the weights {path.name} are not on this machine and could not be fetched ({error}); bring "
                          f"{address} and put it into {path.parent}, or name the file with --weights") from None
+    return path
+
+
+def fetch_weights(address: str | Path) -> Path:
+    """Fetch a file of weights from s3://, https:// ... into torch.hub's folder, unless this state of it is there."""
+    name = without_secrets(url_of(address))
+    state = hashlib.sha256(f"{name} {size_and_version(address)}".encode()).hexdigest()[:16]
+    path = place_of(f"/{state}-{Path(name).name}")
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part:
+            fetch_place(address, part)
     return path
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from tinyaction.models.hub import fetch_file
+from tinyaction.models.hub import fetch_file, fetch_weights
 from tinyaction.models.openmmlab import translate_keys
 from tinyaction.models.recognizer import Recognizer, VideoPreprocessor
 from tinyaction.models.torch_file import check_finite, find_state_dict, read_torch_file
+from tinyaction.places import is_place, without_secrets
 from tinyaction.text import some_of
 
 DATASETS = ("imagenet", "kinetics")
@@ -53,7 +54,8 @@ def load_weights(model: Recognizer, name: str, weights: str | Path) -> LoadedWei
         name: the recognizer's, as for :func:`tinyaction.create_model`.
         weights: "imagenet" or "kinetics" (torchvision's best for the network, or by torchvision's own name such as
             "IMAGENET1K_V1"; fetched once and kept by torch.hub), or a file: a state dict of torchvision, tinyaction,
-            the TSM repository or MMAction2 1.x (TSN, TSM), alone or within a checkpoint.
+            the TSM repository or MMAction2 1.x (TSN, TSM), alone or within a checkpoint. One that lies elsewhere, as
+            s3://bucket/a.pt, is fetched once and kept beside them.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -61,10 +63,10 @@ def load_weights(model: Recognizer, name: str, weights: str | Path) -> LoadedWei
             weights do not exist or cannot be fetched.
     """
     published = find_published(name, str(weights))
-    path = Path(weights) if published is None else fetch_file(published.url)
+    path = fetch_file(published.url) if published else fetch_weights(weights) if is_place(weights) else Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights; they must be {' or '.join(DATASETS)}, or a file")
-    source = str(weights) if published is None else f"{published} ({path.name})"
+    source = without_secrets(str(weights)) if published is None else f"{published} ({path.name})"
     content = read_torch_file(path, stand_ins=True)
     loaded = fit_state_dict(model, name, find_state_dict(content, path), source=source)
     own = model.state_dict()

@@ -1,12 +1,12 @@
 """The timeline of an uncut video: features of its steps, scores over time, segments. Memory is that of a piece.
 
-    video  ->  pieces of steps, features (S, F, 2, 2)  ->  reduced, (S, R)  ->  scores (S, K)  ->  segments
+    video  ->  pieces of steps, features (S, F, 2, 2)  ->  reduced, (S, 2 R)  ->  scores (S, K)  ->  segments
 
 Training and prediction share this: a piece is the same whoever asks for it, and is kept in a cache where there is one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tinyaction.data.transforms import Compose
 from tinyaction.device import choose_device
 from tinyaction.models.checkpoint import load_timeline_model
 from tinyaction.models.temporal import TimelineModel
+from tinyaction.models.unknown import UNKNOWN, Unknown
 from tinyaction.results.features import LARGEST_FLOAT16, Array, FeatureCache
 from tinyaction.results.timeline_metrics import Segment
 from tinyaction.video import UInt8Array, VideoReader, open_video
@@ -119,19 +120,19 @@ def sampled_clip_len(pipeline: Compose) -> int:
 
 
 def reduced(model: TimelineModel, features: Array) -> torch.Tensor:
-    """Features (S, F, 2, 2) as the temporal network takes them, (R, S) float32 on its device."""
+    """Features (S, F, 2, 2) as the temporal network takes them, (2 R, S) float32 on its device."""
     flat = torch.from_numpy(features).float().flatten(1).to(model.temporal.mean.device)  # (S, D)
     return model.temporal.reduce(flat).T
 
 
 @torch.inference_mode()
 def scores_over_time(model: TimelineModel, pieces: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Reduced features (R, S) piece by piece to scores (S, K) chunk by chunk, as if all had been there at once.
+    """Reduced features (2 R, S) piece by piece to scores (S, K) chunk by chunk, as if all had been there at once.
 
     A chunk is computed with as many steps before and after it as its scores depend on.
     """
     network = model.temporal
-    held = torch.empty(0)  # (R, S) from step ``begin`` on
+    held = torch.empty(0)  # (2 R, S) from step ``begin`` on
     begin = done = 0
     for piece in pieces:
         held = torch.cat((held, piece), dim=1) if held.numel() else piece
@@ -149,7 +150,8 @@ def scores_over_time(model: TimelineModel, pieces: Iterable[torch.Tensor]) -> It
 class Timeline:
     """Scores (S, K) of the steps of a video; unless ``overlaps``, the last class is the background.
 
-    A segment is told where its score is above ``min_score``.
+    A segment is told where its score is above ``min_score``; as unknown where ``unknown`` says of the mean of its
+    steps, which is in ``means``, that it is none of the classes.
     """
 
     source: str
@@ -159,6 +161,8 @@ class Timeline:
     duration: float
     overlaps: bool
     min_score: float = 0.0
+    unknown: Unknown | None = None
+    means: "RunMeans | None" = None
 
     def segments(self) -> list[Segment]:
         """The stretches in which a class has the highest score, or with ``overlaps`` one above 0.5, in the order of
@@ -170,12 +174,63 @@ class Timeline:
             best = self.scores.argmax(axis=1)
             chosen = [(label, best == label) for label, name in enumerate(self.class_names) if name != BACKGROUND]
         found = [self._segment(label, start, stop) for label, is_on in chosen for start, stop in runs(is_on)]
-        return sorted((one for one in found if one.score > self.min_score),
-                      key=lambda one: (one.start_seconds, one.end_seconds))
+        return join_unknown(sorted((one for one in found if one.score > self.min_score),
+                                   key=lambda one: (one.start_seconds, one.end_seconds)))
+
+    def actions(self) -> list[Segment]:
+        """Those of a class: to tell unknown is to tell none."""
+        return [one for one in self.segments() if self.unknown is None or one.label != UNKNOWN]
 
     def _segment(self, label: int, start: int, stop: int) -> Segment:
-        return Segment(start * self.stride_seconds, min(stop * self.stride_seconds, self.duration),
-                       self.class_names[label], float(self.scores[start:stop, label].mean()))
+        is_unknown = self.unknown is not None and self.means is not None and self.unknown.is_unknown(
+            self.means.sums[start][None] / (stop - start))[0]
+        name = UNKNOWN if is_unknown else self.class_names[label]
+        return Segment(start * self.stride_seconds, min(stop * self.stride_seconds, self.duration), name,
+                       float(self.scores[start:stop, label].mean()))
+
+
+def join_unknown(segments: Sequence[Segment]) -> list[Segment]:
+    """Make one of unknown segments that touch, as nothing parts them: the network took them for different classes."""
+    found: list[Segment] = []
+    for one in segments:
+        last = found[-1] if found else None
+        if last and last.label == one.label == UNKNOWN and one.start_seconds <= last.end_seconds:
+            seconds, more = last.end_seconds - last.start_seconds, one.end_seconds - one.start_seconds
+            found[-1] = Segment(last.start_seconds, one.end_seconds, UNKNOWN,
+                                (last.score * seconds + one.score * more) / (seconds + more))
+        else:
+            found.append(one)
+    return found
+
+
+@dataclass
+class RunMeans:
+    """The mean features of each run of steps with one best class, added up as the scores of chunks come in: their
+    memory is that of the runs, not of the steps. ``sums`` has (F,) by the first step of a run; of the background none.
+    """
+
+    background: int  # its place among the classes
+    sums: dict[int, torch.Tensor] = field(default_factory=dict)
+    num_steps: int = 0
+    _start: int = 0
+    _label: int = -1
+
+    def add(self, best: Sequence[int], features: torch.Tensor) -> None:
+        """The next steps: their best classes (S,) and features (S, F)."""
+        place = 0
+        for label, members in groupby(best):
+            stop = place + sum(1 for _ in members)
+            if label != self._label:
+                self._start, self._label = self.num_steps + place, label
+            if label != self.background:
+                self.sums[self._start] = self.sums.get(self._start, 0) + features[place:stop].double().sum(dim=0)
+            place = stop
+        self.num_steps += place
+
+
+def step_means(features: Array) -> torch.Tensor:
+    """Features (S, F, 2, 2) of a piece to those by which unknown is told, (S, F)."""
+    return torch.from_numpy(features).float().mean(dim=(2, 3))
 
 
 def runs(is_on: Sequence[bool] | npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -194,18 +249,33 @@ class TimelinePredictor:
 
         TimelinePredictor("runs/conv2d-timeline-1")("long.mp4").segments()
 
-    Raises as :func:`tinyaction.models.checkpoint.load_timeline_model` does.
+    ``tells_unknown``: whether a segment may be "unknown", where the checkpoint has a threshold for it. Raises as
+    :func:`tinyaction.models.checkpoint.load_timeline_model` does.
     """
 
-    def __init__(self, checkpoint: str | Path, *, device: str = "auto") -> None:
+    def __init__(self, checkpoint: str | Path, *, device: str = "auto", tells_unknown: bool = True) -> None:
         used = choose_device(device)
         self.model, self.checkpoint = load_timeline_model(checkpoint)
+        self.unknown = self.checkpoint.unknown if tells_unknown else None
         self.features = StepFeatures(self.model.to(used), eval_pipeline(**self.checkpoint.eval_pipeline), used)
 
     def __call__(self, path: str, *, on_piece: OnPiece | None = None) -> Timeline:
         reader, duration = self.features.open(path)
-        pieces = (reduced(self.model, piece)
-                  for piece in self.features.pieces(path, reader, duration, on_piece=on_piece))
-        scores = torch.cat(list(scores_over_time(self.model, pieces))).numpy()
-        return Timeline(path, self.checkpoint.class_names, scores, self.model.stride_seconds, duration,
-                        self.model.temporal.overlaps, self.model.min_score)
+        held = torch.empty(0)  # (S, F) of the steps that have no scores yet
+        scores, means = [], RunMeans(len(self.checkpoint.class_names) - 1)
+
+        def pieces() -> Iterator[torch.Tensor]:
+            nonlocal held
+            for piece in self.features.pieces(path, reader, duration, on_piece=on_piece):
+                if self.unknown is not None:
+                    held = torch.cat((held, step_means(piece))) if len(held) else step_means(piece)
+                yield reduced(self.model, piece)
+
+        for chunk in scores_over_time(self.model, pieces()):           # (S, K)
+            scores.append(chunk)
+            if self.unknown is not None:
+                means.add(chunk.argmax(dim=1).tolist(), held[: len(chunk)])
+                held = held[len(chunk) :]
+        return Timeline(path, self.checkpoint.class_names, torch.cat(scores).numpy(), self.model.stride_seconds,
+                        duration, self.model.temporal.overlaps, self.model.min_score, unknown=self.unknown,
+                        means=means)

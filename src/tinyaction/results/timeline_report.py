@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyaction.files import write_whole
+from tinyaction.models.unknown import UNKNOWN
 from tinyaction.results.page import facts_section, html_page, origin_section, section, table
 from tinyaction.results.plots import Series, line_chart
 from tinyaction.results.run import Run, RunFolder, read_run, read_table_rows
@@ -34,7 +35,8 @@ def leave_timelines(
     """Measure timelines; write ``config.json``, with ``facts``, ``timelines.csv``, of evaluations ``metrics.csv``."""
     videos = [TrackedVideo(timeline.source, timeline.duration, list(real), timeline.segments())
               for timeline, real in zip(timelines, true, strict=True)]
-    metrics = timeline_metrics([video.told for video in videos], true, [video.duration for video in videos])
+    metrics = timeline_metrics([timeline.actions() for timeline in timelines], true,
+                               [video.duration for video in videos])
     run.write_config({**facts, "timeline": {
         name: value if math.isfinite(value) else None for name, value in metrics.as_dict().items()}})
     if "evaluated" in facts:
@@ -55,6 +57,15 @@ def _write(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     write_whole(path, text.getvalue())
+
+
+def unknown_lines(timelines: Sequence[Timeline]) -> list[str]:
+    """How many segments are told unknown, where that may be told."""
+    if not any(timeline.unknown for timeline in timelines):
+        return []
+    num_told, num_actions = (sum(map(len, parts)) for parts in zip(
+        *((timeline.segments(), timeline.actions()) for timeline in timelines), strict=True))
+    return [f"unknown: {num_told - num_actions} of {counted(num_told, 'told segment')}; they count as nothing told"]
 
 
 def usage_lines(folder: Path, data: str, example: str) -> list[str]:
@@ -115,7 +126,7 @@ def write_timeline_report(folder: str | Path) -> Path:
 def _actions(run: Run, videos: Sequence[TrackedVideo]) -> list[str]:
     """The classes that are true or told somewhere, in the order of the run."""
     found = {one.label for video in videos for one in (*video.true, *video.told)}
-    return [name for name in run.class_names if name in found]
+    return [name for name in dict.fromkeys((*run.class_names, UNKNOWN)) if name in found]
 
 
 def _subtitle(run: Run) -> str:

@@ -221,7 +221,7 @@ def check_unknown(config: RunConfig) -> None:
 
 def timeline_hyperparameters(model: str) -> dict[str, Any]:
     """Defaults of ``--task timeline``, chosen on generated streams; a network on frames sees one frame a step."""
-    values: dict[str, Any] = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "epochs": 60,
+    values: dict[str, Any] = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "epochs": 30,
                               "label_smoothing": 0.0}
     return values | ({"clip_len": 1} if model == "conv2d" or model.startswith("tsn-") else {})
 
@@ -239,7 +239,9 @@ def check_timeline(config: RunConfig) -> None:
             ("class_weights", False), ("balanced", False), ("ema", 0), ("mixup", 0), ("patience", 0),
             ("label_smoothing", 0), ("grad_accum", 1), ("num_crops", 1), ("num_clips", 1), ("compile", False),
             ("group_by", ""), ("folds", 0), ("layer_decay", 1), ("drop_path", 0), ("frame_interval", 0),
-            ("unknown_rate", 0), ("background", ""))),
+            ("background", ""))),
+        ("--unknown-rate with --overlaps", config.overlaps and config.unknown_rate > 0,
+         "leave one out: what goes on at once lies between the classes"),
     ):
         if is_given:
             raise ValueError(f"{name} does not go with --task timeline; {advice}")

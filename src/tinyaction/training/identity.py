@@ -16,7 +16,15 @@ import torch
 from tinyaction.data.annotations import DataFolder, VideoList
 from tinyaction.data.long_videos import LongVideo
 from tinyaction.models.checkpoint import versions
-from tinyaction.places import NoSuchPlaceError, RefusedError, is_place, size_and_version, sizes_in_place, url_of
+from tinyaction.places import (
+    NoSuchPlaceError,
+    RefusedError,
+    is_place,
+    size_and_version,
+    sizes_in_place,
+    url_of,
+    without_secrets,
+)
 from tinyaction.text import some_of
 from tinyaction.training.config import MAY_CHANGE, RunConfig, flag_of
 from tinyaction.training.distributed import gather_objects, num_processes
@@ -120,7 +128,8 @@ class RunIdentity:
         cls, config: RunConfig, data: DataFolder, folder: str | Path, amp: torch.dtype | None, *, num_processes: int
     ) -> "RunIdentity":
         """``folder`` is the one in which ``data`` was found."""
-        flags = {name: value for name, value in asdict(config).items() if name not in (*MAY_CHANGE, "out")}
+        flags = {name: without_secrets(value) if isinstance(value, str) else value
+                 for name, value in asdict(config).items() if name not in (*MAY_CHANGE, "out")}
         return cls(list(data.class_names), ListIdentity.of(data.train, folder), ListIdentity.of(data.val, folder),
                    flags, num_processes, str(amp or torch.float32).removeprefix("torch."))
 

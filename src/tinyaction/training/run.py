@@ -89,7 +89,7 @@ def train(
         background_videos(config)                                      # wrong ones are told before the training
         config = config if config.task == "timeline" else choose_model(config, on_line=on_line)
     result = _train(config, data=data, on_line=on_line, on_batch=on_batch, on_count=on_count)
-    if is_asked_for(config) and rank() == 0:
+    if is_asked_for(config) and config.task == "clips" and rank() == 0:
         add_unknown(result.path, config, result.evaluation, on_line=on_line)
     return result
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from tinyaction.data.long_videos import BACKGROUND, LongVideo, LongVideos, find_long_videos
 from tinyaction.data.pipelines import eval_pipeline
@@ -16,29 +18,33 @@ from tinyaction.device import choose_device
 from tinyaction.models import check_input, model_arguments
 from tinyaction.models.checkpoint import Checkpoint
 from tinyaction.models.temporal import TemporalNetwork, TimelineModel, num_step_features, temporal_loss
+from tinyaction.models.unknown import UNKNOWN, Unknown
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache
 from tinyaction.results.run import RunFolder, epoch_sort_key
-from tinyaction.results.timeline import StepFeatures, Timeline, reduced, scores_over_time
+from tinyaction.results.timeline import RunMeans, StepFeatures, Timeline, reduced, scores_over_time
 from tinyaction.results.timeline_metrics import (
     Segment,
     background_hours,
     score_above_false_events,
 )
 from tinyaction.results.timeline_picture import clock
-from tinyaction.results.timeline_report import leave_timelines, usage_lines, write_timeline_report
+from tinyaction.results.timeline_report import leave_timelines, unknown_lines, usage_lines, write_timeline_report
 from tinyaction.text import counted
 from tinyaction.training.build import OnCount, OnLine, build_model, eval_arguments
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import num_processes
+from tinyaction.training.finetune import create_average
 from tinyaction.training.identity import fingerprint_of_segments, origin
 from tinyaction.training.outcome import command_of
 from tinyaction.training.probe_run import is_mirroring
 from tinyaction.training.schedule import learning_rate
+from tinyaction.training.timeline_unknown import fit_unknown, steps_of
 from tinyaction.video.segment import segment_of
 
 CROP_STEPS = 128  # of a training sample
-LEAST_BATCHES = 8  # of an epoch
+LEAST_BATCHES = 16  # of an epoch
+AVERAGE_DECAY = 0.995  # of the weights that are kept
 REDUCTION_STEPS = 2048  # from which the reduction of the features is computed
 LOG_EVERY = 10  # epochs
 SURE_EVENTS = (3.0, 4.74, 6.30)  # events that 0, 1, 2 seen ones leave possible with 95 % certainty (Poisson)
@@ -46,7 +52,7 @@ SURE_EVENTS = (3.0, 4.74, 6.30)  # events that 0, 1, 2 seen ones leave possible 
 
 @dataclass
 class StepData:
-    """Steps of a video, their features reduced: (R, S), in ``views`` also mirrored; ``targets`` (S,) or (K, S)."""
+    """Steps of a video, their features reduced: (2 R, S), in ``views`` also mirrored; ``targets`` (S,) or (K, S)."""
 
     video: LongVideo
     duration: float
@@ -99,16 +105,21 @@ class TimelineRun:
                 segment_of(reader, item.start, item.end, path=video.path, where=item.where)
 
     def fit_reduction(self) -> None:
-        """Compute the reduction from steps spread over all training videos."""
+        """Compute the reduction from steps spread over all training videos; a piece is what is around its steps."""
         num_steps = sum(self.features.open(video.path)[1] for video in self.videos.train) / self.config.stride
-        every, offset, rows = max(1, math.ceil(num_steps / REDUCTION_STEPS)), 0, []
+        every, offset = max(1, math.ceil(num_steps / REDUCTION_STEPS)), 0
+        means, deviations, changes = [], [], []
         for number, video in enumerate(self.videos.train, start=1):
             for piece in self.features.pieces(video.path, *self.features.open(video.path)):
-                rows.append(torch.from_numpy(piece[offset % every :: every]).float().flatten(1))
+                steps = torch.from_numpy(piece).float().flatten(1)     # (S, D)
+                means.append(steps.mean(dim=0))
+                deviations.append((steps - means[-1])[offset % every :: every])
+                changes.append((steps[2:] - steps[:-2])[offset % every :: every])
                 offset -= len(piece)
             if self.on_count is not None:
                 self.on_count("videos", number, len(self.videos.train))
-        self.model.temporal.set_reduction(torch.cat(rows).to(self.device))
+        self.model.temporal.set_reduction(torch.stack(means).mean(dim=0), *(
+            torch.cat(rows).to(self.device) for rows in (deviations, changes)))
 
 
 def step_targets(
@@ -137,6 +148,9 @@ def run_timeline(
     device = choose_device(config.device)
     check_input(config.model, clip_len=config.clip_len, size=config.size)
     videos = find_long_videos(config.data, overlaps=config.overlaps, allow_outside=config.allow_outside)
+    if config.unknown_rate and UNKNOWN in videos.class_names:
+        raise ValueError(f"{videos.source}: a class is named {UNKNOWN!r}, which --unknown-rate says of segments of "
+                         "none of the classes; rename it")
     recognizer, notes = build_model(config, 2)
     names = videos.class_names if config.overlaps else [*videos.class_names, BACKGROUND]
     temporal = TemporalNetwork(num_step_features(recognizer), len(names), overlaps=config.overlaps)
@@ -191,6 +205,9 @@ def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
     run.log(f"features of {len(train) + len(val)} videos in {time.perf_counter() - started:.1f} s; kept in "
             f"{cache.folder if cache and cache.folder else 'memory only'}")
     network = training.model.temporal
+    average = create_average(network, AVERAGE_DECAY)
+    assert isinstance(average.module, TemporalNetwork)
+    training.model.temporal = average.module                           # is evaluated and kept
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -199,36 +216,37 @@ def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
     best: BestEpochState | None = None
     run.log(f"{'epoch':<9}  train loss  accuracy  val loss  accuracy of steps")
     for epoch in range(config.epochs):
-        trained = train_epoch(training, train, optimizer, generator, epoch=epoch, num_batches=num_batches)
+        trained = train_epoch(network, average, train, config, optimizer, generator, epoch=epoch,
+                              num_batches=num_batches)
         started = time.perf_counter()
         validated = evaluate_steps(training, val)
         validated.compute_seconds = time.perf_counter() - started
         record = EpochRecord(epoch, optimizer.param_groups[0]["lr"], trained, validated)
         metrics = run.add_metrics(record)
         if best is None or epoch_sort_key(metrics) > epoch_sort_key(best.metrics):
-            best = BestEpochState(epoch + 1, metrics, validated, copy.deepcopy(network.state_dict()))
+            best = BestEpochState(epoch + 1, metrics, validated, copy.deepcopy(average.module.state_dict()))
         if (epoch + 1) % LOG_EVERY == 0 or epoch + 1 == config.epochs:
             run.log(f"{epoch + 1:>4}/{config.epochs:<4}  {trained.loss:>10.3f}  {trained.top1:>8.3f}  "
                     f"{validated.loss:>8.3f}  {validated.top1:>8.3f}")
     assert best is not None
-    network.load_state_dict(best.network)
+    average.module.load_state_dict(best.network)
     timelines = [Timeline(one.video.path, training.class_names, step_scores(training, one).numpy(), config.stride,
                           one.duration, config.overlaps) for one in val]
     if config.false_events:
         choose_min_score(training, timelines, val)
+    unknown = choose_unknown(training, timelines, train, val) if config.unknown_rate else None
     Checkpoint(model_arguments(config.model, training.model.recognizer), training.model.state_dict(),
                training.class_names, eval_arguments(config), epoch=best.epoch, metrics=best.metrics,
-               config=asdict(config), timeline=training.model.settings).save(run.path / "best.pt")
+               config=asdict(config), unknown=unknown, timeline=training.model.settings).save(run.path / "best.pt")
     write_results(training, timelines, val, best.epoch)
     return best.epoch, best.evaluation
 
 
 def train_epoch(
-    training: TimelineRun, data: Sequence[StepData], optimizer: torch.optim.Optimizer, generator: torch.Generator, *,
-    epoch: int, num_batches: int,
+    network: TemporalNetwork, average: AveragedModel, data: Sequence[StepData], config: RunConfig,
+    optimizer: torch.optim.Optimizer, generator: torch.Generator, *, epoch: int, num_batches: int,
 ) -> TrainResult:
     """Batches of random crops; a video is drawn as often as its share of all steps."""
-    config, network = training.config, training.model.temporal
     started, total_loss, num_right, num_seen = time.perf_counter(), 0.0, 0, 0
     lengths = torch.tensor([float(one.views[0].shape[1]) for one in data])
     network.train()
@@ -246,6 +264,7 @@ def train_epoch(
         optimizer.step()
         if not loss.isfinite():
             raise ValueError(f"the loss is {loss.item()} in epoch {epoch + 1}; lower --lr")
+        average.update_parameters(network)
         total_loss += loss.item()
         right = outputs[-1].argmax(dim=1) == targets if targets.ndim == 2 else (outputs[-1] > 0) == (targets > 0)
         is_counted = seen if targets.ndim == 2 else seen[:, None].expand_as(right)
@@ -258,7 +277,9 @@ def train_epoch(
 def draw_crops(
     data: Sequence[StepData], lengths: torch.Tensor, config: RunConfig, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Inputs (N, R, CROP_STEPS), targets, and which steps are of a video, (N, CROP_STEPS); shorter ones are padded."""
+    """Inputs (N, 2 R, CROP_STEPS), targets, and which steps are of a video, (N, CROP_STEPS); the last step of shorter
+    ones is repeated.
+    """
     chosen = torch.multinomial(lengths, config.batch_size, replacement=True, generator=generator).tolist()
     parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     for index in chosen:
@@ -268,8 +289,8 @@ def draw_crops(
         start = int(torch.randint(max(1, view.shape[1] - CROP_STEPS + 1), (), generator=generator))
         crop, targets = view[:, start : start + CROP_STEPS], one.targets[..., start : start + CROP_STEPS]
         padding = (0, CROP_STEPS - crop.shape[1])
-        seen = torch.nn.functional.pad(torch.ones_like(crop[0], dtype=torch.bool), padding)
-        parts.append((torch.nn.functional.pad(crop, padding), torch.nn.functional.pad(targets, padding), seen))
+        seen = F.pad(torch.ones_like(crop[0], dtype=torch.bool), padding)
+        parts.append((F.pad(crop, padding, mode="replicate"), F.pad(targets, padding), seen))
     inputs, targets, seen = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
     return inputs, targets, seen
 
@@ -316,6 +337,22 @@ def choose_min_score(training: TimelineRun, timelines: Sequence[Timeline], val: 
                          "without one: list validation videos in which nothing happens")
 
 
+def choose_unknown(
+    training: TimelineRun, timelines: Sequence[Timeline], train: Sequence[StepData], val: Sequence[StepData]
+) -> Unknown | None:
+    """What tells segments that are none of the classes, by ``--unknown-rate``; the timelines tell them from now on."""
+    learned, held_out = (((steps_of(training.features, one.video), one.video.segments) for one in part)
+                         for part in (train, val))
+    unknown, lines = fit_unknown(learned, held_out, training.class_names, stride=training.config.stride,
+                                 rate=training.config.unknown_rate)
+    for line in lines:
+        training.run.log(line)
+    for timeline, one in zip(timelines, val, strict=True):
+        timeline.unknown, timeline.means = unknown, RunMeans(len(training.class_names) - 1)
+        timeline.means.add(timeline.scores.argmax(axis=1).tolist(), steps_of(training.features, one.video))
+    return unknown
+
+
 def write_results(
     training: TimelineRun, timelines: Sequence[Timeline], val: Sequence[StepData], best_epoch: int
 ) -> None:
@@ -328,7 +365,7 @@ def write_results(
                                          training.videos.source.parent)),
     }, timelines, [true_segments(one.video) for one in val])
     run.log(f"best epoch {best_epoch} of {config.epochs}, by the accuracy of its steps on the validation videos:")
-    for line in (*metrics.lines(), *usage_lines(run.path, config.data, val[0].video.path)):
+    for line in (*metrics.lines(), *unknown_lines(timelines), *usage_lines(run.path, config.data, val[0].video.path)):
         run.log(line)
     run.log(f"report:   {write_timeline_report(run.path)}")
 

@@ -1,9 +1,10 @@
 """After a run with ``--unknown-rate`` or ``--background``: best.pt learns how sure it is, and to say "unknown".
 
 The class means are of the training videos. Temperature and threshold are of the validation videos, whose labels were
-not trained on; of folds, of each video by what was trained without it. Clips of ``--background`` are no class of their
-own: such a class would learn these backgrounds and none else, and a folder of that name makes one at any time. They
-choose the threshold where no rate is named, and show how many of them it finds.
+not trained on; of folds, of each video by what was trained without it. The kind of distance is the one that best tells
+them from videos of a class whose mean it does not know, each class in turn, and from ``--background``. Its clips are
+no class of their own: such a class would learn these backgrounds and none else, and a folder of that name makes one at
+any time. They choose the threshold where no rate is named, and show how many of them it finds.
 """
 
 import csv
@@ -21,7 +22,7 @@ from tinyaction.data.pipelines import eval_pipeline
 from tinyaction.device import choose_device
 from tinyaction.models.checkpoint import load_model
 from tinyaction.models.recognizer import Recognizer
-from tinyaction.models.unknown import Unknown, class_directions, logits_and_pooled, nearest_distance
+from tinyaction.models.unknown import KINDS, ClassMeans, Unknown, fit_class_means, logits_and_pooled
 from tinyaction.results.calibration import (
     auroc,
     expected_calibration_error,
@@ -38,6 +39,9 @@ from tinyaction.training.build import OnLine, build_datasets, eval_arguments, pr
 from tinyaction.training.config import RunConfig
 from tinyaction.training.outcome import write_page
 from tinyaction.training.probe_run import cache_and_reading
+
+LEAST_CLASSES = 3  # of which one is left out, to choose the kind of distance
+MOST_LEFT_OUT = 10  # classes, one after another
 
 
 def is_asked_for(config: RunConfig) -> bool:
@@ -70,69 +74,112 @@ def add_unknown(path: Path, config: RunConfig, evaluation: Evaluation, *, on_lin
         pooled = _Pooled(config, model.to(choose_device(config.device)), folder)
         temperature = fit_temperature(evaluation.scores, evaluation.labels)
         folds = _folds_of(run) if config.folds else None
-        found = (measure(pooled, data) if folds is None else
-                 measure_folds(pooled, data, dict(zip(evaluation.filenames, folds, strict=True))))
+        splits, everything = pooled.splits(
+            data, None if folds is None else dict(zip(evaluation.filenames, folds, strict=True)))
         background = background_videos(config)
-        far = None if background is None else found.distances_of(pooled.of(background).features)
-        threshold = (threshold_at_rate(found.held_out, config.unknown_rate) if far is None or config.unknown_rate else
-                     separating_threshold(found.held_out, far))
-        unknown = Unknown(temperature, threshold, found.centre.float(), found.class_means.float())
+        known = Known(splits, everything, len(data.class_names),
+                      None if background is None else pooled.of(background).features)
+        aurocs = known.aurocs()
+        means, held_out = known.best(aurocs)
+        far = None if known.background is None else means.distances(known.background)
+        threshold = (threshold_at_rate(held_out, config.unknown_rate) if far is None or config.unknown_rate else
+                     separating_threshold(held_out, far))
+        unknown = unknown_beyond(threshold, means, temperature=temperature)
         replace(checkpoint, unknown=unknown).save(path / "best.pt")
         after = replace(evaluation, scores=with_temperature(evaluation.scores, temperature))
         run.write_predictions(after, checkpoint.class_names, folds=folds)
-        _write_facts(run, config, evaluation, after, unknown, found.held_out)
+        _write_facts(run, config, evaluation, after, unknown, held_out, aurocs)
         if far is not None:
             share = float((far > threshold).double().mean())
-            is_far = torch.cat([torch.zeros(len(found.held_out)), torch.ones(len(far))])
             run.log(f"background: {share:.1%} of {len(far)} clips are told unknown; AUROC "
-                    f"{auroc(is_far, torch.cat([found.held_out, far])):.3f}")
+                    f"{auroc_beyond(held_out, far):.3f}")
         write_page(run, config, *build_datasets(config, data.merged() if config.folds else data))
     finally:
         run.close()
 
 
 @dataclass
-class Measured:
-    """The class means of training videos, and the distances (N,) of held-out ones from what knew nothing of them."""
+class PooledVideos:
+    """Pooled features (N, F') float64 and labels (N,) of the videos that could be read."""
 
-    centre: torch.Tensor
-    class_means: torch.Tensor
-    held_out: torch.Tensor
+    names: list[str]
+    features: torch.Tensor
+    labels: torch.Tensor
 
-    def distances_of(self, pooled: torch.Tensor) -> torch.Tensor:
-        return nearest_distance(pooled, self.centre, self.class_means)
-
-
-def measure(pooled: "_Pooled", data: DataFolder) -> Measured:
-    train = pooled.of(data.train)
-    centre, class_means = class_directions(train.features, train.labels, len(data.class_names))
-    return Measured(centre, class_means, nearest_distance(pooled.of(data.val).features, centre, class_means))
+    def subset(self, chosen: torch.Tensor) -> "PooledVideos":
+        return PooledVideos([], self.features[chosen], self.labels[chosen])
 
 
-def measure_folds(pooled: "_Pooled", data: DataFolder, fold_of: Mapping[str, int]) -> Measured:
-    """Of each video by the class means of the other folds; the class means that stay are of all videos."""
-    found, K = pooled.of(data.merged().train), len(data.class_names)
-    folds = torch.tensor([fold_of[name] for name in found.names])
-    held_out = []
-    for fold in sorted(set(folds.tolist())):
-        train, test = found.features[folds != fold], found.features[folds == fold]
-        held_out.append(nearest_distance(test, *class_directions(train, found.labels[folds != fold], K)))
-    return Measured(*class_directions(found.features, found.labels, K), torch.cat(held_out))
+@dataclass
+class Known:
+    """Videos of the classes.
+
+    ``splits`` are pairs of training videos and those that are held out from them; the class means that stay are of
+    ``everything``. ``background`` (M, F') are none of the classes.
+    """
+
+    splits: list[tuple[PooledVideos, PooledVideos]]
+    everything: PooledVideos
+    num_classes: int
+    background: torch.Tensor | None = None
+
+    def means(self, kind: str) -> ClassMeans:
+        return fit_class_means(kind, self.everything.features, self.everything.labels, self.num_classes)
+
+    def held_out(self, kind: str, *, left_out: int = -1) -> torch.Tensor:
+        """Distances (N,) of the held-out videos, from means of the training videos without a class."""
+        distances = []
+        for train, test in self.splits:
+            means = fit_class_means(kind, train.features[train.labels != left_out],
+                                    train.labels[train.labels != left_out], self.num_classes)
+            distances.append(means.distances(test.features))
+        return torch.cat(distances)
+
+    def aurocs(self) -> dict[str, float]:
+        """By kind, the mean AUROC of held-out videos of one class among those of the others, whose means alone it
+        knows, over classes; and of the background. Empty where there are fewer than 3 classes and no background.
+        """
+        labels = torch.cat([test.labels for _, test in self.splits])
+        present = sorted(set(labels.tolist()) & set(self.everything.labels.tolist()))
+        left_out = present[:: -(-len(present) // MOST_LEFT_OUT)] if len(present) >= LEAST_CLASSES else []
+        found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        for kind, values in found.items():
+            for label in left_out:
+                values.append(auroc(labels == label, self.held_out(kind, left_out=label)))
+            if self.background is not None:
+                values.append(auroc_beyond(self.held_out(kind), self.means(kind).distances(self.background)))
+        return {kind: sum(values) / len(values) for kind, values in found.items() if values}
+
+    def best(self, aurocs: Mapping[str, float]) -> tuple[ClassMeans, torch.Tensor]:
+        """The class means of the kind with the highest AUROC, and the distances of the held-out videos."""
+        kind = max(aurocs, key=lambda kind: aurocs[kind]) if aurocs else KINDS[0]
+        return self.means(kind), self.held_out(kind)
+
+
+def unknown_beyond(threshold: float, means: ClassMeans, *, temperature: float = 1.0) -> Unknown:
+    """In float32, as a checkpoint has it."""
+    basis = None if means.basis is None else means.basis.float()
+    return Unknown(means.centre.float(), means.class_means.float(), basis,
+                   temperature=temperature, threshold=threshold)
+
+
+def kind_line(kind: str, aurocs: Mapping[str, float], *, background: str = "") -> str:
+    if not aurocs:
+        return f"distance: {kind}; fewer than {LEAST_CLASSES} classes and no --background to choose the kind by"
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in aurocs.items())
+    return (f"distance: {kind}, of {figures}: mean AUROC where each class in turn is unknown"
+            + (", and of --background" if background else ""))
+
+
+def auroc_beyond(known: torch.Tensor, others: torch.Tensor) -> float:
+    """Of distances of others among those of known videos, as those are the larger ones."""
+    return auroc(torch.cat([torch.zeros(len(known)), torch.ones(len(others))]), torch.cat([known, others]))
 
 
 def _folds_of(run: RunFolder) -> list[int]:
     """In which fold each video of ``predictions.csv`` was held out."""
     with open(run.path / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
         return [int(row["fold"]) for row in csv.DictReader(file)]
-
-
-@dataclass
-class _Found:
-    """Pooled features (N, F') float64 and labels (N,) of the videos that could be read."""
-
-    names: list[str]
-    features: torch.Tensor
-    labels: torch.Tensor
 
 
 @dataclass
@@ -143,9 +190,21 @@ class _Pooled:
     model: Recognizer
     folder: Path
 
-    def of(self, videos: VideoList) -> _Found:
+    def splits(
+        self, data: DataFolder, fold_of: Mapping[str, int] | None
+    ) -> tuple[list[tuple[PooledVideos, PooledVideos]], PooledVideos]:
+        """(training, held out) videos, one pair a fold, and all that the class means are of."""
+        if fold_of is None:
+            train = self.of(data.train)
+            return [(train, self.of(data.val))], train
+        found = self.of(data.merged().train)
+        folds = torch.tensor([fold_of[name] for name in found.names])
+        return [(found.subset(folds != fold), found.subset(folds == fold))
+                for fold in sorted(set(folds.tolist()))], found
+
+    def of(self, videos: VideoList) -> PooledVideos:
         rows = list(self._from_cache(videos) if self.config.method == "probe" else self._from_network(videos))
-        return _Found([name for name, _, _ in rows], torch.stack([x for _, x, _ in rows]).cpu().double(),
+        return PooledVideos([name for name, _, _ in rows], torch.stack([x for _, x, _ in rows]).cpu().double(),
                       torch.tensor([label for _, _, label in rows]))
 
     @torch.inference_mode()
@@ -174,17 +233,19 @@ class _Pooled:
 
 
 def _write_facts(run: RunFolder, config: RunConfig, before: Evaluation, after: Evaluation, unknown: Unknown,
-                 held_out: torch.Tensor) -> None:
+                 held_out: torch.Tensor, aurocs: Mapping[str, float]) -> None:
     """Add to log and config.json what was found."""
     eces = [expected_calibration_error(one.scores, one.labels) for one in (before, after)]
     num_false_alarms, N = int((held_out > unknown.threshold).sum()), len(held_out)
     content = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
     run.write_config({**content, "unknown": {
         "temperature": unknown.temperature, "threshold": unknown.threshold, "ece_before": eces[0], "ece": eces[1],
-        "num_false_alarms": num_false_alarms, "num_videos": N}})
+        "num_false_alarms": num_false_alarms, "num_videos": N, "kind": unknown.kind, "aurocs": aurocs}})
     what = "held-out videos of the folds" if config.folds else "validation videos"
     run.log(f"temperature {unknown.temperature:.3f}, fitted on {N} {what}: calibration error (ECE) {eces[0]:.4f} "
-            f"before, {eces[1]:.4f} after, on these same videos")
+            f"before, {eces[1]:.4f} after, on these same videos"
+            + ("" if eces[1] < eces[0] else "; it mends nothing here"))
+    run.log(kind_line(unknown.kind, aurocs, background=config.background))
     run.log(f"unknown: farther than {unknown.threshold:.4f} from all classes, as {num_false_alarms} of {N} {what} are")
     if 0 < config.unknown_rate < lowest_rate(N):
         run.log(f"note: {N} videos cannot promise a false-alarm rate of {config.unknown_rate:g}, the lowest is "

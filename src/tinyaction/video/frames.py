@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from tinyaction.place_file import PlaceFile
-from tinyaction.places import PlaceError, is_place, suffix_of
+from tinyaction.places import PlaceError, is_place, list_place, read_place, suffix_of
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
 from tinyaction.video.pictures import PICTURE_SUFFIXES, decode_picture, picture_size
 from tinyaction.video.store_info import INFO_FILE, MAX_INFO_BYTES, checked_info, make_again, own_info, times
@@ -33,9 +33,11 @@ def open_frames(path: Path, *, max_pixels: int = MAX_PIXELS) -> "ArrayReader | P
 
     Both have ``info``: the line of JSON of a stored file, {} where there is none.
     """
-    if not is_place(path) and path.is_dir():
-        return _open_folder(path, max_pixels)
-    return _open_zip(path, max_pixels) if suffix_of(path) == ".zip" else ArrayReader(path, max_pixels)
+    if suffix_of(path) == ".npy" and (is_place(path) or not path.is_dir()):
+        return ArrayReader(path, max_pixels)
+    if suffix_of(path) == ".zip" and (is_place(path) or not path.is_dir()):
+        return _open_zip(path, max_pixels)
+    return _open_folder(path, max_pixels)
 
 
 class ArrayReader(VideoReader):
@@ -225,7 +227,7 @@ def _open_folder(path: Path, max_pixels: int) -> PictureReader:
     Other numbered series beside ``img_`` (optical flow) are passed over; without ``img_`` there must be one series.
     """
     series: dict[str, dict[int, str]] = {}
-    for name in os.listdir(path):
+    for name in [place.rpartition("/")[2] for place in list_place(path)] if is_place(path) else os.listdir(path):
         match = re.fullmatch(r"(.*?)(\d{1,12})(\.\w+)", name)
         if match and _is_picture(name):
             series.setdefault(match[1], {})[int(match[2])] = name
@@ -245,7 +247,11 @@ def _open_folder(path: Path, max_pixels: int) -> PictureReader:
                          "the video again")
     in_order = [names[number] for number in range(first, last + 1)]
     return PictureReader(path, len(in_order), lambda index: in_order[index],
-                         lambda index: (path / in_order[index]).read_bytes(), {}, max_pixels)
+                         lambda index: read_whole(path / in_order[index]), {}, max_pixels)
+
+
+def read_whole(path: Path) -> bytes:
+    return read_place(path) if is_place(path) else path.read_bytes()
 
 
 def original_of(path: str) -> str:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from tinyaction.place_file import PlaceFile
-from tinyaction.places import PlaceError, is_place, suffix_of
+from tinyaction.places import IsFolderError, PlaceError, is_place, suffix_of
 from tinyaction.video.base import MAX_PIXELS, UInt8Array, VideoError, VideoReader, check_indices, check_pixels
 from tinyaction.video.containers import (
     check_whole,
@@ -79,7 +79,10 @@ def open_video(path: str | Path, *, max_pixels: int = MAX_PIXELS, num_threads: i
 def _open_place(path: Path, *, max_pixels: int, num_threads: int) -> VideoReader:
     if suffix_of(path) in (".zip", ".npy"):
         return open_frames(path, max_pixels=max_pixels)
-    file = PlaceFile(path)
+    try:
+        file = PlaceFile(path)
+    except IsFolderError:
+        return open_frames(path, max_pixels=max_pixels)
     with suppress(_NeedsCopyError):
         return VideoFile(path, max_pixels=max_pixels, num_threads=num_threads, file=file)
     return CopiedVideo(path, lambda copy: VideoFile(copy, max_pixels=max_pixels, num_threads=num_threads))
