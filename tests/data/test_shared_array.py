@@ -80,15 +80,24 @@ def test_without_room_each_has_a_copy_and_a_sentence_says_so(limit, small, caplo
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        texts = PackedTexts(TEXTS)
-        content = pickle.dumps([texts, SharedArray(np.arange(30_000))])
+        texts, numbers = PackedTexts(TEXTS), SharedArray(np.arange(30_000))
+        content = pickle.dumps([texts, numbers])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    other, numbers = pickle.loads(content)
-    assert list(texts) == list(other) == TEXTS and numbers.array.tolist() == [*range(30_000)]
+    other, other_numbers = pickle.loads(content)
+    assert list(texts) == list(other) == TEXTS and other_numbers.array.tolist() == [*range(30_000)]
     assert not is_in_memory_file(texts._packed.array) and is_in_memory_file(numbers.array) == (limit > 240_000)
     assert "each process has a copy of its own of the list of videos, as memory that they share cannot be had: " in (
         caplog.messages[0])
+
+
+def test_a_file_that_is_gone_is_not_taken_for_another(small):
+    content = pickle.dumps(SharedArray(np.zeros(3000)))                # which ends with this line
+    others = [SharedArray(np.ones(3000)) for _ in range(20)]
+    places = [pickle.dumps(other) for other in others]                 # one of them has its number
+    with pytest.raises(FileNotFoundError):
+        pickle.loads(content)
+    assert len(places) == 20
 
 
 def test_nothing_stays_open(small):
