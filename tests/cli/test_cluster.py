@@ -101,6 +101,15 @@ def test_ray_that_is_missing_or_old(here, monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(__version__="2.9.3"))
     assert main(command) == 2
     assert "--cluster needs Ray 2.30 or newer, this is 2.9.3; update it on all machines" in capsys.readouterr().err
+
+    def refuse(**arguments):
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.40.0\nThis one: 2.60")
+
+    other = SimpleNamespace(__version__="2.60.0", is_initialized=lambda: False, init=refuse)
+    monkeypatch.setitem(sys.modules, "ray", other)
+    assert main(command) == 2
+    assert ("no Ray cluster can be used there (Version mismatch: The cluster was started with: Ray: 2.40.0 This "
+            "one: 2.60); start one") in capsys.readouterr().err
     assert main([*JOBS["predict"].split(), "--cluster", "nowhere:1", "--parts", "parts"]) == 2
     assert "--cluster is nowhere:1; it must be auto or ray://HOST:PORT" in capsys.readouterr().err
     assert main([*command, "--part", "1/2"]) == 2

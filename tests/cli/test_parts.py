@@ -126,6 +126,8 @@ def test_parts_of_something_else(here, capsys):
     assert run(capsys, command, "--part", "1/2", "--parts", "parts")[0] == 0
     code, _, err = run(capsys, "join parts")
     assert code == 2 and err == "error: parts: part 2/2 is missing; run it with --part\n"
+    assert run(capsys, JOBS["check"], "--part", "1/3", "--parts", "parts3")[0] == 0
+    assert run(capsys, "join parts3")[2] == "error: parts3: parts 2/3, 3/3 are missing; run them with --part\n"
     for other, message in (
         (command.replace("data/val", "data/val/clip?0.mp4") + " --part 2/2", "made with --sources"),
         (command + " --num-clips 1 --part 2/2", "made with --num-clips None and not 1"),

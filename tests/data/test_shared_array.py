@@ -74,24 +74,34 @@ def test_spawned_workers_have_no_copy_of_a_long_list(monkeypatch):
         assert is_in_memory_file(getattr(videos, name)) and is_in_memory_file(getattr(mapped, name))
 
 
-@pytest.mark.parametrize("limit", [4000, 50_000])
+@pytest.mark.parametrize("limit", [4000, 400_000])
 def test_without_room_each_has_a_copy_and_a_sentence_says_so(limit, small, caplog):
-    """Room for a part of the first piece, or for some pieces."""
+    """Room for a part of the first piece, or for the first of three."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        texts = PackedTexts(TEXTS)
-        content = pickle.dumps([texts, SharedArray(np.arange(30_000))])
+        texts, numbers = PackedTexts(TEXTS), SharedArray(np.arange(30_000))
+        content = pickle.dumps([texts, numbers])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    other, numbers = pickle.loads(content)
-    assert list(texts) == list(other) == TEXTS and numbers.array.tolist() == [*range(30_000)]
-    assert not any(map(is_in_memory_file, (texts._packed.array, texts._ends.array, numbers.array)))
+    other, other_numbers = pickle.loads(content)
+    assert list(texts) == list(other) == TEXTS and other_numbers.array.tolist() == [*range(30_000)]
+    assert not is_in_memory_file(texts._packed.array) and is_in_memory_file(numbers.array) == (limit > 240_000)
     assert "each process has a copy of its own of the list of videos, as memory that they share cannot be had: " in (
         caplog.messages[0])
 
 
+def test_a_file_that_is_gone_is_not_taken_for_another(small):
+    content = pickle.dumps(SharedArray(np.zeros(3000)))                # which ends with this line
+    others = [SharedArray(np.ones(3000)) for _ in range(20)]
+    places = [pickle.dumps(other) for other in others]                 # one of them has its number
+    with pytest.raises(FileNotFoundError):
+        pickle.loads(content)
+    assert len(places) == 20
+
+
 def test_nothing_stays_open(small):
+    gc.collect()  # what other tests left
     before = len(os.listdir("/proc/self/fd"))
     texts = PackedTexts(TEXTS)
     offer = Offer(texts)

@@ -21,16 +21,25 @@ logger = logging.getLogger(__name__)
 
 
 class MemoryFile:
-    """A file in memory; ``place`` names it to other processes. Raises OSError where the system has none."""
+    """A file in memory; ``place`` and ``inode`` name it to other processes, as long as this one has it.
 
-    def __init__(self, place: str = "") -> None:
+    Raises OSError where the system has no such files, or another stands at the place by now.
+    """
+
+    def __init__(self, place: str = "", inode: int = 0) -> None:
         if not hasattr(os, "memfd_create"):
             raise OSError("this system has no files in memory (memfd)")
         self._descriptor = os.open(place, os.O_RDONLY) if place else os.memfd_create("tinyaction")
+        if place and self.inode != inode:
+            raise FileNotFoundError(f"{place}: another file")
 
     @property
     def place(self) -> str:
         return f"/proc/{os.getpid()}/fd/{self._descriptor}"
+
+    @property
+    def inode(self) -> int:
+        return os.fstat(self._descriptor).st_ino
 
     def write(self, content: Any) -> None:
         """Append bytes, or an array."""
@@ -61,12 +70,13 @@ class SharedArray:
     def __getstate__(self) -> Any:
         if self._file is None and self.array.nbytes >= LEAST_SHARED:
             self._move()
-        return self.array if self._file is None else (self._file.place, self.array.dtype.str, self.array.shape)
+        return self.array if self._file is None else (self._file.place, self._file.inode, self.array.dtype.str,
+                                                      self.array.shape)
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, tuple):
-            place, dtype, shape = state
-            self._file = MemoryFile(place)
+            place, inode, dtype, shape = state
+            self._file = MemoryFile(place, inode)
             self.array = self._file.map(dtype).reshape(shape)
         else:
             self.array, self._file = state, None

@@ -85,7 +85,7 @@ def _connected(address: str) -> Any:
         try:
             ray.init(address=address, log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError) as error:   # RuntimeError: another version answers
-            reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+            reason = " ".join(str(error).split()).partition(". ")[0][:200]
             raise ValueError(f"--cluster is {address}: no Ray cluster can be used there ({reason}); start one with "
                              "'ray start --head', or name it with ray://HOST:PORT") from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)              # else it tells of its plans on stderr

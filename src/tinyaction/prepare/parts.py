@@ -139,7 +139,9 @@ def join_parts(job: Job, folder: Path) -> Records:
     num_parts = numbers.pop()
     found = {header["part"][0] for header in headers}
     if missing := [f"{number}/{num_parts}" for number in range(1, num_parts + 1) if number not in found]:
-        raise ValueError(f"{folder}: part {some_of(missing)} is missing; run it with --part")
+        what = f"part {missing[0]} is missing; run it" if len(missing) == 1 else (
+            f"parts {some_of(missing)} are missing; run them")
+        raise ValueError(f"{folder}: {what} with --part")
     for number in range(1, num_parts + 1):
         part = Part(number, num_parts)
         items = part.items_of(job.items)
