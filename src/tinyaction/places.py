@@ -196,7 +196,8 @@ def _passing_reason(path: AnyPath, error: BaseException) -> str:
         errors.append(cause)
     code = next((found for each in errors if (found := _code_of(each))), 0)
     names = {type(each).__name__ for each in errors}
-    if code in (401, 403) or isinstance(error, PermissionError) or names & set(CREDENTIALS):
+    is_expired = code == 400 and "expired" in " ".join(map(str, errors)).lower()
+    if code in (401, 403) or is_expired or isinstance(error, PermissionError) or names & set(CREDENTIALS):
         raise RefusedError(path, f"access is refused{f' ({code})' if code else ''}; the credentials of the "
                            "environment are missing, wrong or expired, or the address is") from None
     if "ucket does not exist" in str(error) or "NoSuchBucket" in names:
