@@ -1,12 +1,16 @@
 """Commands in parts: joined they print and write what one run does, to the byte."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from toys import save_toy, write_set
 
+from tinyaction.audit.clips import ClipFacts
+from tinyaction.audit.parts import packed, unpacked
+from tinyaction.audit.recordings import Keypoints
 from tinyaction.cli import main
 from tinyaction.inference.embedder import Embedder
 from tinyaction.prepare.parts import Part, add_line, read_lines
@@ -17,6 +21,7 @@ JOBS = {
     "embed": "embed --data data --checkpoint model.pt --device cpu --num-workers 1 --out features.npz",
     "windows": "embed data/train data/val --checkpoint model.pt --device cpu --windows 0.4 --out windows.npy",
     "audit": "audit --data data --model conv2d --weights model.pt --size 16 --clip-len 2 --num-workers 1 --out page",
+    "audit alone": "audit --data data --num-workers 1 --out page",
     "predict": "predict data/train data/val --checkpoint model.pt --device cpu --csv scores.csv --json scores.json",
 }
 
@@ -49,7 +54,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_parts_joined_are_one_run(here, capsys, name):
+def test_parts_joined_are_one_run(here, capsys, monkeypatch, name):
     command = JOBS[name]
     if name == "embed":
         (here / "data" / "val" / "clip 1.mp4").write_bytes((here / "data" / "val" / "clip 0.mp4").read_bytes())
@@ -59,7 +64,9 @@ def test_parts_joined_are_one_run(here, capsys, name):
     for number in (2, 3, 1):
         code, out, err = run(capsys, command, *more, "--part", f"{number}/3", "--parts", "parts")
         assert code == 0 and f"part {number}/3, " in out and "tinyaction join parts" in out, err
-    with_parts = run(capsys, "join parts")
+    with monkeypatch.context() as patch:
+        patch.delattr("tinyaction.audit.audit.look_at")                # join looks at no video
+        with_parts = run(capsys, "join parts")
     joined = files_of(here)
     for path in joined.keys() - before.keys():
         (here / path).unlink()
@@ -140,6 +147,20 @@ def test_parts_of_something_else(here, capsys):
     code, _, err = run(capsys, "join parts")
     assert code == 2 and "1-of-9.jsonl: not a part, or its first line is damaged" in err
     assert "no such folder" in run(capsys, "join nowhere")[2]
+
+
+def test_facts_of_a_clip_in_a_part_are_those_of_the_clip(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [Keypoints(rng.random((num, 2), np.float32), rng.integers(0, 256, (num, 128), np.uint8), (40, 30))
+              for num in (3, 0, 800)]
+    facts = ClipFacts("a \udcff.mp4", 640, 360, 30000 / 1001, 9, 1 / 3, 10**10, 0.1, 0.2, 0.3, 0.7, frames)
+    add_line(tmp_path / "part", [facts.path, packed(facts)])
+    path, record = next(read_lines(tmp_path / "part"))
+    found = unpacked(record)
+    assert path == facts.path and replace(found, keypoints=[]) == replace(facts, keypoints=[])
+    for own, before in zip(found.keypoints, frames, strict=True):
+        assert own.size == before.size and own.places.dtype == np.float32 and own.descriptors.dtype == np.uint8
+        assert np.array_equal(own.places, before.places) and np.array_equal(own.descriptors, before.descriptors)
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/2"])

@@ -67,7 +67,7 @@ def test_the_interval_is_that_of_the_normal_law_where_there_are_many_videos():
 
 def test_runs_are_compared_video_by_video(tmp_path, capsys):
     one = make_run(tmp_path / "one", [0, 0, 1, 1, 2, 2])
-    two = make_run(tmp_path / "two", [0, 1, 1, 1, 2, 0], lr=0.2, flip=0.5)
+    two = make_run(tmp_path / "two", [0, 1, 1, 1, 2, 0], lr=0.2, flip=0.5, launcher="torchrun", probe={"strength": 1})
     comparison = compare_runs([read_run(one), read_run(two)])
     assert comparison.right.tolist() == [[True] * 6, [True, False, True, True, True, False]]
     assert comparison.disagreements() == [1, 5]

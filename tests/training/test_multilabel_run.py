@@ -12,7 +12,6 @@ from loops import CPU, FakeLoader, sgd, tiny_model
 from toys import LIGHTS, write_lights
 
 import tinyaction as ta
-from tinyaction.audit.audit import audit_data
 from tinyaction.cli.evaluate import main as evaluate_command
 from tinyaction.cli.report import main as report
 from tinyaction.data.transforms import VideoFlip
@@ -294,11 +293,6 @@ def test_what_knows_one_label_only_is_refused(lights, tmp_path, more, rule):
     with pytest.raises(ValueError, match=rule):                        # the list says so
         ta.train(flags(lights, out=str(tmp_path / "run"), **more))
     assert not (tmp_path / "run").exists()
-
-
-def test_an_audit_refuses_several_labels(lights):
-    with pytest.raises(ValueError, match="list.csv: its videos have several labels; audit knows one label a video"):
-        audit_data(flags(lights))
 
 
 def test_a_class_without_a_training_video_is_named(lights):

@@ -13,7 +13,7 @@ from tinyaction.data.segments import Segment as Labelled
 from tinyaction.models.unknown import Unknown
 from tinyaction.prepare.streams import make_streams
 from tinyaction.results.calibration import threshold_at_rate
-from tinyaction.results.timeline import Timeline, join_unknown
+from tinyaction.results.timeline import RunMeans, Timeline, join_unknown
 from tinyaction.results.timeline_metrics import Segment
 from tinyaction.results.timeline_report import read_timelines, unknown_lines
 from tinyaction.training.timeline_unknown import fit_unknown, pooled_segments
@@ -22,20 +22,20 @@ NAMES = ["run", "jump", "background"]
 
 
 def test_a_segment_is_the_mean_of_the_steps_whose_middle_lies_in_it():
-    reduced = torch.arange(8.0).reshape(2, 4)                          # steps of half a second, 0 to 2 s
+    steps = torch.arange(8.0).reshape(2, 4).T                          # (S, F), each half a second, 0 to 2 s
     segments = [Labelled("v", 0.5, 1.5, "jump"), Labelled("v", 1.3, 1.7, "run"), Labelled("v", 0.3, 0.7, "run")]
-    found = pooled_segments([(reduced, segments)], NAMES, stride=0.5)
+    found = pooled_segments([(steps, segments)], NAMES, stride=0.5)
     assert found.features.tolist() == [[1.5, 5.5]] and found.labels.tolist() == [1]  # the others lie between two
-    assert pooled_segments([(reduced, segments[2:])], NAMES, stride=0.5) is None
+    assert pooled_segments([(steps, segments[2:])], NAMES, stride=0.5) is None
 
 
 def draw(seed: int, num_segments: int = 12):
-    """Videos with steps (2, S) of a second: running lies to the right, jumping above, what is between at neither."""
+    """A video with steps (S, 2) of a second: running lies to the right, jumping above, what is between at neither."""
     rng = np.random.RandomState(seed)
     labels = rng.randint(0, 2, num_segments)
     labels[:2] = 0, 1
     steps = np.concatenate([np.tile([[-1.0], [-1.0]], 2) + 5 * np.eye(2)[[label]].T + 0.3 * rng.randn(2, 2)
-                            for label in labels], axis=1)              # (2, S)
+                            for label in labels], axis=1).T            # (S, 2)
     segments = [Labelled("v", 2 * number, 2 * number + 2, NAMES[label]) for number, label in enumerate(labels)]
     return torch.from_numpy(steps).float(), segments
 
@@ -59,8 +59,19 @@ def timeline() -> Timeline:
     """A second of each: run, jump, run, nothing, run. Only the first is where a class is, at (1, 0)."""
     scores = np.array([[.8, .1, .1], [.1, .6, .3], [.9, .1, 0], [0, 0, 1], [.7, .1, .2]])
     unknown = Unknown(torch.zeros(2), torch.tensor([[1.0, 0]]), temperature=1.0, threshold=0.5)
-    features = torch.tensor([[3.0, 0], [0, 3], [0, 1], [9, 0], [-1, 0]])
-    return Timeline("v", NAMES, scores, 1.0, 5.0, overlaps=False, unknown=unknown, features=features)
+    means = RunMeans(2)
+    means.add([0, 1, 0, 2, 0], torch.tensor([[3.0, 0], [0, 3], [0, 1], [9, 0], [-1, 0]]))
+    return Timeline("v", NAMES, scores, 1.0, 5.0, overlaps=False, unknown=unknown, means=means)
+
+
+def test_the_means_of_runs_are_the_same_chunk_by_chunk():
+    best, features = [0, 0, 1, 1, 1, 2, 2, 0], torch.arange(16.0).reshape(8, 2)
+    expected = {0: [2, 4], 2: [18, 21], 7: [14, 15]}                    # 2, the background, has none
+    for size in (1, 2, 3, 8):
+        means = RunMeans(2)
+        for start in range(0, 8, size):
+            means.add(best[start : start + size], features[start : start + size])
+        assert {start: total.tolist() for start, total in means.sums.items()} == expected
 
 
 def test_unknown_segments_that_touch_are_one_and_no_action():

@@ -122,6 +122,9 @@ def test_background_chooses_the_threshold_where_no_rate_does(folder, tmp_path, c
     log = (path / "log.txt").read_text()
     assert "background: 100.0% of 4 clips are told unknown; AUROC 1.000" in log
     assert "as 0 of 6 validation videos are" in log
+    facts = json.loads((path / "config.json").read_text())["unknown"]
+    assert facts["kind"] == ta.Checkpoint.load(path / "best.pt").unknown.kind and facts["aurocs"]["mahalanobis"] == 1.0
+    assert f"distance: {facts['kind']}, of mahalanobis 1.000, direction" in log and "and of --background" in log
 
 
 def test_folds_measure_on_what_was_held_out(folder, tmp_path):

@@ -6,7 +6,7 @@
     labels                    out-of-fold probabilities of a probe              needs features
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyaction.audit.clips import ClipFacts, look_at
-from tinyaction.audit.labels import LabelDoubt, doubtful_labels
+from tinyaction.audit.labels import LabelDoubt, doubtful_labels, doubtful_sets
 from tinyaction.audit.recordings import SamePair, find_pairs, group_names
 from tinyaction.data.annotations import DataFolder, VideoList, find_data
 from tinyaction.device import choose_device
@@ -22,7 +22,7 @@ from tinyaction.models import check_input
 from tinyaction.prepare.pool import Lost, map_in_processes
 from tinyaction.results.metrics import wilson_interval
 from tinyaction.results.shortcuts import Shortcut, shortcut_sentences
-from tinyaction.training.build import OnCount, OnLine, build_model, prepare_folder
+from tinyaction.training.build import OnCount, OnLine, build_model, find_run_data, prepare_folder
 from tinyaction.training.config import RunConfig
 from tinyaction.training.folds import divide
 from tinyaction.training.probe import ProbeData
@@ -75,8 +75,11 @@ class Audit:
         found += shortcut_sentences(self.shortcuts, network="the probe") if self.shortcuts else []
         if self.doubts:
             num_confident = sum(doubt.is_confident for doubt in self.doubts)
-            found.append(f"{len(self.doubts)} of {len(self.videos)} labels are doubtful: a probe of the other clips "
-                         f"takes these for another class, {num_confident} of them as surely as that class's own")
+            sets = self.videos.label_sets
+            found.append(f"{len(self.doubts)} of {len(self.videos) if sets is None else sets.size} labels are "
+                         "doubtful: a probe of the other clips " + (
+                             "takes these for another class" if sets is None else "says the opposite of these")
+                         + f", {num_confident} of them as surely as that class's own")
         if self.unreadable:
             found.append(f"{len(self.unreadable)} clips cannot be read; tinyaction check says more")
         if self.oddities:
@@ -84,7 +87,7 @@ class Audit:
                          "sound that outlasts the picture")
         num_val = len(self.videos) - self.num_train
         low, high = wilson_interval(round(0.9 * num_val), num_val) if num_val else (0.0, 0.0)
-        if high - low > LEAST_WIDTH:
+        if high - low > LEAST_WIDTH and self.videos.label_sets is None:
             found.append(f"an accuracy of 0.90 on {num_val} validation clips may be {low:.2f} to {high:.2f}; "
                          f"{clips_for_width(LEAST_WIDTH)} clips would bring that to {LEAST_WIDTH:.2f}, --folds uses "
                          "all of them")
@@ -108,8 +111,13 @@ def clips_for_width(width: float, accuracy: float = 0.9) -> int:
         num_clips += 10
 
 
-def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: OnCount | None = None) -> Audit:
+def audit_data(
+    config: RunConfig, *, looked_at: Iterable[tuple[str, ClipFacts | str]] | None = None,
+    on_line: OnLine | None = None, on_count: OnCount | None = None,
+) -> Audit:
     """Look at a data set and say what is doubtful. Features need ``config.weights``; without them the rest is done.
+
+    ``looked_at``: what :func:`look_at_files` gave, where that was done before.
 
     Raises ValueError or OSError: a list, a flag or the weights are wrong; the message names it.
     """
@@ -117,7 +125,14 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     data = audit_folder(config, on_line=on_line, on_count=on_count)
     videos = data.train.joined(data.val) if data.is_split and len(data.val) else data.train
     num_train = len(data.train)
-    facts, unreadable = look_at_all(videos, config, lambda done, total: count("clips looked at", done, total))
+    paths = list(dict.fromkeys(videos.paths()))
+    found: dict[str, ClipFacts | str] = {}
+    for path, one in look_at_files(paths, config) if looked_at is None else looked_at:
+        found[path] = one
+        count("clips looked at", len(found), len(paths))
+    of_clips = [found[path] for path in videos.paths()]
+    facts = [None if isinstance(one, str) else one for one in of_clips]
+    unreadable = {path: why for path in paths if isinstance(why := found[path], str)}
     pairs = find_pairs([None if one is None else one.keypoints for one in facts],
                        on_clip=lambda done, total: count("clips compared", done, total))
     known = None if videos.groups is None else list(videos.groups)
@@ -138,9 +153,12 @@ def audit_data(config: RunConfig, *, on_line: OnLine | None = None, on_count: On
     except ValueError as error:
         audit.notes.append(f"no simpler models and no doubtful labels: {error}")
         return audit
-    labels = videos.labels[readable]
-    metadata = np.array([one.metadata for one in facts if one is not None])
-    audit.shortcuts = [majority(labels), *of_facts(metadata, labels, folds)]
+    if videos.label_sets is None:
+        labels = videos.labels[readable]
+        metadata = np.array([one.metadata for one in facts if one is not None])
+        audit.shortcuts = [majority(labels), *of_facts(metadata, labels, folds)]
+    else:
+        audit.notes.append("no simpler models: those know one label a clip")
     if config.pretrained:
         add_features(audit, config, data, readable, folds, on_line=on_line or (lambda line: None), on_count=on_count)
     else:
@@ -156,41 +174,29 @@ def audit_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count: 
     data = _find_clips(folder, config)
     if data.train.starts is not None:
         raise ValueError(f"{data.train.source}: it lists segments, and audit knows whole clips")
-    if data.is_multi_label:
-        raise ValueError(f"{data.train.source}: its videos have several labels; audit knows one label a video")
     return replace(data, folder=folder)
 
 
 def _find_clips(folder: Path, config: RunConfig) -> DataFolder:
     """All that is listed; where it cannot be split, all of it as training, and a note says why."""
     try:
-        return find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=False)
+        return find_run_data(config, folder, keep_split=False)
     except ValueError as error:
         try:
             data = find_data(folder, val_share=None, any_split=True, keep_split=False, group_by=config.group_by,
-                             allow_outside=config.allow_outside)
+                             allow_outside=config.allow_outside, multi_label=config.multi_label)
         except ValueError:
             raise error from None
         data.notes.append(f"no validation, so nothing is said of leaks into it: {error}")
         return data
 
 
-def look_at_all(
-    videos: VideoList, config: RunConfig, on_file: Callable[[int, int], None]
-) -> tuple[list[ClipFacts | None], dict[str, str]]:
-    """Facts of each clip of the list, and why the others have none; each file is read once, in other processes."""
-    paths = list(dict.fromkeys(videos[index][0] for index in range(len(videos))))
-    seen: dict[str, ClipFacts] = {}
-    unreadable: dict[str, str] = {}
+def look_at_files(paths: Sequence[str], config: RunConfig) -> Iterator[tuple[str, ClipFacts | str]]:
+    """(path, facts of the clip, or why it cannot be read) in any order; each file is read once, in another process."""
     for path, result in map_in_processes(look_at, paths, num_workers=max(1, config.num_workers),
                                          timeout_seconds=config.video_timeout):
-        if isinstance(result, ClipFacts):
-            seen[path] = result
-        else:
-            assert isinstance(result, Lost | VideoError)
-            unreadable[path] = result.reason
-        on_file(len(seen) + len(unreadable), len(paths))
-    return [seen.get(videos[index][0]) for index in range(len(videos))], unreadable
+        assert isinstance(result, ClipFacts | Lost | VideoError)
+        yield path, result if isinstance(result, ClipFacts) else result.reason
 
 
 def folds_of(
@@ -199,11 +205,13 @@ def folds_of(
     """Folds over the readable clips, by place among them, that keep groups whole: as many as the classes allow."""
     if not readable:
         raise ValueError("no clip can be read")
-    if len(np.unique(videos.labels[readable])) < 2:
-        raise ValueError("all clips that can be read are of one class")
+    labels = videos.labels[readable] if videos.label_sets is None else videos.label_sets[readable]  # (N,) or (N, K)
+    if (labels == labels[0]).all():
+        raise ValueError("all clips that can be read " + ("are of one class" if labels.ndim == 1 else
+                                                          "have the same labels"))
     chosen = videos.subset(readable).with_groups([groups[index] for index in readable])
-    least = min(len({groups[place] for place in readable if videos.labels[place] == label})
-                for label in np.unique(videos.labels[readable]))
+    holds = labels[:, None] == np.unique(labels) if labels.ndim == 1 else labels[:, labels.any(axis=0)] == 1  # (N, K)
+    least = min(len({groups[readable[place]] for place in np.flatnonzero(column)}) for column in holds.T)
     if least < 2:
         raise ValueError("a class has all of its clips in one recording or group, so none can be held out")
     return divide(chosen, data.class_names, min(MOST_FOLDS, least))
@@ -226,10 +234,12 @@ def add_features(
     probed = ProbeData(probed.features, probed.labels, probed.num_classes, [audit.groups[index] for index in readable])
     scores, on_frames = out_of_fold(probed, folds, config.pooling)     # (N, K)
     labels = probed.labels.numpy()
-    audit.doubts = [replace(doubt, index=readable[doubt.index]) for doubt in doubtful_labels(scores, labels)
-                    if doubt.margin > 0]
+    found = doubtful_labels(scores, labels) if labels.ndim == 1 else doubtful_sets(scores, labels)
+    audit.doubts = [replace(doubt, index=readable[doubt.index]) for doubt in found if doubt.margin > 0]
     audit.scores = scores
     audit.shortcuts += on_frames
+    if labels.ndim == 2:
+        return
     wrong = scores.argmax(axis=1) != labels
     audit.never_right = [readable[place] for place in np.flatnonzero(wrong & (confidence(scores, labels) < 0.1))]
 

@@ -3,7 +3,7 @@
 Source: Northcutt et al. 2021 (arXiv 1911.00068).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,11 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class LabelDoubt:
-    """A clip that looks like another class than its own: ``margin`` is how much likelier the other one is, -1 to 1."""
+    """A clip that looks like another class than its own: ``margin`` is how much likelier the other one is, -1 to 1.
+
+    Of several labels one of the two is a class and the other -1: the clip has the label and looks as if it had not,
+    or looks as if it had the label and has not.
+    """
 
     index: int
     label: int
@@ -51,3 +55,18 @@ def doubtful_labels(
     order = np.lexsort((-margin, ~is_confident))
     return [LabelDoubt(int(index), int(labels[index]), int(looks_like[index]), float(margin[index]),
                        bool(is_confident[index])) for index in order]
+
+
+def doubtful_sets(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.uint8]) -> list[LabelDoubt]:
+    """:func:`doubtful_labels` of each class for itself, "has it" against "has it not": those with a margin above 0.
+
+    Args:
+        probabilities: (N, K), each class from 0 to 1, of clips on which the classifier was not trained.
+        labels: (N, K) as given, 1 where a class holds.
+    """
+    doubts = []
+    for k in range(labels.shape[1]):
+        of_class = np.stack([1 - probabilities[:, k], probabilities[:, k]], axis=1)  # (N, 2)
+        doubts += [replace(doubt, label=k if doubt.label else -1, looks_like=-1 if doubt.label else k)
+                   for doubt in doubtful_labels(of_class, labels[:, k].astype(np.int64)) if doubt.margin > 0]
+    return sorted(doubts, key=lambda doubt: (not doubt.is_confident, -doubt.margin))

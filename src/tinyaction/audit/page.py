@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyaction.audit.audit import Audit
+from tinyaction.audit.labels import LabelDoubt
 from tinyaction.data.segments import write_segments
 from tinyaction.files import write_whole
 from tinyaction.results.page import html_page, section, table
@@ -43,12 +44,14 @@ def write_groups(audit: Audit, path: Path) -> None:
 
 def audit_facts(audit: Audit) -> dict[str, Any]:
     """All findings as JSON."""
-    names = audit.class_names
+    def name_of(label: int) -> str | None:
+        return audit.class_names[label] if label >= 0 else None
+
     return {
         "data": str(audit.folder), "num_train": audit.num_train, "num_val": len(audit.videos) - audit.num_train,
         "sentences": audit.sentences(), "notes": audit.notes,
         "shortcuts": [asdict(one) | {"accuracy": one.accuracy, "interval": one.interval} for one in audit.shortcuts],
-        "labels": [{"path": audit.path(one.index), "label": names[one.label], "looks_like": names[one.looks_like],
+        "labels": [{"path": audit.path(one.index), "label": name_of(one.label), "looks_like": name_of(one.looks_like),
                     "margin": round(one.margin, 4)} for one in audit.doubts],
         "leaks": [_pair(audit, pair) for pair in audit.leaks],
         "same_recording": [_pair(audit, pair) for pair in audit.pairs],
@@ -76,9 +79,7 @@ def audit_page(audit: Audit) -> str:
         section("What simpler models get", _shortcut_table(audit)),
         section("Doubtful labels", _label_section(audit, picture)),
         section("The same recording or place in training and validation", _leak_section(audit, picture)),
-        section("Clips whose label the probe finds least likely", _strips(
-            (_strip(audit.path(index), f"labelled {audit.class_names[audit.videos.labels[index]]}", picture)
-             for index in audit.never_right[:MOST_SHOWN]), len(audit.never_right))),
+        _unlikely_section(audit, picture),
         section("Odd clips", _strips((_strip(audit.path(index), text, picture) for index, text in
                                       audit.oddities[:MOST_SHOWN]), len(audit.oddities))),
         section("Classes", _class_table(audit)),
@@ -93,12 +94,29 @@ def _shortcut_table(audit: Audit) -> str:
 
 
 def _label_section(audit: Audit, picture: Picture) -> str:
-    names = audit.class_names
     if audit.scores is None:
         return LEFT_OUT
-    return _strips((_strip(audit.path(one.index), f"labelled {names[one.label]}, looks like {names[one.looks_like]} "
-                           f"(ahead by {one.margin:.2f})", picture) for one in audit.doubts[:MOST_SHOWN]),
-                   len(audit.doubts))
+    return _strips((_strip(audit.path(one.index), doubt_text(one, audit.class_names), picture)
+                    for one in audit.doubts[:MOST_SHOWN]), len(audit.doubts))
+
+
+def doubt_text(doubt: LabelDoubt, class_names: Sequence[str]) -> str:
+    if doubt.looks_like < 0:
+        text = f"labelled {class_names[doubt.label]}, looks without it"
+    elif doubt.label < 0:
+        text = f"not labelled {class_names[doubt.looks_like]}, looks like it"
+    else:
+        text = f"labelled {class_names[doubt.label]}, looks like {class_names[doubt.looks_like]}"
+    return f"{text} (ahead by {doubt.margin:.2f})"
+
+
+def _unlikely_section(audit: Audit, picture: Picture) -> str:
+    """Of several labels these are among the doubtful ones."""
+    if audit.videos.label_sets is not None:
+        return ""
+    return section("Clips whose label the probe finds least likely", _strips(
+        (_strip(audit.path(index), f"labelled {audit.class_names[audit.videos.labels[index]]}", picture)
+         for index in audit.never_right[:MOST_SHOWN]), len(audit.never_right)))
 
 
 def _leak_section(audit: Audit, picture: Picture) -> str:
@@ -139,9 +157,9 @@ def some_frames(path: str) -> list[UInt8Array]:
 def _class_table(audit: Audit) -> str:
     """Counts, lengths, sizes and rates of each class."""
     rows = []
-    labels = audit.videos.labels
+    labels, sets = audit.videos.labels, audit.videos.label_sets
     for label, name in enumerate(audit.class_names):
-        places = np.flatnonzero(labels == label).tolist()
+        places = np.flatnonzero(labels == label if sets is None else sets[:, label]).tolist()
         facts = [one for place in places if (one := audit.facts[place]) is not None]
         in_train = sum(place < audit.num_train for place in places)
         seconds = [one.seconds for one in facts]

@@ -8,7 +8,7 @@ from textwrap import wrap
 
 from tinyaction.audit.audit import audit_data
 from tinyaction.audit.page import audit_lines, write_audit, write_groups
-from tinyaction.audit.parts import features_in_part, paths_of
+from tinyaction.audit.parts import found_in_parts, paths_of, work_in_part
 from tinyaction.cli import Parser, add_list_flags, errors_to_exit_code, list_flags, say
 from tinyaction.cli.parts import add_part_flags, joined, work_on_cluster, work_on_part
 from tinyaction.cli.progress import CountLine
@@ -48,25 +48,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace, parts: Path | None = None) -> int:
-    """Features of parts are kept beside the data, where this finds them; ``parts`` says of which videos they are."""
+    """``parts``: a folder of what was read of all videos; features are beside the data, where this finds them."""
     config = RunConfig(args.data, method="probe", model=args.model, weights=args.weights, clip_len=args.clip_len,
                        size=args.size, group_by=args.group_by, num_workers=args.num_workers, device=args.device,
                        on_error="skip", max_skipped=1.0, **list_flags(args))
     folder = check_output(args.out, flag="--out", inputs=[args.data], is_folder=True)
     if args.write_groups:
         check_output(args.write_groups, flag="--write-groups", inputs=[args.data, args.out], force=args.force)
+    records = None
     if args.part or args.cluster or parts:
-        if not config.pretrained:
-            raise ValueError("--part and --cluster compute features, and those need --weights; the rest of an audit "
-                             "is done in one go")
         paths = paths_of(config)
         if args.part:
-            return work_on_part("audit", paths, args, partial(features_in_part, config))
+            return work_on_part("audit", paths, args, partial(work_in_part, config))
         if args.cluster:
-            parts = work_on_cluster("audit", paths, args, partial(features_in_part, config))
-        joined("audit", paths, args, parts)
+            parts = work_on_cluster("audit", paths, args, partial(work_in_part, config))
+        records = joined("audit", paths, args, parts)
     count = CountLine()
-    audit = audit_data(config, on_line=count.print, on_count=count)
+    audit = audit_data(config, looked_at=None if records is None else found_in_parts(records), on_line=count.print,
+                       on_count=count)
     count.clear()
     folder.mkdir(parents=True, exist_ok=True)
     write_audit(audit, folder)

@@ -41,7 +41,9 @@ MOST_LINES = 20  # of a list in the terminal
 MOST_ROWS = 1000  # of a table on the page
 MOST_COLOURS = 6  # of curves; a seventh run has the colour of the first
 ALIKE = 0.05  # p-value from which two runs are not told apart
-NO_FLAGS = ("class_names", "versions", "out", "command", "date", "most_frequent_class", "evaluated", "eval_pipeline")
+NO_FLAGS = ("class_names", "versions", "out", "command", "date", "most_frequent_class", "evaluated", "eval_pipeline",
+            "probe", "finetune", "cross_validation", "unknown", "timeline", "num_processes", "job", "launcher",
+            "lr_of_the_batch")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Training and prediction share this: a piece is the same whoever asks for it, and
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -150,8 +150,8 @@ def scores_over_time(model: TimelineModel, pieces: Iterable[torch.Tensor]) -> It
 class Timeline:
     """Scores (S, K) of the steps of a video; unless ``overlaps``, the last class is the background.
 
-    A segment is told where its score is above ``min_score``; as unknown where ``unknown`` says of its steps' mean
-    ``features`` (S, R) that it is none of the classes.
+    A segment is told where its score is above ``min_score``; as unknown where ``unknown`` says of the mean of its
+    steps, which is in ``means``, that it is none of the classes.
     """
 
     source: str
@@ -162,7 +162,7 @@ class Timeline:
     overlaps: bool
     min_score: float = 0.0
     unknown: Unknown | None = None
-    features: torch.Tensor | None = None
+    means: "RunMeans | None" = None
 
     def segments(self) -> list[Segment]:
         """The stretches in which a class has the highest score, or with ``overlaps`` one above 0.5, in the order of
@@ -182,8 +182,8 @@ class Timeline:
         return [one for one in self.segments() if self.unknown is None or one.label != UNKNOWN]
 
     def _segment(self, label: int, start: int, stop: int) -> Segment:
-        is_unknown = self.unknown is not None and self.features is not None and self.unknown.is_unknown(
-            self.features[start:stop].mean(dim=0, keepdim=True))[0]
+        is_unknown = self.unknown is not None and self.means is not None and self.unknown.is_unknown(
+            self.means.sums[start][None] / (stop - start))[0]
         name = UNKNOWN if is_unknown else self.class_names[label]
         return Segment(start * self.stride_seconds, min(stop * self.stride_seconds, self.duration), name,
                        float(self.scores[start:stop, label].mean()))
@@ -201,6 +201,36 @@ def join_unknown(segments: Sequence[Segment]) -> list[Segment]:
         else:
             found.append(one)
     return found
+
+
+@dataclass
+class RunMeans:
+    """The mean features of each run of steps with one best class, added up as the scores of chunks come in: their
+    memory is that of the runs, not of the steps. ``sums`` has (F,) by the first step of a run; of the background none.
+    """
+
+    background: int  # its place among the classes
+    sums: dict[int, torch.Tensor] = field(default_factory=dict)
+    num_steps: int = 0
+    _start: int = 0
+    _label: int = -1
+
+    def add(self, best: Sequence[int], features: torch.Tensor) -> None:
+        """The next steps: their best classes (S,) and features (S, F)."""
+        place = 0
+        for label, members in groupby(best):
+            stop = place + sum(1 for _ in members)
+            if label != self._label:
+                self._start, self._label = self.num_steps + place, label
+            if label != self.background:
+                self.sums[self._start] = self.sums.get(self._start, 0) + features[place:stop].double().sum(dim=0)
+            place = stop
+        self.num_steps += place
+
+
+def step_means(features: Array) -> torch.Tensor:
+    """Features (S, F, 2, 2) of a piece to those by which unknown is told, (S, F)."""
+    return torch.from_numpy(features).float().mean(dim=(2, 3))
 
 
 def runs(is_on: Sequence[bool] | npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -231,16 +261,21 @@ class TimelinePredictor:
 
     def __call__(self, path: str, *, on_piece: OnPiece | None = None) -> Timeline:
         reader, duration = self.features.open(path)
-        kept: list[torch.Tensor] = []
+        held = torch.empty(0)  # (S, F) of the steps that have no scores yet
+        scores, means = [], RunMeans(len(self.checkpoint.class_names) - 1)
 
         def pieces() -> Iterator[torch.Tensor]:
+            nonlocal held
             for piece in self.features.pieces(path, reader, duration, on_piece=on_piece):
-                steps = reduced(self.model, piece)                     # (R, S)
                 if self.unknown is not None:
-                    kept.append(steps.T.cpu())
-                yield steps
+                    held = torch.cat((held, step_means(piece))) if len(held) else step_means(piece)
+                yield reduced(self.model, piece)
 
-        scores = torch.cat(list(scores_over_time(self.model, pieces()))).numpy()
-        return Timeline(path, self.checkpoint.class_names, scores, self.model.stride_seconds, duration,
-                        self.model.temporal.overlaps, self.model.min_score, unknown=self.unknown,
-                        features=torch.cat(kept) if kept else None)
+        for chunk in scores_over_time(self.model, pieces()):           # (S, K)
+            scores.append(chunk)
+            if self.unknown is not None:
+                means.add(chunk.argmax(dim=1).tolist(), held[: len(chunk)])
+                held = held[len(chunk) :]
+        return Timeline(path, self.checkpoint.class_names, torch.cat(scores).numpy(), self.model.stride_seconds,
+                        duration, self.model.temporal.overlaps, self.model.min_score, unknown=self.unknown,
+                        means=means)

@@ -238,12 +238,16 @@ def summed(folds: Sequence[Sequence[Shortcut]]) -> list[Shortcut]:
 
 
 def out_of_fold(data: ProbeData, folds: FoldIds, pooling: str) -> tuple[Array, list[Shortcut]]:
-    """(N, K) probabilities of each clip by a probe that was trained without it, and :func:`of_probe` of all clips."""
+    """(N, K) probabilities of each clip by a probe that was trained without it, and :func:`of_probe` of all clips.
+
+    Nothing of simpler models where a clip may have several labels.
+    """
     scores = torch.zeros(len(data.labels), data.num_classes, dtype=torch.float64)
     found = []
     for train, held_out in folds:
         learned, tested = data.subset(train), data.subset(held_out)
         probe = choose_and_fit(learned, poolings_of(pooling))
         scores[list(held_out)] = video_probabilities(probe.linear, tested.rows(probe.pooling))
-        found.append(of_probe(probe, learned, tested))
+        if data.labels.ndim == 1:
+            found.append(of_probe(probe, learned, tested))
     return scores.numpy(), summed(found)

@@ -20,7 +20,7 @@ from tinyaction.models.unknown import UNKNOWN, Unknown
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache
 from tinyaction.results.run import RunFolder, epoch_sort_key
-from tinyaction.results.timeline import StepFeatures, Timeline, reduced, scores_over_time
+from tinyaction.results.timeline import RunMeans, StepFeatures, Timeline, reduced, scores_over_time
 from tinyaction.results.timeline_metrics import (
     Segment,
     background_hours,
@@ -36,7 +36,7 @@ from tinyaction.training.identity import fingerprint_of_segments, origin
 from tinyaction.training.outcome import command_of
 from tinyaction.training.probe_run import is_mirroring
 from tinyaction.training.schedule import learning_rate
-from tinyaction.training.timeline_unknown import fit_unknown
+from tinyaction.training.timeline_unknown import fit_unknown, steps_of
 from tinyaction.video.segment import segment_of
 
 CROP_STEPS = 128  # of a training sample
@@ -326,13 +326,15 @@ def choose_unknown(
     training: TimelineRun, timelines: Sequence[Timeline], train: Sequence[StepData], val: Sequence[StepData]
 ) -> Unknown | None:
     """What tells segments that are none of the classes, by ``--unknown-rate``; the timelines tell them from now on."""
-    learned, held_out = ([(one.views[0], one.video.segments) for one in part] for part in (train, val))
+    learned, held_out = (((steps_of(training.features, one.video), one.video.segments) for one in part)
+                         for part in (train, val))
     unknown, lines = fit_unknown(learned, held_out, training.class_names, stride=training.config.stride,
                                  rate=training.config.unknown_rate)
     for line in lines:
         training.run.log(line)
     for timeline, one in zip(timelines, val, strict=True):
-        timeline.unknown, timeline.features = unknown, one.views[0].T
+        timeline.unknown, timeline.means = unknown, RunMeans(len(training.class_names) - 1)
+        timeline.means.add(timeline.scores.argmax(axis=1).tolist(), steps_of(training.features, one.video))
     return unknown
 
 

@@ -1,24 +1,31 @@
 """``--task timeline --unknown-rate``: from which distance on a segment is none of the classes.
 
-A segment is the mean of its steps' features, reduced as the network over time is given them. Class means are of the
-segments that are labelled in the training videos; the threshold, and the kind of distance, of those in the validation
-videos.
+A segment is the mean of its steps' features, before they are reduced for the network over time, where little is left
+of what no class has. Class means are of the segments that are labelled in the training videos; the threshold, and the
+kind of distance, of those in the validation videos.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
+from tinyaction.data.long_videos import LongVideo
 from tinyaction.data.segments import Segment
 from tinyaction.models.unknown import Unknown
 from tinyaction.results.calibration import lowest_rate, threshold_at_rate
+from tinyaction.results.timeline import StepFeatures, step_means
 from tinyaction.training.unknown import Known, PooledVideos, kind_line, unknown_beyond
 
-StepsOfVideo = tuple[torch.Tensor, Sequence[Segment]]  # reduced features (R, S), labelled segments
+StepsOfVideo = tuple[torch.Tensor, Sequence[Segment]]  # features (S, F) of its steps, labelled segments
+
+
+def steps_of(features: StepFeatures, video: LongVideo) -> torch.Tensor:
+    """(S, F) of a video whose features are in the cache."""
+    return torch.cat([step_means(piece) for piece in features.pieces(video.path, *features.open(video.path))])
 
 
 def fit_unknown(
-    train: Sequence[StepsOfVideo], val: Sequence[StepsOfVideo], class_names: Sequence[str], *, stride: float,
+    train: Iterable[StepsOfVideo], val: Iterable[StepsOfVideo], class_names: Sequence[str], *, stride: float,
     rate: float,
 ) -> tuple[Unknown | None, list[str]]:
     """What tells segments that are none of the classes, and lines about it; None where no segment is long enough to
@@ -42,15 +49,15 @@ def fit_unknown(
 
 
 def pooled_segments(
-    videos: Sequence[StepsOfVideo], class_names: Sequence[str], *, stride: float
+    videos: Iterable[StepsOfVideo], class_names: Sequence[str], *, stride: float
 ) -> PooledVideos | None:
     """Each labelled segment, of the steps whose middle lies in it; those without one are left out."""
     rows, labels = [], []
-    for reduced, segments in videos:
-        middles = (torch.arange(reduced.shape[1]) + 0.5) * stride
+    for steps, segments in videos:
+        middles = (torch.arange(len(steps)) + 0.5) * stride
         for item in segments:
-            inside = reduced[:, (middles >= item.start) & (middles < item.end)]  # (R, S')
-            if inside.shape[1]:
-                rows.append(inside.mean(dim=1).cpu().double())
+            inside = steps[(middles >= item.start) & (middles < item.end)]  # (S', F)
+            if len(inside):
+                rows.append(inside.double().mean(dim=0))
                 labels.append(class_names.index(item.label))
     return PooledVideos([], torch.stack(rows), torch.tensor(labels)) if rows else None

@@ -163,11 +163,12 @@ def unknown_beyond(threshold: float, means: ClassMeans, *, temperature: float = 
                    temperature=temperature, threshold=threshold)
 
 
-def kind_line(kind: str, aurocs: Mapping[str, float]) -> str:
+def kind_line(kind: str, aurocs: Mapping[str, float], *, background: str = "") -> str:
     if not aurocs:
         return f"distance: {kind}; fewer than {LEAST_CLASSES} classes and no --background to choose the kind by"
-    return (f"distance: {kind}, of {', '.join(f'{name} {value:.3f}' for name, value in aurocs.items())}: mean AUROC "
-            "where each class in turn, and the background, is none of those that are known")
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in aurocs.items())
+    return (f"distance: {kind}, of {figures}: mean AUROC where each class in turn is unknown"
+            + (", and of --background" if background else ""))
 
 
 def auroc_beyond(known: torch.Tensor, others: torch.Tensor) -> float:
@@ -244,7 +245,7 @@ def _write_facts(run: RunFolder, config: RunConfig, before: Evaluation, after: E
     run.log(f"temperature {unknown.temperature:.3f}, fitted on {N} {what}: calibration error (ECE) {eces[0]:.4f} "
             f"before, {eces[1]:.4f} after, on these same videos"
             + ("" if eces[1] < eces[0] else "; it mends nothing here"))
-    run.log(kind_line(unknown.kind, aurocs))
+    run.log(kind_line(unknown.kind, aurocs, background=config.background))
     run.log(f"unknown: farther than {unknown.threshold:.4f} from all classes, as {num_false_alarms} of {N} {what} are")
     if 0 < config.unknown_rate < lowest_rate(N):
         run.log(f"note: {N} videos cannot promise a false-alarm rate of {config.unknown_rate:g}, the lowest is "
