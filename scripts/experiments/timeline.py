@@ -11,9 +11,9 @@ features of 1 second, background among its classes, whose pooling and strength a
 neighbouring windows of one class are merged.
 
 False events are told in generated half hours in which nothing happens: streams without their actions, of other seeds.
-The lowest score that is told is chosen on the validation streams, as ``--false-events 1`` does, or on these and one
-more such half hour; those that are counted, and the streams that are tested, have no part in it. Then the network is
-trained once more, with a third of that half hour among the training videos and the rest among the validation videos.
+The network is trained once more, with one of them among the training videos and two among the validation videos, on
+which the lowest score that is told is chosen as ``--false-events 1`` does; in the others false events are counted.
+Last, the network is trained and tested on streams whose actions overlap.
 """
 
 import argparse
@@ -75,10 +75,18 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if not folder.exists():
                     make_streams(folder, num_train=24 if folder is folders[0] else 1, num_val=8, seed=seed)
             calm = [make_calm_videos(work / f"calm-{seed}", seed) for seed in arguments.calm_seeds]
-            tests = Tests(folders[1:], "val", calm[1:])
-            compare(arguments, "streams", folders[0], replace(tests, more_val=calm[:1]), flip=0)
-            both = add_calm_videos(folders[0], calm[0], work / "streams-and-calm")
-            compare(arguments, "streams and calm videos", both, tests, flip=0, with_windows=False)
+            tests = Tests(folders[1:], "val", calm[3:])
+            compare(arguments, "streams", folders[0], tests, flip=0)
+            if calm:
+                both = add_calm_videos(folders[0], calm[:1], calm[1:3], work / "streams-and-calm")
+                compare(arguments, "streams and calm videos", both, tests, flip=0, with_windows=False)
+            folders = [work / f"overlaps-{seed}" for seed in (arguments.seed, *arguments.test_seeds)]
+            for folder, seed in zip(folders, (arguments.seed, *arguments.test_seeds), strict=True):
+                if not folder.exists():
+                    make_streams(folder, num_train=24 if folder is folders[0] else 1, num_val=8, seed=seed,
+                                 overlaps=True)
+            compare(arguments, "streams with overlaps", folders[0], Tests(folders[1:], "val"), flip=0,
+                    overlaps=True, with_windows=False)
         if arguments.weizmann4:
             for fold in range(3):
                 folder = work / f"weizmann4-{fold}"
@@ -98,8 +106,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the streams to train on (default 0)")
     parser.add_argument("--test-seeds", type=int, nargs="*", default=[11, 12, 13], help="of those to test on")
     parser.add_argument("--train-seeds", type=int, nargs="+", default=[0, 1, 2], help="of the network over time")
-    parser.add_argument("--calm-seeds", type=int, nargs="*", default=[20, 21, 22],
-                        help="of half hours in which nothing happens; the first helps to choose the lowest score")
+    parser.add_argument("--calm-seeds", type=int, nargs="*", default=[40, 41, 42, 51, 52, 53, 54, 55, 56],
+                        help="of half hours in which nothing happens: one to train on, two to choose the lowest score "
+                             "on; the others are tested")
     parser.add_argument("--work", default="", help="folder to keep videos and features in; default a temporary one")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default 2)")
     return parser.parse_args(argv)
@@ -107,22 +116,21 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Tests:
-    """Folders whose ``split`` is tested, calm ones in which false events are counted, and others to choose by."""
+    """Folders whose ``split`` is tested, and calm ones in which false events are counted."""
 
     folders: Sequence[Path]
     split: str
     calm: Sequence[Path] = ()
-    more_val: Sequence[Path] = ()
 
 
 def compare(arguments: argparse.Namespace, title: str, train: Path, tests: Tests, *, flip: float,
-            with_windows: bool = True) -> None:
+            overlaps: bool = False, with_windows: bool = True) -> None:
     """Train on one folder, print the figures on the others: of each seed, and of merged windows."""
     for seed in arguments.train_seeds:
         with tempfile.TemporaryDirectory() as run:
             result = ta.train(ta.RunConfig(
                 str(train), task="timeline", model=arguments.model, weights=arguments.weights, size=arguments.size,
-                stride=STRIDE, flip=flip, seed=seed, device="cpu", out=f"{run}/run"))
+                stride=STRIDE, flip=flip, overlaps=overlaps, seed=seed, device="cpu", out=f"{run}/run"))
             predictor = TimelinePredictor(result.checkpoint, device="cpu")
         reading = Reading(arguments, predictor)
         print_figures(f"{title}, network over time, seed {seed}", reading.told, reading, train, tests)
@@ -146,7 +154,8 @@ class Reading:
         steps.cache = FeatureCache.beside(
             folder, f"{arguments.model}-1x{arguments.size}-{STRIDE:g}s-every-{STRIDE:g}s",
             self.predictor.model.recognizer, steps.pipeline)
-        for video in read_long_videos(folder / "segments.csv")[split]:
+        overlaps = self.predictor.model.temporal.overlaps
+        for video in read_long_videos(folder / "segments.csv", overlaps=overlaps)[split]:
             reader, duration = steps.open(video.path)
             features = np.concatenate(list(steps.pieces(video.path, reader, duration)))
             yield Stream(video, duration, torch.from_numpy(features))
@@ -155,7 +164,7 @@ class Reading:
         pieces = [reduced(self.predictor.model, one.features.numpy())]
         scores = torch.cat(list(scores_over_time(self.predictor.model, pieces))).numpy()
         return Timeline(one.video.path, self.predictor.checkpoint.class_names, scores, STRIDE, one.duration,
-                        overlaps=False).segments()
+                        self.predictor.model.temporal.overlaps).segments()
 
 
 @dataclass
@@ -188,10 +197,9 @@ def print_figures(title: str, tell: Callable[[Stream], Video], reading: Reading,
           flush=True)
     if not tests.calm:
         return
-    val, *more = (Told.of(tell, reading.streams(folder, "val")) for folder in (train, *tests.more_val))
+    val = Told.of(tell, reading.streams(train, "val"))
     parts = [Told.of(tell, reading.streams(folder, "val")) for folder in tests.calm]
-    for what, chosen_on in [("all are told", None), ("chosen on the validation videos", val),
-                            *(("on these and half an hour", val + part) for part in more)]:
+    for what, chosen_on in [("all are told", None), ("chosen on the validation videos", val)]:
         lowest = 0.0 if chosen_on is None else score_above_false_events(
             chosen_on.told, chosen_on.true, chosen_on.durations, per_hour=PER_HOUR)
         events = [sum(map(len, part.above(lowest).told)) for part in parts]
@@ -216,19 +224,17 @@ def make_calm_videos(folder: Path, seed: int) -> Path:
     return folder
 
 
-def add_calm_videos(streams: Path, calm: Path, folder: Path) -> Path:
-    """The videos of both folders: of the calm ones the first third is for training."""
+def add_calm_videos(streams: Path, calm_train: Sequence[Path], calm_val: Sequence[Path], folder: Path) -> Path:
+    """The videos of all folders."""
     if folder.exists():
         return folder
     rows = read_segments(streams / "segments.csv")
-    for source in (streams, calm):
-        for path in sorted(source.rglob("*.mp4")):
-            target = folder / path.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target)
-    for row in read_segments(calm / "segments.csv"):
-        is_train = int(Path(row.path).stem) < CALM_VIDEOS // 3
-        rows.append(replace(row, split="train" if is_train else "val"))
+    shutil.copytree(streams, folder)
+    for split, calm in (*(("train", calm) for calm in calm_train), *(("val", calm) for calm in calm_val)):
+        for row in read_segments(calm / "segments.csv"):
+            path = f"{split}/{calm.name}-{row.path}"
+            shutil.copy2(calm / row.path, folder / path)
+            rows.append(replace(row, path=path, split=split))
     write_segments(folder / "segments.csv", rows)
     return folder
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tinyaction.models.temporal import TemporalNetwork, temporal_loss
+from tinyaction.models.temporal import TemporalNetwork, contrast, temporal_loss
 
 
 def network(**arguments) -> TemporalNetwork:
@@ -14,15 +14,15 @@ def network(**arguments) -> TemporalNetwork:
 
 def test_a_step_depends_on_those_within_reach_and_on_no_other():
     net = network()
-    assert net.reach == 2 * (1 + 2 + 4)
-    x = torch.randn(1, 4, 60, requires_grad=True)
-    net(x)[-1][0, :, 30].sum().backward()
+    assert net.reach == 2 * (1 + 2 + 4) + 32
+    x = torch.randn(1, 8, 150, requires_grad=True)
+    net(x)[-1][0, :, 70].sum().backward()
     touched = x.grad[0].abs().sum(dim=0).nonzero().flatten()
-    assert touched.min() >= 30 - net.reach and touched.max() <= 30 + net.reach and len(touched) > 20
+    assert touched.min() == 70 - net.reach and touched.max() == 70 + net.reach
 
 
 def test_each_stage_gives_logits_and_scores_are_probabilities():
-    outputs = network()(torch.randn(2, 4, 10))
+    outputs = network()(torch.randn(2, 8, 10))
     assert [tuple(one.shape) for one in outputs] == [(2, 3, 10)] * 2
     torch.testing.assert_close(network().scores(outputs[-1]).sum(dim=1), torch.ones(2, 10))
     several = network(overlaps=True).scores(torch.zeros(1, 3, 2))
@@ -32,14 +32,28 @@ def test_each_stage_gives_logits_and_scores_are_probabilities():
 def test_the_reduction_keeps_the_directions_that_vary_most():
     net = network(num_reduced=2)
     torch.manual_seed(0)
-    features = torch.randn(50, 6) * torch.tensor([10.0, 0.01, 0.01, 5.0, 0.01, 0.01]) + 7
-    net.set_reduction(features)
-    reduced = net.reduce(features)
-    torch.testing.assert_close(reduced.mean(dim=0), torch.zeros(2), atol=1e-4, rtol=0)
-    assert reduced.var(dim=0, unbiased=False).mean() == pytest.approx(1, abs=1e-3)
-    assert abs(torch.corrcoef(torch.stack((reduced[:, 0], features[:, 0])))[0, 1]) > 0.99
-    net.set_reduction(features[:2])                                    # fewer steps than directions
-    assert net.basis[:, 1].abs().max() == 0 and net.basis.isfinite().all()
+    deviations = torch.randn(50, 6) * torch.tensor([10.0, 0.01, 0.01, 5.0, 0.01, 0.01])
+    changes = torch.randn(50, 6) * torch.tensor([0.01, 0.01, 3.0, 0.01, 0.01, 0.01])
+    net.set_reduction(torch.full((6,), 7.0), deviations, changes)
+    reduced = net.reduce(deviations + 7)
+    assert reduced[:, :2].square().mean() == pytest.approx(1, abs=1e-3)
+    assert abs(torch.corrcoef(torch.stack((reduced[:, 0], deviations[:, 0])))[0, 1]) > 0.99
+    assert net.basis.abs().argmax(dim=0).tolist()[:3] == [0, 3, 2]
+    net.set_reduction(torch.zeros(6), deviations[:1], changes[:0])     # fewer steps than directions, or none
+    assert net.basis[:, 1:].abs().max() == 0 and net.basis.isfinite().all()
+
+
+def test_the_contrast_is_what_differs_from_around_and_what_changes():
+    steps = torch.arange(100.0)
+    still, growing, event = torch.full((100,), 7.0), 2 * steps, (steps == 50).float()
+    levels, changes, slower = contrast(torch.stack((still, event, still, growing))[None])[0].split(2)  # (2, 100) each
+    assert levels[0].abs().max() < 1e-5 and changes[0].abs().max() == 0 and slower[0].abs().max() == 0
+    assert levels[1, [50, 51, 18, 17]].tolist() == pytest.approx([1 - 1 / 65, -1 / 65, -1 / 51, 0])  # 18: 0 to 50
+    assert changes[1].tolist() == [2] + 98 * [4] + [2]                 # the first and last step are repeated beyond
+    assert slower[1, 3:-3].tolist() == 94 * [12]
+    place = torch.randn(1, 4, 1)
+    torch.testing.assert_close(contrast(torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0)) + place),
+                               contrast(torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0))))
 
 
 def test_the_loss_is_cross_entropy_and_the_change_from_step_to_step():

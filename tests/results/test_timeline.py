@@ -35,10 +35,10 @@ def test_steps_have_the_frames_shown_at_and_around_their_middles():
     assert step_frames(seconds[:1], 0.04, stride_seconds=0.5, window_seconds=1, clip_len=1).tolist() == [[0]]
 
 
-@pytest.mark.parametrize("sizes", [[57], [1] * 57, [30, 27], [5, 50, 2]])
+@pytest.mark.parametrize("sizes", [[157], [1] * 157, [80, 77], [5, 150, 2]])
 def test_scores_do_not_depend_on_pieces_and_chunks(monkeypatch, sizes):
     net = model().temporal
-    features = torch.randn(4, 57)
+    features = torch.randn(8, 157)
     whole = net.scores(net(features[None])[-1])[0].T.detach()
     monkeypatch.setattr(timeline_module, "CHUNK_STEPS", 7)
     chunks = list(scores_over_time(model(), iter(features.split(sizes, dim=1))))

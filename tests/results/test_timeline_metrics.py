@@ -110,7 +110,9 @@ def test_all_figures_of_a_perfect_and_of_a_shifted_timeline():
 def test_false_events_are_mostly_background():
     told = video((0, 0.5, "run"), (0.5, 1.6, "run"), (4.4, 5.5, "run"), (8.4, 9.5, "jump"))  # inside: 0 .6 .5 .6
     assert [one.start_seconds for one in false_events([told], [TRUE])] == [0, 4.4]
-    assert seconds_of_actions(Segment(0, 10, ""), video((2, 4, "jump"), (1, 3, "run"), (2, 3, "run"))) == 3
+    several = video((2, 4, "jump"), (1, 3, "run"), (2, 3, "run"), (6, 7, "run"))
+    assert seconds_of_actions(video((0, 10, ""), (2.5, 6.5, ""), (4, 6, ""), (9, 12, "")), several).tolist() == [
+        4, 2, 0, 0]
     assert background_hours([TRUE, []], [10, 3600]) == (4 + 3600) / 3600
     assert timeline_metrics([told], [TRUE], [10]).false_events_per_hour == pytest.approx(2 / (4 / 3600))
     assert math.isnan(timeline_metrics([TRUE], [TRUE + video((0, 10, "swim"))], [10]).false_events_per_hour)
@@ -122,6 +124,31 @@ def test_the_lowest_score_that_keeps_to_so_many_false_events(per_hour, score):
     found = score_above_false_events([told], [TRUE], [3600 + 6], per_hour=per_hour)  # an hour of background
     assert found == score
     assert len([one for one in false_events([told], [TRUE]) if one.score > found]) <= per_hour
+
+
+def random_segments(seed: int) -> list[Segment]:
+    """40 segments at random times of a minute, many of which overlap, of three labels."""
+    rng = np.random.default_rng(seed)
+    return [Segment(start, start + rng.uniform(0.1, 4), str(rng.choice(["a", "b", "c"])))
+            for start in rng.uniform(0, 56, 40).tolist()]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sums_over_time_are_those_of_plain_loops(seed):
+    told, true = random_segments(seed), random_segments(seed + 10)[::2]
+    times = sorted({0.0, 60.0, *(time for one in told + true for time in (one.start_seconds, one.end_seconds))})
+    pieces = [(start, end, *({one.label for one in video if one.start_seconds <= start and end <= one.end_seconds}
+                             for video in (told, true))) for start, end in zip(times, times[1:], strict=False)]
+    assert agreement_seconds(told, true, 60) == pytest.approx(
+        sum(end - start for start, end, said, real in pieces if said == real))
+    inside = [sum(end - start for start, end, _, real in pieces
+                  if real and one.start_seconds <= start and end <= one.end_seconds) for one in told]
+    assert seconds_of_actions(told, true).tolist() == pytest.approx(inside)
+    assert background_hours([true], [60]) == pytest.approx(
+        sum(end - start for start, end, _, real in pieces if not real) / 3600)
+    expected = [one for one, seconds in zip(told, inside, strict=True)
+                if seconds < (one.end_seconds - one.start_seconds) / 2]
+    assert false_events([told], [true]) == expected and 0 < len(expected) < 40
 
 
 def random_timelines(seed: int) -> tuple[list[Segment], list[Segment]]:

@@ -19,7 +19,7 @@ from tinyaction.results.run import read_run
 from tinyaction.results.timeline_report import read_timelines
 from tinyaction.training import timeline_run
 from tinyaction.training.config import RunConfig
-from tinyaction.training.timeline_run import step_targets
+from tinyaction.training.timeline_run import StepData, draw_crops, step_targets
 from tinyaction.video.writer import write_video
 
 
@@ -71,6 +71,33 @@ def test_the_same_seed_gives_the_same_weights(result, folder, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = ta.train(config(folder, tmp_path / "other", seed=1))
     assert not np.array_equal(result.evaluation.scores, other.evaluation.scores)
+
+
+def test_the_averaged_weights_are_kept_and_not_the_last_ones(folder, tmp_path, monkeypatch):
+    averages, trained = [], []
+    create = timeline_run.create_average
+
+    def watched(network, decay):
+        assert decay == 0.995
+        averages.append(create(network, decay))
+        trained.append(network)
+        return averages[0]
+
+    monkeypatch.setattr(timeline_run, "create_average", watched)
+    kept = ta.TimelinePredictor(ta.train(config(folder, tmp_path / "run", epochs=1)).path, device="cpu").model.temporal
+    for name, value in averages[0].module.state_dict().items():
+        assert torch.equal(kept.state_dict()[name], value)
+    assert int(averages[0].n_averaged) == timeline_run.LEAST_BATCHES   # after each step
+    first = "stages.0.0.weight"
+    assert not torch.allclose(kept.state_dict()[first], trained[0].state_dict()[first], atol=1e-4)
+
+
+def test_a_crop_that_is_longer_than_its_video_repeats_the_last_step():
+    one = StepData(None, 2.0, [torch.tensor([[1.0, 2.0, 3.0]])], torch.tensor([0, 1, 1]))
+    inputs, targets, seen = draw_crops([one], torch.tensor([3.0]), RunConfig("x", batch_size=2), torch.Generator())
+    assert inputs.shape == (2, 1, timeline_run.CROP_STEPS)
+    assert inputs[0, 0, :4].tolist() == [1, 2, 3, 3] and inputs[0, 0, -1] == 3
+    assert targets[1, :3].tolist() == [0, 1, 1] and seen.sum(dim=1).tolist() == [3, 3] and seen[0, 2]
 
 
 def test_evaluate_measures_what_the_run_did(result, folder, capsys):

@@ -1,10 +1,12 @@
 """A small network over the time of a long video: features of its steps to scores of classes at each of them.
 
-    features (N, D, S)  ->  reduce (a fixed linear map)  ->  stage 1  ->  logits  ->  stage 2  ->  logits ...
+    features (N, D, S)  ->  reduce (a fixed linear map)  ->  contrast  ->  stage 1  ->  logits  ->  stage 2  ->  ...
     a stage: 1x1 convolution, dilated residual layers 1 2 4 8 ..., 1x1 convolution
 
-Each later stage sees only the scores of the one before, and mends them: it closes gaps, and joins what belongs
-together. Source: Farha and Gall 2019, "MS-TCN", arXiv 1903.01945; own code.
+The contrast leaves what differs from the seconds around a step, and what changes from step to step: most of a frame's
+features are those of the place, another one in each video, which says nothing of what happens. Each later stage sees
+only the scores of the one before, and mends them: it closes gaps, and joins what belongs together. Source: Farha and
+Gall 2019, "MS-TCN", arXiv 1903.01945; own code, and without the contrast there.
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,8 @@ from tinyaction.models.recognizer import Recognizer
 
 LARGEST_CHANGE = 4.0  # of a log probability from one step to the next, beyond which it costs no more
 SMOOTHING = 0.15  # weight of these changes in the loss
+AROUND_STEPS = 32  # before and after a step, whose mean it is compared with
+CHANGE_STEPS = (1, 3)  # before and after a step, whose difference is what changes
 
 
 class DilatedLayer(nn.Module):
@@ -45,7 +49,7 @@ class TemporalNetwork(nn.Module):
 
     Args:
         num_features: D.
-        num_reduced: numbers a step that the first stage sees; see :meth:`set_reduction`.
+        num_reduced: R, half of the numbers that are kept of a step; see :meth:`set_reduction`.
         overlaps: several classes at once: their scores are sigmoids, not a softmax.
     """
 
@@ -64,34 +68,32 @@ class TemporalNetwork(nn.Module):
                           "num_channels": num_channels, "num_layers": num_layers, "num_stages": num_stages,
                           "dropout": dropout, "overlaps": overlaps}
         self.overlaps = overlaps
-        self.reach = num_stages * (2**num_layers - 1)  # steps before and after one on which its scores depend
+        # steps before and after one on which its scores depend
+        self.reach = num_stages * (2**num_layers - 1) + max(AROUND_STEPS, *CHANGE_STEPS)
         self.register_buffer("mean", torch.zeros(num_features))
-        self.register_buffer("basis", torch.zeros(num_features, num_reduced))
+        self.register_buffer("basis", torch.zeros(num_features, 2 * num_reduced))
         self.input_dropout = nn.Dropout1d(dropout)
         self.stages = nn.ModuleList(
-            make_stage(num_reduced if number == 0 else num_classes, num_channels, num_layers, num_classes, dropout)
+            make_stage(num_reduced * (1 + len(CHANGE_STEPS)) if number == 0 else num_classes, num_channels, num_layers,
+                       num_classes, dropout)
             for number in range(num_stages))
 
-    def set_reduction(self, features: torch.Tensor) -> None:
-        """Reduce to the directions in which features (N, D) vary most, scaled to a variance of 1 on average."""
-        self.mean.copy_(features.mean(dim=0))
-        centred = features - self.mean                                 # (N, D)
-        values, vectors = torch.linalg.eigh((centred @ centred.T).double())  # ascending
-        num_reduced = self.basis.shape[1]
-        values, vectors = values[-num_reduced:].flip(0), vectors[:, -num_reduced:].flip(1)
-        is_kept = values > 1e-9 * values[0].clamp(min=1e-300)
-        directions = centred.double().T @ (vectors[:, is_kept] / values[is_kept].sqrt())  # (D, R)
-        scale = (values[is_kept].sum() / (len(features) * num_reduced)).sqrt()
-        self.basis.zero_()
-        self.basis[:, : directions.shape[1]] = (directions / scale).to(self.basis.dtype)
+    def set_reduction(self, mean: torch.Tensor, deviations: torch.Tensor, changes: torch.Tensor) -> None:
+        """Reduce to the directions in which features vary most within a video: R of their ``deviations`` (N, D) from
+        the steps around them, R of their ``changes`` (M, D) from step to step. ``mean`` (D,) is that of all features.
+        """
+        num_reduced = self.basis.shape[1] // 2
+        self.mean.copy_(mean)
+        self.basis.copy_(torch.cat((main_directions(deviations, num_reduced), main_directions(changes, num_reduced)),
+                                   dim=1))
 
     def reduce(self, features: torch.Tensor) -> torch.Tensor:
-        """(S, D) -> (S, R)"""
+        """(S, D) -> (S, 2 R)"""
         return (features - self.mean) @ self.basis
 
     def forward(self, reduced: torch.Tensor) -> list[torch.Tensor]:
-        """(N, R, S) -> logits (N, K, S) of each stage."""
-        outputs = [self.stages[0](self.input_dropout(reduced))]
+        """(N, 2 R, S) -> logits (N, K, S) of each stage."""
+        outputs = [self.stages[0](self.input_dropout(contrast(reduced)))]
         for stage in list(self.stages)[1:]:
             outputs.append(stage(self.scores(outputs[-1])))
         return outputs
@@ -99,6 +101,35 @@ class TemporalNetwork(nn.Module):
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
         """(N, K, S) -> (N, K, S), 0..1"""
         return logits.sigmoid() if self.overlaps else logits.softmax(dim=1)
+
+
+def main_directions(rows: torch.Tensor, num_directions: int) -> torch.Tensor:
+    """(N, D) -> (D, R): the directions in which rows are longest, scaled to a mean square of 1 on average; zeros where
+    there are fewer of them.
+    """
+    basis = rows.new_zeros(rows.shape[1], num_directions)
+    if len(rows) == 0:
+        return basis
+    values, vectors = torch.linalg.eigh((rows @ rows.T).double())      # ascending
+    values, vectors = values[-num_directions:].flip(0), vectors[:, -num_directions:].flip(1)
+    is_kept = values > 1e-9 * values[0].clamp(min=1e-300)
+    directions = rows.double().T @ (vectors[:, is_kept] / values[is_kept].sqrt())  # (D, R)
+    scale = (values[is_kept].sum() / (len(rows) * num_directions)).sqrt()
+    basis[:, : directions.shape[1]] = (directions / scale).to(basis.dtype)
+    return basis
+
+
+def contrast(reduced: torch.Tensor) -> torch.Tensor:
+    """(N, 2 R, S) -> (N, R + R * len(CHANGE_STEPS), S): the first half less its mean over the steps around each, the
+    differences of the second half between a step before and one after each.
+    """
+    levels, positions = reduced.chunk(2, dim=1)
+    around = F.avg_pool1d(levels, 2 * AROUND_STEPS + 1, stride=1, padding=AROUND_STEPS, count_include_pad=False)
+    parts = [levels - around]
+    for steps in CHANGE_STEPS:
+        padded = F.pad(positions, (steps, steps), mode="replicate")
+        parts.append(padded[..., 2 * steps :] - padded[..., : -2 * steps])
+    return torch.cat(parts, dim=1)
 
 
 def temporal_loss(outputs: Sequence[torch.Tensor], targets: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """The timeline of an uncut video: features of its steps, scores over time, segments. Memory is that of a piece.
 
-    video  ->  pieces of steps, features (S, F, 2, 2)  ->  reduced, (S, R)  ->  scores (S, K)  ->  segments
+    video  ->  pieces of steps, features (S, F, 2, 2)  ->  reduced, (S, 2 R)  ->  scores (S, K)  ->  segments
 
 Training and prediction share this: a piece is the same whoever asks for it, and is kept in a cache where there is one.
 """
@@ -120,19 +120,19 @@ def sampled_clip_len(pipeline: Compose) -> int:
 
 
 def reduced(model: TimelineModel, features: Array) -> torch.Tensor:
-    """Features (S, F, 2, 2) as the temporal network takes them, (R, S) float32 on its device."""
+    """Features (S, F, 2, 2) as the temporal network takes them, (2 R, S) float32 on its device."""
     flat = torch.from_numpy(features).float().flatten(1).to(model.temporal.mean.device)  # (S, D)
     return model.temporal.reduce(flat).T
 
 
 @torch.inference_mode()
 def scores_over_time(model: TimelineModel, pieces: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Reduced features (R, S) piece by piece to scores (S, K) chunk by chunk, as if all had been there at once.
+    """Reduced features (2 R, S) piece by piece to scores (S, K) chunk by chunk, as if all had been there at once.
 
     A chunk is computed with as many steps before and after it as its scores depend on.
     """
     network = model.temporal
-    held = torch.empty(0)  # (R, S) from step ``begin`` on
+    held = torch.empty(0)  # (2 R, S) from step ``begin`` on
     begin = done = 0
     for piece in pieces:
         held = torch.cat((held, piece), dim=1) if held.numel() else piece

@@ -12,6 +12,7 @@ do not count it. Sources: Lea et al. 2016 and Farha and Gall 2019 (MS-TCN) for e
 Heilbron et al. 2015) for mAP. All are 0..1, as the accuracies of this package.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,14 +89,19 @@ def timeline_metrics(
 
 def agreement_seconds(predicted: Video, true: Video, duration: float) -> float:
     """Seconds of a video at which both have the same labels, or both none."""
-    times = sorted({0.0, duration, *(min(max(time, 0.0), duration) for one in (*predicted, *true)
-                                     for time in (one.start_seconds, one.end_seconds))})
-    return sum(end - start for start, end in zip(times, times[1:], strict=False)
-               if labels_at(predicted, (start + end) / 2) == labels_at(true, (start + end) / 2))
-
-
-def labels_at(segments: Video, seconds: float) -> set[str]:
-    return {one.label for one in segments if one.start_seconds <= seconds < one.end_seconds}
+    changes = sorted((min(max(seconds, 0.0), duration), side, one.label, change)
+                     for side, segments in enumerate((predicted, true)) for one in segments
+                     for seconds, change in ((one.start_seconds, 1), (one.end_seconds, -1)))
+    going_on: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+    total = last = 0.0
+    for seconds, side, label, change in changes:
+        if seconds > last:
+            total += (seconds - last) * (going_on[0].keys() == going_on[1].keys())
+            last = seconds
+        going_on[side][label] += change
+        if not going_on[side][label]:
+            del going_on[side][label]
+    return total + (duration - last)
 
 
 def edit_score(predicted: Video, true: Video) -> float:
@@ -108,18 +114,22 @@ def edit_score(predicted: Video, true: Video) -> float:
                   for video in (predicted, true))
     if not told and not real:
         return 1.0
-    row = list(range(len(real) + 1))                                   # from no action told
+    places, labels = np.arange(len(real) + 1), np.array(real)
+    row = places                                                       # from no action told
     for number, label in enumerate(told, start=1):
-        above, row = row, [number]
-        for place, other in enumerate(real):
-            row.append(min(above[place + 1] + 1, row[place] + 1, above[place] + (label != other)))
-    return 1 - row[-1] / max(len(told), len(real))
+        best = np.minimum(row[1:] + 1, row[:-1] + (labels != label))   # left out, or exchanged
+        row = np.minimum.accumulate(np.append(number, best) - places) + places  # or one is inserted
+    return 1 - float(row[-1]) / max(len(told), len(real))
 
 
-def overlaps_of(one: Segment, others: Sequence[Segment]) -> npt.NDArray[np.float64]:
-    """Intersection over union of the times of a segment with each of others, (N,)."""
-    starts = np.array([other.start_seconds for other in others])
-    ends = np.array([other.end_seconds for other in others])
+def times_of(segments: Video) -> npt.NDArray[np.float64]:
+    """Starts and ends in seconds, (2, N)."""
+    return np.array([[one.start_seconds for one in segments], [one.end_seconds for one in segments]])
+
+
+def overlaps_of(one: Segment, times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Intersection over union of a segment with each of others, of :func:`times_of` (2, N); (N,)."""
+    starts, ends = times
     common = np.minimum(ends, one.end_seconds) - np.maximum(starts, one.start_seconds)
     whole = np.maximum(ends, one.end_seconds) - np.minimum(starts, one.start_seconds)
     return np.maximum(common, 0) / whole
@@ -130,10 +140,11 @@ def found_pairs(predicted: Video, true: Video, overlap: float) -> list[tuple[Seg
     that it overlaps most, if that is enough and nobody has taken it.
     """
     pairs, taken = [], set()
+    times, labels = times_of(true), np.array([one.label for one in true])
     for one in sorted(predicted, key=lambda one: one.start_seconds):
         if not true:
             break
-        shares = overlaps_of(one, true) * [one.label == other.label for other in true]
+        shares = overlaps_of(one, times) * (labels == one.label)
         best = int(shares.argmax())
         if shares[best] >= overlap and best not in taken:
             taken.add(best)
@@ -155,24 +166,32 @@ def boundary_errors(predicted: Sequence[Video], true: Sequence[Video]) -> list[f
             for a, b in ((one.start_seconds, other.start_seconds), (one.end_seconds, other.end_seconds))]
 
 
-def seconds_of_actions(one: Segment, true: Video) -> float:
-    """Seconds of a segment in which a true action, or several, goes on."""
-    covered, until = 0.0, one.start_seconds
-    for other in sorted(true, key=lambda other: other.start_seconds):
-        covered += max(0.0, min(other.end_seconds, one.end_seconds) - max(other.start_seconds, until))
-        until = max(until, other.end_seconds)
-    return covered
+def seconds_of_actions(segments: Video, true: Video) -> npt.NDArray[np.float64]:
+    """Seconds of each segment in which a true action, or several, goes on, (N,).
+
+    That is how much the seconds of actions before a time grow from its start to its end.
+    """
+    times, seconds = [0.0], [0.0]
+    for one in sorted(true, key=lambda one: one.start_seconds):
+        start = max(one.start_seconds, times[-1])                      # nothing counts twice
+        if one.end_seconds > start:
+            times += [start, one.end_seconds]
+            seconds += [seconds[-1], seconds[-1] + one.end_seconds - start]
+    before_end, before_start = (np.interp(values, times, seconds) for values in (
+        [one.end_seconds for one in segments], [one.start_seconds for one in segments]))
+    return np.asarray(before_end - before_start)
 
 
 def background_hours(true: Sequence[Video], durations: Sequence[float]) -> float:
-    return sum(duration - seconds_of_actions(Segment(0, duration, ""), real)
+    return sum(duration - float(seconds_of_actions([Segment(0, duration, "")], real)[0])
                for real, duration in zip(true, durations, strict=True)) / 3600
 
 
 def false_events(predicted: Sequence[Video], true: Sequence[Video]) -> list[Segment]:
     """The told segments of which more than half is background."""
-    return [one for told, real in zip(predicted, true, strict=True) for one in told
-            if seconds_of_actions(one, real) < (one.end_seconds - one.start_seconds) / 2]
+    return [one for told, real in zip(predicted, true, strict=True)
+            for one, seconds in zip(told, seconds_of_actions(told, real).tolist(), strict=True)
+            if seconds < (one.end_seconds - one.start_seconds) / 2]
 
 
 def score_above_false_events(
@@ -203,10 +222,11 @@ def average_precision(predicted: Sequence[Video], true: Sequence[Video], label: 
     """
     real = [[one for one in video if one.label == label] for video in true]
     told = [(one, number) for number, video in enumerate(predicted) for one in video if one.label == label]
+    times = [times_of(video) for video in real]
     taken: set[tuple[int, int]] = set()
     hits = []
     for one, number in sorted(told, key=lambda pair: -pair[0].score):
-        shares = overlaps_of(one, real[number]) if real[number] else np.zeros(0)
+        shares = overlaps_of(one, times[number])
         free = [place for place in np.argsort(-shares, kind="stable").tolist()
                 if shares[place] >= overlap and (number, place) not in taken]
         taken |= {(number, free[0])} if free else set()

@@ -221,7 +221,7 @@ def check_unknown(config: RunConfig) -> None:
 
 def timeline_hyperparameters(model: str) -> dict[str, Any]:
     """Defaults of ``--task timeline``, chosen on generated streams; a network on frames sees one frame a step."""
-    values: dict[str, Any] = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "epochs": 60,
+    values: dict[str, Any] = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "epochs": 30,
                               "label_smoothing": 0.0}
     return values | ({"clip_len": 1} if model == "conv2d" or model.startswith("tsn-") else {})
 

@@ -209,11 +209,11 @@ class Criterion:
                                label_smoothing=self.label_smoothing)
 
 
-def create_average(model: Recognizer, decay: float) -> AveragedModel:
+def create_average(model: nn.Module, decay: float) -> AveragedModel:
     """Create torch's moving average of weights and running statistics: ``decay`` of the old, the rest of the new.
 
     The decay of update n is at most ``(1 + n) / (10 + n)``, so that a short run's average is not that of its first
-    steps. Update it after each step; ``.module`` is the averaged recognizer.
+    steps. Update it after each step; ``.module`` is the averaged network.
     """
     return AveragedModel(model, multi_avg_fn=partial(_update_average, decay), use_buffers=True)
 

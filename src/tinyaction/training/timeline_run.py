@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from tinyaction.data.long_videos import BACKGROUND, LongVideo, LongVideos, find_long_videos
 from tinyaction.data.pipelines import eval_pipeline
@@ -32,6 +34,7 @@ from tinyaction.text import counted
 from tinyaction.training.build import OnCount, OnLine, build_model, eval_arguments
 from tinyaction.training.config import RunConfig
 from tinyaction.training.distributed import num_processes
+from tinyaction.training.finetune import create_average
 from tinyaction.training.identity import fingerprint_of_segments, origin
 from tinyaction.training.outcome import command_of
 from tinyaction.training.probe_run import is_mirroring
@@ -40,7 +43,8 @@ from tinyaction.training.timeline_unknown import fit_unknown, steps_of
 from tinyaction.video.segment import segment_of
 
 CROP_STEPS = 128  # of a training sample
-LEAST_BATCHES = 8  # of an epoch
+LEAST_BATCHES = 16  # of an epoch
+AVERAGE_DECAY = 0.995  # of the weights that are kept
 REDUCTION_STEPS = 2048  # from which the reduction of the features is computed
 LOG_EVERY = 10  # epochs
 SURE_EVENTS = (3.0, 4.74, 6.30)  # events that 0, 1, 2 seen ones leave possible with 95 % certainty (Poisson)
@@ -48,7 +52,7 @@ SURE_EVENTS = (3.0, 4.74, 6.30)  # events that 0, 1, 2 seen ones leave possible 
 
 @dataclass
 class StepData:
-    """Steps of a video, their features reduced: (R, S), in ``views`` also mirrored; ``targets`` (S,) or (K, S)."""
+    """Steps of a video, their features reduced: (2 R, S), in ``views`` also mirrored; ``targets`` (S,) or (K, S)."""
 
     video: LongVideo
     duration: float
@@ -101,16 +105,21 @@ class TimelineRun:
                 segment_of(reader, item.start, item.end, path=video.path, where=item.where)
 
     def fit_reduction(self) -> None:
-        """Compute the reduction from steps spread over all training videos."""
+        """Compute the reduction from steps spread over all training videos; a piece is what is around its steps."""
         num_steps = sum(self.features.open(video.path)[1] for video in self.videos.train) / self.config.stride
-        every, offset, rows = max(1, math.ceil(num_steps / REDUCTION_STEPS)), 0, []
+        every, offset = max(1, math.ceil(num_steps / REDUCTION_STEPS)), 0
+        means, deviations, changes = [], [], []
         for number, video in enumerate(self.videos.train, start=1):
             for piece in self.features.pieces(video.path, *self.features.open(video.path)):
-                rows.append(torch.from_numpy(piece[offset % every :: every]).float().flatten(1))
+                steps = torch.from_numpy(piece).float().flatten(1)     # (S, D)
+                means.append(steps.mean(dim=0))
+                deviations.append((steps - means[-1])[offset % every :: every])
+                changes.append((steps[2:] - steps[:-2])[offset % every :: every])
                 offset -= len(piece)
             if self.on_count is not None:
                 self.on_count("videos", number, len(self.videos.train))
-        self.model.temporal.set_reduction(torch.cat(rows).to(self.device))
+        self.model.temporal.set_reduction(torch.stack(means).mean(dim=0), *(
+            torch.cat(rows).to(self.device) for rows in (deviations, changes)))
 
 
 def step_targets(
@@ -196,6 +205,9 @@ def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
     run.log(f"features of {len(train) + len(val)} videos in {time.perf_counter() - started:.1f} s; kept in "
             f"{cache.folder if cache and cache.folder else 'memory only'}")
     network = training.model.temporal
+    average = create_average(network, AVERAGE_DECAY)
+    assert isinstance(average.module, TemporalNetwork)
+    training.model.temporal = average.module                           # is evaluated and kept
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -204,19 +216,20 @@ def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
     best: BestEpochState | None = None
     run.log(f"{'epoch':<9}  train loss  accuracy  val loss  accuracy of steps")
     for epoch in range(config.epochs):
-        trained = train_epoch(training, train, optimizer, generator, epoch=epoch, num_batches=num_batches)
+        trained = train_epoch(network, average, train, config, optimizer, generator, epoch=epoch,
+                              num_batches=num_batches)
         started = time.perf_counter()
         validated = evaluate_steps(training, val)
         validated.compute_seconds = time.perf_counter() - started
         record = EpochRecord(epoch, optimizer.param_groups[0]["lr"], trained, validated)
         metrics = run.add_metrics(record)
         if best is None or epoch_sort_key(metrics) > epoch_sort_key(best.metrics):
-            best = BestEpochState(epoch + 1, metrics, validated, copy.deepcopy(network.state_dict()))
+            best = BestEpochState(epoch + 1, metrics, validated, copy.deepcopy(average.module.state_dict()))
         if (epoch + 1) % LOG_EVERY == 0 or epoch + 1 == config.epochs:
             run.log(f"{epoch + 1:>4}/{config.epochs:<4}  {trained.loss:>10.3f}  {trained.top1:>8.3f}  "
                     f"{validated.loss:>8.3f}  {validated.top1:>8.3f}")
     assert best is not None
-    network.load_state_dict(best.network)
+    average.module.load_state_dict(best.network)
     timelines = [Timeline(one.video.path, training.class_names, step_scores(training, one).numpy(), config.stride,
                           one.duration, config.overlaps) for one in val]
     if config.false_events:
@@ -230,11 +243,10 @@ def fit_timeline(training: TimelineRun) -> tuple[int, Evaluation]:
 
 
 def train_epoch(
-    training: TimelineRun, data: Sequence[StepData], optimizer: torch.optim.Optimizer, generator: torch.Generator, *,
-    epoch: int, num_batches: int,
+    network: TemporalNetwork, average: AveragedModel, data: Sequence[StepData], config: RunConfig,
+    optimizer: torch.optim.Optimizer, generator: torch.Generator, *, epoch: int, num_batches: int,
 ) -> TrainResult:
     """Batches of random crops; a video is drawn as often as its share of all steps."""
-    config, network = training.config, training.model.temporal
     started, total_loss, num_right, num_seen = time.perf_counter(), 0.0, 0, 0
     lengths = torch.tensor([float(one.views[0].shape[1]) for one in data])
     network.train()
@@ -252,6 +264,7 @@ def train_epoch(
         optimizer.step()
         if not loss.isfinite():
             raise ValueError(f"the loss is {loss.item()} in epoch {epoch + 1}; lower --lr")
+        average.update_parameters(network)
         total_loss += loss.item()
         right = outputs[-1].argmax(dim=1) == targets if targets.ndim == 2 else (outputs[-1] > 0) == (targets > 0)
         is_counted = seen if targets.ndim == 2 else seen[:, None].expand_as(right)
@@ -264,7 +277,9 @@ def train_epoch(
 def draw_crops(
     data: Sequence[StepData], lengths: torch.Tensor, config: RunConfig, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Inputs (N, R, CROP_STEPS), targets, and which steps are of a video, (N, CROP_STEPS); shorter ones are padded."""
+    """Inputs (N, 2 R, CROP_STEPS), targets, and which steps are of a video, (N, CROP_STEPS); the last step of shorter
+    ones is repeated.
+    """
     chosen = torch.multinomial(lengths, config.batch_size, replacement=True, generator=generator).tolist()
     parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     for index in chosen:
@@ -274,8 +289,8 @@ def draw_crops(
         start = int(torch.randint(max(1, view.shape[1] - CROP_STEPS + 1), (), generator=generator))
         crop, targets = view[:, start : start + CROP_STEPS], one.targets[..., start : start + CROP_STEPS]
         padding = (0, CROP_STEPS - crop.shape[1])
-        seen = torch.nn.functional.pad(torch.ones_like(crop[0], dtype=torch.bool), padding)
-        parts.append((torch.nn.functional.pad(crop, padding), torch.nn.functional.pad(targets, padding), seen))
+        seen = F.pad(torch.ones_like(crop[0], dtype=torch.bool), padding)
+        parts.append((F.pad(crop, padding, mode="replicate"), F.pad(targets, padding), seen))
     inputs, targets, seen = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
     return inputs, targets, seen
 
