@@ -127,6 +127,23 @@ def test_a_server_that_fails_is_one_sentence(server: RangeServer, failure, sente
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId"])
+def test_keys_that_expired_are_one_sentence(code, monkeypatch):
+    """S3 says 400 of a token that has expired."""
+    errors = pytest.importorskip("s3fs.errors", reason="of the extra 'cloud'")
+    botocore = pytest.importorskip("botocore.exceptions", reason="of the extra 'cloud'")
+    answer = {"Error": {"Code": code, "Message": "key id ABC"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+
+    def refuse(self, path, **_):
+        raise errors.translate_boto_error(botocore.ClientError(answer, "GetObject"))
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "info", refuse)
+    with pytest.raises(PlaceError, match=r"^memory://b/k: access is refused \(400\); the credentials of") as caught:
+        PlaceFile("memory://b/k")
+    assert caught.value.kind == "refused"
+    assert "ABC" not in str(caught.value)
+
+
 @needs_http
 @pytest.mark.parametrize("failure", [503, "drop"])
 def test_what_passes_is_tried_again(videos, server: RangeServer, failure):

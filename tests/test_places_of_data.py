@@ -120,6 +120,22 @@ def test_class_folders_and_tables_elsewhere(tmp_path, memory):
     assert videos.item_name(0) == "s3://b/1.mp4"   # to write it down
 
 
+def test_class_folders_over_http_have_the_names_of_those_here(tmp_path):
+    pytest.importorskip("aiohttp", reason="of the extra 'cloud'")
+    folder = tmp_path / "my clips"
+    for number in range(4):
+        write_clip(folder / f"class {number % 2}" / f"a {number}.mp4", number % 2, number, num_frames=2)
+    write_clip(folder / "class 1" / "take #1.mp4", 1, 4, num_frames=2)
+    local = find_data(folder, keep_split=False)
+    with serve(tmp_path) as server:
+        data = find_data(f"{server.url}/my%20clips")
+        assert data.class_names == local.class_names == ["class 0", "class 1"]
+        paths = [data.train[index][0] for index in range(len(data.train))]
+        assert sorted(path.rpartition("/")[2].replace("%20", " ").replace("%23", "#") for path in paths) == sorted(
+            Path(local.train[index][0]).name for index in range(len(local.train)))
+        assert all(len(open_video(path)) == 2 for path in paths)
+
+
 def test_folders_of_frames_elsewhere(tmp_path, frame_folder, memory):
     for number in range(4):
         frame_folder(num=5 + number, folder=f"frames/train/clip{number}")

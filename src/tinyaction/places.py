@@ -16,6 +16,7 @@ from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote, unquote
 
 T = TypeVar("T")
 AnyPath = str | os.PathLike[str]
@@ -196,7 +197,8 @@ def _passing_reason(path: AnyPath, error: BaseException) -> str:
         errors.append(cause)
     code = next((found for each in errors if (found := _code_of(each))), 0)
     names = {type(each).__name__ for each in errors}
-    if code in (401, 403) or isinstance(error, PermissionError) or names & set(CREDENTIALS):
+    is_expired = code == 400 and "expired" in " ".join(map(str, errors)).lower()
+    if code in (401, 403) or is_expired or isinstance(error, PermissionError) or names & set(CREDENTIALS):
         raise RefusedError(path, f"access is refused{f' ({code})' if code else ''}; the credentials of the "
                            "environment are missing, wrong or expired, or the address is") from None
     if "ucket does not exist" in str(error) or "NoSuchBucket" in names:
@@ -269,8 +271,15 @@ def sizes_in_place(path: AnyPath, *, is_deep: bool = False) -> dict[str, int]:
                  [(entry["name"], entry) for entry in system.ls(inner, detail=True) if entry["type"] == "file"])
         return [(name, entry.get("size")) for name, entry in found]
 
-    return {name if is_place(name) else f"{protocol}://{name.lstrip('/')}": -1 if size is None else int(size)
-            for name, size in request(path, work)}
+    return {_plain(name, url_of(path)) if is_place(name) else f"{protocol}://{name.lstrip('/')}":
+            -1 if size is None else int(size) for name, size in request(path, work)}
+
+
+def _plain(url: str, folder: str) -> str:
+    """The address in a page of HTTP with the letters of the file's name, "a b.mp4" and not "a%20b.mp4"."""
+    if not url.startswith(folder):
+        return url
+    return folder + re.sub("[#?%]", lambda match: quote(match[0]), unquote(url.removeprefix(folder)))
 
 
 def write_place(path: AnyPath, source: Path | bytes) -> None:
