@@ -288,3 +288,13 @@ def test_several_classes_at_once(tmp_path, capsys):
     assert checkpoint.class_names == ["horizontal stripes", "right"] and checkpoint.timeline["network"]["overlaps"]
     assert result.evaluation.scores.shape == (2 * 80, 2)               # each step and class: no or yes
     assert main(["predict", str(tmp_path / "streams" / "val"), "--checkpoint", str(result.path), "--json"]) == 0
+
+
+def test_a_network_of_an_earlier_version_is_told(result, folder, tmp_path, capsys):
+    checkpoint = ta.Checkpoint.load(result.checkpoint)
+    basis = checkpoint.state_dict["temporal.basis"]
+    checkpoint.state_dict["temporal.basis"] = basis[:, : basis.shape[1] // 2]
+    checkpoint.save(tmp_path / "best.pt")
+    assert main(["predict", str(folder / "val" / "stream0000.mp4"), "--checkpoint", str(tmp_path / "best.pt")]) == 2
+    assert "its network over time is that of an earlier version of tinyaction; use the version that wrote it, or " \
+        "train again" in " ".join(capsys.readouterr().err.split())

@@ -51,6 +51,11 @@ def test_the_threshold_is_of_the_validation_segments():
     assert unknown.is_unknown(torch.tensor([[4.0, -1], [-1, 4], [-1, -1], [4, 4]])) == [False, False, True, True]
     assert len(unknown.class_means) == 3  # that of the background, which is no class, is another's
     assert "as 1 of the 12 in validation videos are" in lines[1]
+    for seed in range(2, 12):                                          # that at the threshold is not told unknown
+        val = draw(seed)
+        unknown, lines = fit_unknown([train], [val], NAMES, stride=1.0, rate=0.2)
+        num_told = sum(unknown.is_unknown(pooled_segments([val], NAMES, stride=1.0).features))
+        assert f"as {num_told} of the 12 in validation videos are" in lines[1]
     _, lines = fit_unknown([train], [val], NAMES, stride=1.0, rate=0.01)
     assert "note: 12 segments cannot promise a false-alarm rate of 0.01, the lowest is 0.077" in lines[2]
     assert fit_unknown([train], [(val[0], [])], NAMES, stride=1.0, rate=0.2) == (None, [

@@ -234,6 +234,9 @@ def load_timeline_model(path: str | Path) -> tuple[TimelineModel, Checkpoint]:
     try:
         settings = dict(checkpoint.timeline)
         temporal = TemporalNetwork(**settings.pop("network"))
+        if checkpoint.state_dict["temporal.basis"].shape != temporal.basis.shape:
+            raise ValueError("its network over time is that of an earlier version of tinyaction; use the version that "
+                             "wrote it, or train again")
         model = TimelineModel(create_model(**checkpoint.model), temporal, **settings)
         model.load_state_dict(checkpoint.state_dict)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:

@@ -16,6 +16,7 @@ from tinyaction.results.calibration import lowest_rate, threshold_at_rate
 from tinyaction.results.timeline import StepFeatures, step_means
 from tinyaction.training.unknown import Known, PooledVideos, kind_line, unknown_beyond
 
+ROUNDING = 1e-6  # of a distance, by which it may differ the next time: class means are kept in 32 bits
 StepsOfVideo = tuple[torch.Tensor, Sequence[Segment]]  # features (S, F) of its steps, labelled segments
 
 
@@ -38,7 +39,7 @@ def fit_unknown(
     classes = Known([(known, held_out)], known, len(class_names))
     aurocs = classes.aurocs()
     means, distances = classes.best(aurocs)
-    threshold, N = threshold_at_rate(distances, rate), len(distances)
+    threshold, N = (1 + ROUNDING) * threshold_at_rate(distances, rate), len(distances)
     num_beyond = int((distances > threshold).sum())
     lines = [kind_line(means.kind, aurocs), f"unknown: segments farther than {threshold:.4f} from all classes, as "
                                             f"{num_beyond} of the {N} in validation videos are"]

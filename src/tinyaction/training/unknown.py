@@ -42,6 +42,7 @@ from tinyaction.training.probe_run import cache_and_reading
 
 LEAST_CLASSES = 3  # of which one is left out, to choose the kind of distance
 MOST_LEFT_OUT = 10  # classes, one after another
+ROUNDING = 0.005  # of a distance, by which it may differ the next time: features are kept in 16 bits
 
 
 def is_asked_for(config: RunConfig) -> bool:
@@ -82,8 +83,8 @@ def add_unknown(path: Path, config: RunConfig, evaluation: Evaluation, *, on_lin
         aurocs = known.aurocs()
         means, held_out = known.best(aurocs)
         far = None if known.background is None else means.distances(known.background)
-        threshold = (threshold_at_rate(held_out, config.unknown_rate) if far is None or config.unknown_rate else
-                     separating_threshold(held_out, far))
+        threshold = ((1 + ROUNDING) * threshold_at_rate(held_out, config.unknown_rate)
+                     if far is None or config.unknown_rate else separating_threshold(held_out, far))
         unknown = unknown_beyond(threshold, means, temperature=temperature)
         replace(checkpoint, unknown=unknown).save(path / "best.pt")
         after = replace(evaluation, scores=with_temperature(evaluation.scores, temperature))
