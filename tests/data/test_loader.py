@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -402,6 +403,20 @@ def test_workers_are_killed_where_their_loader_is_collected():
     for worker in workers:
         worker.join(10)
     assert [worker.exitcode for worker in workers] == [-signal.SIGKILL] * 2
+
+
+def test_a_worker_that_got_no_batch_leaves_no_thread_without_its_pipe(capfd):
+    """torch begins its thread when the iterator is collected."""
+    for _ in range(5):
+        loader = loader_of(Trouble(4, {}), num_workers=2)
+        assert len(list(loader)) == 1
+        loader.cycle = loader
+        del loader
+        gc.collect()
+        for thread in threading.enumerate():
+            if thread.name == "QueueFeederThread":
+                thread.join(5)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_ctrl_c_leaves_the_workers_to_the_main_process():

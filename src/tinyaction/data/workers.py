@@ -141,13 +141,19 @@ def _kill_started() -> None:
             process.kill()
 
 
-def kill_with(owner: object, processes: list[multiprocessing.process.BaseProcess]) -> None:
-    """Kill worker processes when their loader is collected, as after an error; torch would wait 5 s for each."""
+def kill_with(owner: object, processes: list[multiprocessing.process.BaseProcess], kept: list[Any]) -> None:
+    """Kill worker processes when their loader is collected, as after an error; torch would wait 5 s for each.
+
+    ``kept`` is torch's loader, which ends after that: in one cycle with its owner it would start a thread that writes
+    into a pipe, and the pipe would be closed before it does.
+    """
     parent = os.getpid()
 
     def kill() -> None:
-        for process in processes if os.getpid() == parent else ():     # not where a worker collects its copy
-            process.kill()
+        if os.getpid() == parent:                                      # not where a worker collects its copy
+            for process in processes:
+                process.kill()
+            kept.clear()
 
     weakref.finalize(owner, kill).atexit = False
 
