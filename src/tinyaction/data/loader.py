@@ -133,10 +133,11 @@ class VideoLoader:
         self._plan = _Plan()                                # keys of the batches that torch's loader makes
         self._table = torch.zeros(max(1, num_workers), 3, dtype=torch.float64)  # see tinyaction.data.workers
         self._collate = CollateReadable(collate, prefetch)
-        self._torch_loader: DataLoader[Any] | None = None   # kept with its workers over the epochs
+        self._torch_loaders: list[DataLoader[Any]] = []     # none or one, kept with its workers over the epochs
         self._is_done = True                                # whether its last iteration reached the end
         self._workers: list[multiprocessing.process.BaseProcess] = []
-        kill_with(self, self._workers)
+        if num_workers:
+            kill_with(self, self._workers, self._torch_loaders)
         self._waiting_since = 0.0                           # for a batch, in seconds of time.monotonic()
 
     def __len__(self) -> int:
@@ -308,9 +309,9 @@ class VideoLoader:
             self.close()
         for _ in range(MAX_RESTARTS):
             try:
-                if self._torch_loader is None:
-                    self._torch_loader = self._create_torch_loader()
-                return self._start_workers(self._torch_loader)
+                if not self._torch_loaders:
+                    self._torch_loaders.append(self._create_torch_loader())
+                return self._start_workers(self._torch_loaders[0])
             except (RuntimeError, OSError) as error:  # a worker of the last epoch is gone, or did not answer in time
                 self.close()
                 problem = error
@@ -390,7 +391,7 @@ class VideoLoader:
         for process in self._workers:
             process.kill()
         self._workers.clear()
-        self._torch_loader = None
+        self._torch_loaders.clear()
 
 
 class _Plan(Sampler[list[Key]]):

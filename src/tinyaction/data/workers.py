@@ -143,13 +143,18 @@ def _kill_started() -> None:
             process.kill()
 
 
-def kill_with(owner: object, processes: list[multiprocessing.process.BaseProcess]) -> None:
-    """Kill worker processes when their loader is collected, as after an error; torch would wait 5 s for each."""
+def kill_with(owner: object, processes: list[multiprocessing.process.BaseProcess], torch_loaders: list[Any]) -> None:
+    """Kill worker processes when their loader is collected, as after an error; torch would wait 5 s for each.
+
+    ``torch_loaders`` are let go only then. Collected with their owner, the pipe of a queue that had nothing to send
+    is closed twice, by the collector and by the thread of the queue: the second time it may be another file's number.
+    """
     parent = os.getpid()
 
     def kill() -> None:
         for process in processes if os.getpid() == parent else ():     # not where a worker collects its copy
             process.kill()
+        torch_loaders.clear()
 
     weakref.finalize(owner, kill).atexit = False
 
