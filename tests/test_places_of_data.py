@@ -22,6 +22,7 @@ from tinyaction.data.dataset import VideoDataset
 from tinyaction.files import write_whole
 from tinyaction.models import create_model, load_weights
 from tinyaction.models.checkpoint import Checkpoint
+from tinyaction.models.hub import fetch_weights
 from tinyaction.place_file import fetch_place
 from tinyaction.places import PlaceError
 from tinyaction.prepare.store import make_store
@@ -226,6 +227,15 @@ def test_weights_elsewhere_are_fetched_once(tmp_path, lists, memory, monkeypatch
     config = RunConfig("data", model="tsm-resnet18", weights="https://me:key@host/a.pt?sig=key")
     identity = RunIdentity.of(config, find_data(lists), lists, None, num_processes=1)
     assert identity.flags["weights"] == "https://host/a.pt"            # it is written into last.pt
+
+
+def test_weights_of_a_server_that_tells_no_state_are_those_of_their_query(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("tinyaction.models.hub.size_and_version", lambda address: (9, 0))
+    monkeypatch.setattr("tinyaction.models.hub.fetch_place", lambda address, part: part.write_text(address[-4:]))
+    paths = [fetch_weights(f"https://host/get.pt?{query}") for query in ("id=1", "id=2", "id=1")]
+    assert [path.read_text() for path in paths] == ["id=1", "id=2", "id=1"]
+    assert "id=" not in str(paths)
 
 
 def test_a_run_is_copied_and_goes_on(tmp_path, lists, memory, monkeypatch):

@@ -240,6 +240,11 @@ def is_alive(process: int) -> bool:
         return False
     except OSError:  # another user's
         pass
-    with suppress(OSError):  # Linux: one that has ended stays until its parent asks, which a halted parent never does
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
+    return process_state(process) != "Z"  # it stays until its parent asks, which a halted parent never does
+
+
+def process_state(process: int) -> str:
+    """Linux's letter for it: Z has ended, T and t are halted by a signal; "" where the system does not tell."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
+    return ""

@@ -284,16 +284,19 @@ def _plain(url: str, folder: str) -> str:
 
 def write_place(path: AnyPath, source: Path | bytes) -> None:
     """Put a local file, or bytes, at a place. Object stores show it when it is whole."""
-    tries = _tries_of.setdefault(url_of(path), [])
+    url = url_of(path)
+    tries = _tries_of.setdefault(url, [])
     if wait(tries, timeout=SECONDS_A_TRY).not_done:  # it would put an older file over this one when it ends
         raise PlaceError(path, "an earlier copy is still on its way")
     tries.clear()
     if isinstance(source, bytes):
         content = source
         request(path, lambda system, inner: system.pipe_file(inner, content), num_bytes=len(content), tries=tries)
-        return
-    request(path, lambda system, inner: system.put_file(str(source), inner), num_bytes=source.stat().st_size,
-             tries=tries)
+    else:
+        request(path, lambda system, inner: system.put_file(str(source), inner), num_bytes=source.stat().st_size,
+                tries=tries)
+    if all(one.done() for one in tries):
+        _tries_of.pop(url, None)  # a store has a million addresses
 
 
 def remove_place(path: AnyPath) -> None:

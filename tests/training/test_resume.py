@@ -407,8 +407,11 @@ def test_a_failed_write_keeps_the_one_before(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left on device; the checkpoint could not be saved, the one before is"):
+    sentence = "No space left on device; the checkpoint could not be saved"
+    with pytest.raises(OSError, match=f"{sentence}, the one before is whole"):
         checkpoint_of(2).save(path, keep_previous=True)
+    with pytest.raises(OSError, match=f"{sentence}: "):                # there is none before
+        checkpoint_of(2).save(tmp_path / "first.pt", keep_previous=True)
     assert Checkpoint.load(path).epoch == 1
     assert [child.name for child in tmp_path.iterdir()] == ["last.pt"]
 

@@ -40,11 +40,11 @@ from tinyaction.data.workers import (
     VideoItems,
     WatchedDataset,
     how_it_ended,
-    is_halted,
     kill_at_exit,
     kill_with,
     start_worker,
 )
+from tinyaction.files import process_state
 from tinyaction.video import VideoError
 
 logger = logging.getLogger(__name__)
@@ -363,7 +363,7 @@ class VideoLoader:
             index = int(row[INDEX])
             if not process.is_alive():
                 lost.append(LostWorker(index, how_it_ended(process.exitcode)))
-            elif is_halted(process.pid or 0):
+            elif process_state(process.pid or 0) in ("T", "t"):
                 halted.append(process.pid)
             elif index >= 0 and now - max(row[STARTED], self._waiting_since - POLL_SECONDS) > self.video_timeout:
                 lost.append(LostWorker(index, "stopped", is_stuck=True))

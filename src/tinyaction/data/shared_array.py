@@ -10,6 +10,9 @@ import mmap
 import os
 import pickle
 import uuid
+from contextvars import ContextVar
+from functools import cache
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy.typing as npt
 
 LEAST_SHARED = 2**22  # bytes of an array that is shared rather than copied
 logger = logging.getLogger(__name__)
+_is_offered: ContextVar[bool] = ContextVar("is_offered", default=False)  # to the other ranks of this machine
 
 
 class MemoryFile:
@@ -32,6 +36,8 @@ class MemoryFile:
         self._descriptor = os.open(place, os.O_RDONLY) if place else os.memfd_create("tinyaction")
         if place and self.inode != inode:
             raise FileNotFoundError(f"{place}: another file")
+        if not os.path.exists(self.place):
+            raise OSError("/proc is not there")
 
     @property
     def place(self) -> str:
@@ -61,13 +67,18 @@ class MemoryFile:
 
 
 class SharedArray:
-    """An array that other processes map: spawned workers, ranks. A small one is copied, or one that has no room."""
+    """An array that spawned workers and ranks of this machine map. A small one is copied, or one that has no room.
+
+    Pickled for anything else, a file or another machine, it is its content.
+    """
 
     def __init__(self, array: npt.NDArray[Any], file: MemoryFile | None = None) -> None:
         self.array = array
         self._file = file
 
     def __getstate__(self) -> Any:
+        if get_spawning_popen() is None and not _is_offered.get():  # for what may outlive this process
+            return self.array
         if self._file is None and self.array.nbytes >= LEAST_SHARED:
             self._move()
         return self.array if self._file is None else (self._file.place, self._file.inode, self.array.dtype.str,
@@ -85,10 +96,9 @@ class SharedArray:
         try:
             file = MemoryFile()
             file.write(np.ascontiguousarray(self.array))
+            self.array, self._file = file.map(self.array.dtype.str).reshape(self.array.shape), file
         except OSError as error:
-            warn_of_copies(error)
-            return
-        self._file, self.array = file, file.map(self.array.dtype.str).reshape(self.array.shape)
+            warn_of_copies(str(error))
 
 
 class _SharedField:
@@ -132,7 +142,7 @@ class GrowingArray:
             self._file.write(piece)
             self._num_bytes += memoryview(piece).nbytes
         except OSError as error:
-            warn_of_copies(error)
+            warn_of_copies(str(error))
             before = self._file.read()[: self._num_bytes] if self._file else b""
             self._content += before + memoryview(piece).cast("B")
             self._file, self._has_room = None, False
@@ -143,9 +153,10 @@ class GrowingArray:
         return SharedArray(self._file.map(self._dtype), self._file)
 
 
-def warn_of_copies(error: OSError) -> None:
+@cache  # once, and not for each array
+def warn_of_copies(reason: str) -> None:
     logger.warning("each process has a copy of its own of the list of videos, as memory that they share cannot be "
-                   "had: %s", error)
+                   "had: %s", reason)
 
 
 # ---- objects -------------------------------------------------------------------------------------------------------
@@ -165,7 +176,11 @@ class Offer:
     def __init__(self, value: Any) -> None:
         token = uuid.uuid4().hex
         self._file = MemoryFile()
-        self._file.write(token.encode() + pickle.dumps(value))
+        before = _is_offered.set(True)
+        try:
+            self._file.write(token.encode() + pickle.dumps(value))
+        finally:
+            _is_offered.reset(before)
         self.address = f"{self._file.place} {token}"
 
 

@@ -13,9 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -164,10 +162,3 @@ def how_it_ended(exitcode: int | None) -> str:
         name = signal.Signals(-exitcode).name
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     return f"ended with exit code {exitcode}"
-
-
-def is_halted(pid: int) -> bool:
-    """Whether a signal (SIGSTOP, SIGTSTP) halted a process; False where the system does not say (no /proc)."""
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
-    return False

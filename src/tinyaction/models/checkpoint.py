@@ -98,7 +98,8 @@ class Checkpoint:
             with whole_file(path, keep_old_as=previous_of(path) if keep_previous else None) as part:
                 part.write_bytes(data.getbuffer())
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror}; the checkpoint could not be saved, the one before is whole",
+            before = ", the one before is whole" if Path(path).exists() else ""
+            raise OSError(error.errno, f"{error.strerror}; the checkpoint could not be saved{before}",
                           str(path)) from None
 
     @classmethod

@@ -166,7 +166,9 @@ def fetch_file(address: str) -> Path:
 def fetch_weights(address: str | Path) -> Path:
     """Fetch a file of weights from s3://, https:// ... into torch.hub's folder, unless this state of it is there."""
     name = without_secrets(url_of(address))
-    state = hashlib.sha256(f"{name} {size_and_version(address)}".encode()).hexdigest()[:16]
+    size, version = size_and_version(address)
+    told = (name, size, version) if version else (url_of(address), size)  # get?id=1 and get?id=2 may be as large
+    state = hashlib.sha256(str(told).encode()).hexdigest()[:16]
     path = place_of(f"/{state}-{Path(name).name}")
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
