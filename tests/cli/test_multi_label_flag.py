@@ -59,6 +59,16 @@ def test_check_and_the_list_that_it_writes(lights, tmp_path, capsys):
     assert sets_of(folder / "clean.csv") == SETS
 
 
+def test_a_clean_list_that_lost_its_rows_of_two_labels_is_trained_with_the_flag(tmp_path, capsys):
+    folder = write_lights(tmp_path / "clips", num_train=7, num_val=7)
+    (folder / "broken.mp4").write_bytes(b"")
+    rows = [f"{number}.mp4,{LIGHTS[number % 2]},{'train' if number < 7 else 'val'}" for number in range(14)]
+    (folder / "list.csv").write_text("\n".join(
+        ["path,label,split", *rows, f"broken.mp4,{LIGHTS[0]};{LIGHTS[1]},train"]) + "\n")
+    assert main(["check", "--data", str(folder), "--write-clean"]) == 1
+    assert "clean.csv --multi-label" in " ".join(capsys.readouterr().out.split())
+
+
 def test_store_and_what_trains_on_it(lights, tmp_path, capsys):
     for words in (["store"], ["prepare", "store"]):
         store = tmp_path / "-".join(words)

@@ -391,6 +391,32 @@ except ValueError as error:
     assert result.stdout == expected, result.stderr
 
 
+def test_torchs_loader_is_not_collected_with_its_owner_in_any_order():
+    """What the end of its iterator hands to a thread, as the pipe of a queue, is the thread's to close."""
+    ended, thread = [], []
+
+    class Pipe:
+        def __del__(self) -> None:
+            ended.append("pipe")
+
+    class TorchLoader:
+        def __init__(self) -> None:
+            self.pipe = Pipe()
+
+        def __del__(self) -> None:
+            ended.append("loader")
+            thread.append(self.pipe)
+
+    loader = loader_of(Trouble(4, {}), num_workers=2)
+    loader._torch_loaders.append(TorchLoader())
+    loader.itself = loader
+    del loader
+    gc.collect()
+    assert ended == ["loader"]
+    thread.clear()
+    assert ended == ["loader", "pipe"]
+
+
 def test_workers_are_killed_where_their_loader_is_collected():
     """After an error it is collected with its iterator, in any order; torch would wait 5 s for each halted worker."""
     loader = loader_of(Trouble(20, {}), num_workers=2)

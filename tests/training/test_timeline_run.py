@@ -53,6 +53,7 @@ def test_the_run_folder_is_an_ordinary_one(result):
     assert {"best.pt", "config.json", "log.txt", "metrics.csv", "timelines.csv", "report.html"} <= {
         path.name for path in result.path.iterdir()}
     assert run.class_names == ["plain", "striped", "background"]
+    assert "timeline of conv2d, 1 frame of 32x32 every 0.25 s on cpu" in (result.path / "log.txt").read_text()
     page = (result.path / "report.html").read_text()
     assert "F1@50" in page and "tinyaction train --data" in page and run.config["data_fingerprint"] in page
     assert RunConfig(**ta.Checkpoint.load(result.checkpoint).config).clip_len == 1

@@ -144,5 +144,5 @@ def write_clean(data: DataFolder, check: Check, folder: Path, args: argparse.Nam
             rows.append(replace(videos.row(index, data.class_names), path=inside.as_posix(), split=split))
     path = folder / CLEAN_FILE
     write_segments(path, rows)
-    command = shell_line("tinyaction", "train", "--data", path, *["--multi-label"] * args.multi_label)
+    command = shell_line("tinyaction", "train", "--data", path, *["--multi-label"] * data.is_multi_label)
     return [f"{path}: {len(rows)} of {len(data.train) + len(data.val)} videos; train with: {command}"]

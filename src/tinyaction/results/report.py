@@ -208,8 +208,8 @@ def _fold_tiles(run: Run) -> list[tuple[str, str, str]]:
             f"{len(accuracies)} folds", f"and standard deviation; from {min(accuracies):.1%} to {max(accuracies):.1%}")
     if not run.config.get("final"):
         return [tile]
-    return [tile, ("all videos", "best.pt", "is trained on all of them, so none is left to test it: the accuracy of "
-                                            "the folds stands for it")]
+    return [tile, ("all videos", "best.pt", "is trained on all of them, so none is left to test it: what the "
+                                            "folds got stands for it")]
 
 
 def _probe_tiles(run: Run) -> list[tuple[str, str, str]]:

@@ -343,7 +343,7 @@ def next_lines(folder: Path, config: Mapping[str, Any], example: str) -> list[st
     if not config.get("final"):
         again = shell_line("tinyaction", "train", "--config", folder / "config.json", "--final")
         return [f"no best.pt, as folds only measure; to train on all videos as well: {again}"]
-    return ["best.pt is trained on all videos, so none is left to test it; the accuracy of the folds stands for it",
+    return ["best.pt is trained on all videos, so none is left to test it; what the folds got stands for it",
             *usage_lines(folder, config["data"], example, is_tested=False)]
 
 

@@ -183,7 +183,7 @@ def first_lines(config: RunConfig, videos: LongVideos, device: torch.device, pat
     return [*lines, f"{counted(len(videos.train), 'training video')} with {counted(num_segments, 'segment')} and "
                     f"{counted(len(videos.val), 'validation video')} of {len(videos.class_names)} classes in "
                     f"{videos.source}",
-            f"timeline of {config.model}, {config.clip_len} frames of {config.size}x{config.size} every "
+            f"timeline of {config.model}, {counted(config.clip_len, 'frame')} of {config.size}x{config.size} every "
             f"{config.stride:g} s on {device}; run folder {path}"]
 
 
