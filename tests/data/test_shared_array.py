@@ -116,6 +116,13 @@ def test_without_room_each_has_a_copy_and_a_sentence_says_so(limit, small, caplo
         caplog.messages[0]) and len(caplog.messages) == 1
 
 
+def test_without_proc_each_has_a_copy(small, monkeypatch):
+    """As in a chroot: a spawned worker could not open what it is told."""
+    monkeypatch.setattr("os.path.isdir", lambda path: False)
+    content = spawned(VideoList(TEXTS, range(30_000)))
+    assert b"/proc/" not in content and list(pickle.loads(content).paths()) == TEXTS
+
+
 def test_a_file_that_is_gone_is_not_taken_for_another(small):
     content = spawned(SharedArray(np.zeros(3000)))                     # which ends with this line
     others = [SharedArray(np.ones(3000)) for _ in range(20)]

@@ -31,13 +31,11 @@ class MemoryFile:
     """
 
     def __init__(self, place: str = "", inode: int = 0) -> None:
-        if not hasattr(os, "memfd_create"):
-            raise OSError("this system has no files in memory (memfd)")
+        if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
+            raise OSError("this system has no files in memory (memfd), or no /proc")
         self._descriptor = os.open(place, os.O_RDONLY) if place else os.memfd_create("tinyaction")
         if place and self.inode != inode:
             raise FileNotFoundError(f"{place}: another file")
-        if not os.path.exists(self.place):
-            raise OSError("/proc is not there")
 
     @property
     def place(self) -> str:
