@@ -43,7 +43,7 @@ MOST_COLOURS = 6  # of curves; a seventh run has the colour of the first
 ALIKE = 0.05  # p-value from which two runs are not told apart
 NO_FLAGS = ("class_names", "versions", "out", "command", "date", "most_frequent_class", "evaluated", "eval_pipeline",
             "probe", "finetune", "cross_validation", "unknown", "timeline", "num_processes", "job", "launcher",
-            "lr_of_the_batch")
+            "lr_of_the_batch", "num_val")
 
 
 @dataclass(frozen=True)
