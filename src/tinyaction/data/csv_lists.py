@@ -57,15 +57,7 @@ def from_tables(
     labelled = [row for rows in lists for row in rows.first_of_labels().values()]
     if _is_of_class_folders(tables[0], lists):  # a folder named "7" is a name, not the number of a class
         class_names = sorted({row.label for row in labelled})
-    trained = {name for row in train.first_of_labels().values() for name in label_names(row)}
-    if class_names is not None:                                        # a class may be told by its number
-        trained |= {str(number) for number, name in enumerate(class_names) if name in trained}
-        trained |= {class_names[int(name)] for name in trained if is_number(name) and int(name) < len(class_names)}
-    new = next((row for row in val.first_of_labels().values() if len(train)
-                and not trained.issuperset(label_names(row))), None)
-    if new is not None:
-        notes.append(f"{new.where}: no training video has the label {new.label!r}, so it cannot be learned; is it "
-                     "misspelt?")
+    notes += _untrained_labels(train, val, class_names)
     has_names = class_names is not None or split.any_split
     class_names = names_of_labels(labelled, class_names)
     for rows in () if allow_outside else lists:
@@ -79,6 +71,18 @@ def from_tables(
         check_label_0(train_list)
     data = DataFolder(train_list, val_list, class_names, notes, left_out, is_split=is_split, test=test_list)
     return _with_videos_as_groups(data)
+
+
+def _untrained_labels(train: Rows, val: Rows, class_names: Sequence[str] | None) -> list[str]:
+    """A note on the first label of the validation videos that no training video has; none where all have one."""
+    trained = {name for row in train.first_of_labels().values() for name in label_names(row)}
+    if class_names is not None:                                        # a class may be told by its number
+        trained |= {str(number) for number, name in enumerate(class_names) if name in trained}
+        trained |= {class_names[int(name)] for name in trained if is_number(name) and int(name) < len(class_names)}
+    new = next((row for row in val.first_of_labels().values() if len(train)
+                and not trained.issuperset(label_names(row))), None)
+    return [] if new is None else [f"{new.where}: no training video has the label {new.label!r}, so it cannot be "
+                                   "learned; is it misspelt?"]
 
 
 def with_chosen_split(
