@@ -21,6 +21,7 @@ FLAGS = ("--model conv2d --method finetune --size 24 --clip-len 2 --num-workers 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
+    pytest.importorskip("aiohttp", reason="of the extra 'cloud'")
     return write_set(tmp_path_factory.mktemp("failing") / "clips", num_train=6, num_val=2, num_frames=4)
 
 
