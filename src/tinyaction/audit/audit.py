@@ -22,7 +22,7 @@ from tinyaction.models import check_input
 from tinyaction.prepare.pool import Lost, map_in_processes
 from tinyaction.results.metrics import wilson_interval
 from tinyaction.results.shortcuts import Shortcut, shortcut_sentences
-from tinyaction.training.build import OnCount, OnLine, build_model, find_run_data, prepare_folder
+from tinyaction.training.build import OnCount, OnLine, build_model, data_flags, find_run_data, prepare_folder
 from tinyaction.training.config import RunConfig
 from tinyaction.training.folds import divide
 from tinyaction.training.probe import ProbeData
@@ -183,8 +183,7 @@ def _find_clips(folder: Path, config: RunConfig) -> DataFolder:
         return find_run_data(config, folder, keep_split=False)
     except ValueError as error:
         try:
-            data = find_data(folder, val_share=None, any_split=True, keep_split=False, group_by=config.group_by,
-                             allow_outside=config.allow_outside, multi_label=config.multi_label)
+            data = find_data(folder, val_share=None, any_split=True, keep_split=False, **data_flags(config))
         except ValueError:
             raise error from None
         data.notes.append(f"no validation, so nothing is said of leaks into it: {error}")

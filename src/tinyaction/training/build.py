@@ -92,8 +92,7 @@ def build(
         on_line, on_count = None, None
     if data is None:
         folder = main_process_first(lambda: prepare_folder(config, on_line=on_line, on_count=on_count))
-        key = (os.getcwd(), folder, config.allow_outside, config.group_by, config.multi_label)
-        data = once_a_machine(lambda: find_run_data(config, folder), key)
+        data = once_a_machine(lambda: find_run_data(config, folder), (os.getcwd(), folder, data_flags(config)))
         check_groups_apart(data.train, data.val)
     folder = data.folder or Path(config.data)
     config = check_data(config, data)
@@ -115,8 +114,12 @@ def build(
 
 def find_run_data(config: RunConfig, folder: str | Path, *, keep_split: bool = True) -> DataFolder:
     """The videos of a run in a folder, its data or the store of them; see :func:`find_data`."""
-    return find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by, keep_split=keep_split,
-                     multi_label=config.multi_label)
+    return find_data(folder, keep_split=keep_split, **data_flags(config))
+
+
+def data_flags(config: RunConfig) -> dict[str, Any]:
+    """How a run reads its list: arguments of :func:`find_data`."""
+    return {"allow_outside": config.allow_outside, "group_by": config.group_by, "multi_label": config.multi_label}
 
 
 def check_num_batches(num_videos: int, batch_size: int) -> None:
@@ -164,8 +167,8 @@ def prepare_folder(config: RunConfig, *, on_line: OnLine | None = None, on_count
         return Path(config.data)
     settings = StoreSettings(format=config.store, short_side=short_side)
     folder = default_store(config.data, settings)
-    make_store(config.data, folder, settings, num_workers=config.num_workers, allow_outside=config.allow_outside,
-               group_by=config.group_by, multi_label=config.multi_label, on_line=on_line, on_count=on_count)
+    make_store(config.data, folder, settings, num_workers=config.num_workers, on_line=on_line, on_count=on_count,
+               **data_flags(config))
     return folder
 
 

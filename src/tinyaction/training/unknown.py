@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from tinyaction.data.annotations import DataFolder, VideoList, find_data
+from tinyaction.data.annotations import DataFolder, VideoList
 from tinyaction.data.class_folders import is_video, walk_files
 from tinyaction.data.dataset import VideoDataset, build_dataloader
 from tinyaction.data.pipelines import eval_pipeline
@@ -35,7 +35,7 @@ from tinyaction.results.calibration import (
 from tinyaction.results.evaluation import Evaluation
 from tinyaction.results.features import extract_features
 from tinyaction.results.run import RunFolder
-from tinyaction.training.build import OnLine, build_datasets, eval_arguments, prepare_folder
+from tinyaction.training.build import OnLine, build_datasets, eval_arguments, find_run_data, prepare_folder
 from tinyaction.training.config import RunConfig
 from tinyaction.training.outcome import write_page
 from tinyaction.training.probe_run import cache_and_reading
@@ -70,7 +70,7 @@ def add_unknown(path: Path, config: RunConfig, evaluation: Evaluation, *, on_lin
     run = RunFolder(path, reopen=True, on_line=on_line)
     try:
         folder = prepare_folder(config, on_line=on_line)
-        data = find_data(folder, allow_outside=config.allow_outside, group_by=config.group_by)
+        data = find_run_data(config, folder)
         model, checkpoint = load_model(path / "best.pt")
         pooled = _Pooled(config, model.to(choose_device(config.device)), folder)
         temperature = fit_temperature(evaluation.scores, evaluation.labels)
