@@ -37,7 +37,7 @@ from tinyaction.prepare.streams import Stream as Drawn
 from tinyaction.prepare.streams import make_streams
 from tinyaction.prepare.synthetic import add_noise
 from tinyaction.results.features import FeatureCache
-from tinyaction.results.timeline import Timeline, TimelinePredictor, reduced, scores_over_time
+from tinyaction.results.timeline import Timeline, TimelinePredictor, reduced, scores_over_time, true_segments
 from tinyaction.results.timeline_metrics import Segment, Video, choose_score, timeline_metrics
 from tinyaction.training.probe import Linear, ProbeData, poolings_of
 from tinyaction.video.writer import write_video
@@ -60,7 +60,7 @@ class Stream:
 
     @property
     def true(self) -> list[Segment]:
-        return [Segment(item.start, item.end, item.label) for item in self.video.segments]
+        return true_segments(self.video)
 
 
 @errors_to_exit_code
@@ -70,21 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(arguments.work or temporary)
         if arguments.test_seeds:
-            folders = [work / f"streams-{seed}" for seed in (arguments.seed, *arguments.test_seeds)]
-            for folder, seed in zip(folders, (arguments.seed, *arguments.test_seeds), strict=True):
-                if not folder.exists():
-                    make_streams(folder, num_train=24 if folder is folders[0] else 1, num_val=8, seed=seed)
+            folders = streams_of(arguments, work, "streams")
             calm = [make_calm_videos(work / f"calm-{seed}", seed) for seed in arguments.calm_seeds]
             tests = Tests(folders[1:], "val", calm[5:])
             compare(arguments, "streams", folders[0], tests, flip=0)
             if calm:
                 both = add_calm_videos(folders[0], calm[:3], calm[3:5], work / "streams-and-calm")
                 compare(arguments, "streams and calm videos", both, tests, flip=0, with_windows=False)
-            folders = [work / f"overlaps-{seed}" for seed in (arguments.seed, *arguments.test_seeds)]
-            for folder, seed in zip(folders, (arguments.seed, *arguments.test_seeds), strict=True):
-                if not folder.exists():
-                    make_streams(folder, num_train=24 if folder is folders[0] else 1, num_val=8, seed=seed,
-                                 overlaps=True)
+            folders = streams_of(arguments, work, "overlaps", overlaps=True)
             compare(arguments, "streams with overlaps", folders[0], Tests(folders[1:], "val"), flip=0,
                     overlaps=True, with_windows=False)
         if arguments.weizmann4:
@@ -112,6 +105,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", default="", help="folder to keep videos and features in; default a temporary one")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default 2)")
     return parser.parse_args(argv)
+
+
+def streams_of(arguments: argparse.Namespace, work: Path, name: str, *, overlaps: bool = False) -> list[Path]:
+    """Folders of the seed to train on, and of those to test on; made where they are not there."""
+    seeds = [arguments.seed, *arguments.test_seeds]
+    folders = [work / f"{name}-{seed}" for seed in seeds]
+    for number, (folder, seed) in enumerate(zip(folders, seeds, strict=True)):
+        if not folder.exists():
+            make_streams(folder, num_train=1 if number else 24, num_val=8, seed=seed, overlaps=overlaps)
+    return folders
 
 
 @dataclass(frozen=True)

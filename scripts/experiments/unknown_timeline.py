@@ -23,7 +23,7 @@ from tinyaction.data.segments import Segment as TrueSegment
 from tinyaction.data.segments import write_segments
 from tinyaction.models.unknown import UNKNOWN
 from tinyaction.prepare.streams import STREAM_CLASSES, Stream, make_streams
-from tinyaction.results.timeline import Timeline, TimelinePredictor
+from tinyaction.results.timeline import Timeline, TimelinePredictor, true_segments
 from tinyaction.results.timeline_metrics import Segment, timeline_metrics
 from tinyaction.video.writer import write_video
 
@@ -84,8 +84,8 @@ def make_streams_without(name: str, folder: Path, *, seed: int) -> Path:
 def timelines(checkpoint: Path, folder: Path) -> list[tuple[Timeline, list[Segment]]]:
     """What is told, and what is true."""
     predictor = TimelinePredictor(checkpoint, device="cpu")
-    return [(predictor(video.path), [Segment(item.start, item.end, item.label) for item in video.segments])
-            for video in read_long_videos(folder / "segments.csv")["val"]]
+    videos = read_long_videos(folder / "segments.csv")["val"]
+    return [(predictor(video.path), true_segments(video)) for video in videos]
 
 
 def told_over(true: Segment, told: Sequence[Segment]) -> str:

@@ -19,7 +19,7 @@ from tinyaction.inference.timeline import write_segments, write_subtitles
 from tinyaction.models.unknown import UNKNOWN
 from tinyaction.results.run import RunFolder
 from tinyaction.results.sheets import write_png
-from tinyaction.results.timeline import TimelinePredictor
+from tinyaction.results.timeline import TimelinePredictor, true_segments
 from tinyaction.results.timeline_metrics import Segment, timeline_metrics
 from tinyaction.results.timeline_picture import clock, draw_bands
 from tinyaction.results.timeline_report import leave_timelines, unknown_lines, write_timeline_report
@@ -144,7 +144,7 @@ def evaluate_timelines(arguments: argparse.Namespace, command: str) -> list[str]
     for number, video in enumerate(videos, start=1):
         timelines.append(predictor(video.path))
         count("videos", number, len(videos))
-    true = [[Segment(item.start, item.end, item.label) for item in video.segments] for video in videos]
+    true = list(map(true_segments, videos))
     count.print(f"{counted(len(videos), 'video')}, {counted(sum(map(len, true)), 'segment')}")
     if not arguments.out:
         metrics = timeline_metrics([timeline.actions() for timeline in timelines], true,

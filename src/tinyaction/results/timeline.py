@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tinyaction.data.long_videos import BACKGROUND
+from tinyaction.data.long_videos import BACKGROUND, LongVideo
 from tinyaction.data.pipelines import eval_pipeline, steps_after_decoding
 from tinyaction.data.sampling import step_frames
 from tinyaction.data.transforms import Compose
@@ -187,6 +187,11 @@ class Timeline:
         name = UNKNOWN if is_unknown else self.class_names[label]
         return Segment(start * self.stride_seconds, min(stop * self.stride_seconds, self.duration), name,
                        float(self.scores[start:stop, label].mean()))
+
+
+def true_segments(video: LongVideo) -> list[Segment]:
+    """The segments of a list, as those that are told."""
+    return [Segment(item.start, item.end, item.label) for item in video.segments]
 
 
 def join_unknown(segments: Sequence[Segment]) -> list[Segment]:

@@ -22,8 +22,8 @@ from tinyaction.models.unknown import UNKNOWN, Unknown
 from tinyaction.results.evaluation import EpochRecord, Evaluation, TrainResult
 from tinyaction.results.features import FeatureCache
 from tinyaction.results.run import RunFolder, epoch_sort_key
-from tinyaction.results.timeline import RunMeans, StepFeatures, Timeline, reduced, scores_over_time
-from tinyaction.results.timeline_metrics import Segment, background_hours, choose_score
+from tinyaction.results.timeline import RunMeans, StepFeatures, Timeline, reduced, scores_over_time, true_segments
+from tinyaction.results.timeline_metrics import background_hours, choose_score
 from tinyaction.results.timeline_picture import clock
 from tinyaction.results.timeline_report import leave_timelines, unknown_lines, usage_lines, write_timeline_report
 from tinyaction.text import counted
@@ -364,7 +364,3 @@ def write_results(
     for line in (*metrics.lines(), *unknown_lines(timelines), *usage_lines(run.path, config.data, val[0].video.path)):
         run.log(line)
     run.log(f"report:   {write_timeline_report(run.path)}")
-
-
-def true_segments(video: LongVideo) -> list[Segment]:
-    return [Segment(item.start, item.end, item.label) for item in video.segments]
