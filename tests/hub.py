@@ -4,12 +4,13 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote
+
+from servers import running
 
 API, FILES = "/api/datasets/me/clips", "/datasets/me/clips/resolve/main/"
 COMMIT = "0" * 40
@@ -95,11 +96,5 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve_hub() -> Iterator[Hub]:
-    hub = Hub()
-    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with running(Hub()) as hub:
         yield hub
-    finally:
-        hub.shutdown()
-        hub.server_close()

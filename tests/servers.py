@@ -8,7 +8,12 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.request import Request, urlopen
+
+import pytest
+
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 
 class RangeServer(ThreadingHTTPServer):
@@ -85,7 +90,12 @@ class Handler(SimpleHTTPRequestHandler):
 
 @contextmanager
 def serve(folder: Path) -> Iterator[RangeServer]:
-    server = RangeServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    with running(RangeServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))) as server:
+        yield server
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -93,3 +103,17 @@ def serve(folder: Path) -> Iterator[RangeServer]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def serve_s3() -> Iterator[dict[str, str]]:
+    """The environment of a server that stands for S3."""
+    pytest.importorskip("s3fs", reason="of the extra 'cloud'")
+    module = pytest.importorskip("moto.server", reason="moto[server], a stand-in for S3")
+    server = module.ThreadedMotoServer(port=0)
+    server.start()
+    url = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()   # buckets outlive a server in one process
+    yield {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "the-id", "AWS_SECRET_ACCESS_KEY": "the-secret",
+           "AWS_REGION": "us-east-1"}
+    server.stop()

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 import torch
 from hub import serve_hub
-from servers import serve
+from servers import serve, serve_s3
 from toys import save_toy, write_clip, write_set
 
 from tinyaction import places
@@ -355,18 +355,6 @@ def test_reading_from_a_worker(lists):
         dataset[0]
         batches = [list(build_dataloader(dataset, batch_size=2, num_workers=num)) for num in (0, 2)]
     assert all(torch.equal(one["inputs"], other["inputs"]) for one, other in zip(*batches, strict=True))
-
-
-@contextmanager
-def serve_s3():
-    """The environment of a server that stands for S3."""
-    pytest.importorskip("s3fs", reason="of the extra 'cloud'")
-    module = pytest.importorskip("moto.server", reason="moto[server], a stand-in for S3")
-    server = module.ThreadedMotoServer(port=0)
-    server.start()
-    yield {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.get_host_and_port()[1]}", "AWS_ACCESS_KEY_ID": "the-id",
-           "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_REGION": "us-east-1"}
-    server.stop()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from ranks import Ranks, has_saved, wait_for, weight_difference
+from servers import serve_s3
 from toys import write_set
 
 from tinyaction.results.run_copy import local_run_folder
@@ -27,18 +28,11 @@ def bars(tmp_path_factory):
 @pytest.fixture(scope="module")
 def s3():
     """The environment of a server that stands for S3, with a bucket."""
-    pytest.importorskip("s3fs", reason="of the extra 'cloud'")
-    server_module = pytest.importorskip("moto.server", reason="moto[server], a stand-in for S3")
-    server = server_module.ThreadedMotoServer(port=0)
-    server.start()
-    environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.get_host_and_port()[1]}",
-                   "AWS_ACCESS_KEY_ID": "the-id", "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_REGION": "us-east-1"}
-    with pytest.MonkeyPatch.context() as patch:
+    with serve_s3() as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         fsspec.filesystem("s3").mkdir("bucket")
         yield environment
-    server.stop()
 
 
 @pytest.fixture
